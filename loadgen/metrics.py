@@ -1,0 +1,249 @@
+"""The numbers of a run: pure functions of its tables.
+
+Symbols: t_s due, t_0 sent, t_1 and t_n first and last content chunk, n output tokens by the
+server's count, k content chunks. The sample is
+
+- closed loop: the requests whose last chunk came inside the window. Load is stationary there, so
+  completions are an unbiased sample, and nothing waits for the slowest;
+- open loop: the requests that were due inside the window, whenever they ended. Those still running
+  at the end of the drain count as +inf where they have not yet shown a time: a percentile may then
+  be inf, "longer than the run lasted".
+
+Failed requests are in no time's sample; they are counted beside it. What is undefined is None.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.config import Load
+from loadgen.records import Columns, Status, Window
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One run in numbers; the names are the columns of the table."""
+
+    requests_ok: int
+    requests_failed: int
+    requests_cut: int
+    failed_frac: float | None  # failed / (ok + failed)
+    window_s: float | None
+    warmup_s: float | None  # from the start to the window, as it was
+    first_generation_done: bool | None  # closed: each stream had one reply before the window
+    requests_per_s: float | None  # completions in the window / window
+    output_tok_per_s: float | None  # tokens that came in the window / window
+    total_tok_per_s: float | None  # plus the prompts whose first token came in the window
+    output_tok_per_s_run: float | None  # from start to end, ramp and drain included
+    ttft_mean_s: float | None  # t_1 − t_0
+    ttft_p50_s: float | None
+    ttft_p90_s: float | None
+    ttft_p99_s: float | None
+    ttft_sched_p50_s: float | None  # t_1 − t_s: what a user waits
+    ttft_sched_p99_s: float | None
+    tpot_mean_s: float | None  # (t_n − t_1) / (n − 1), undefined for n ≤ 1
+    tpot_p50_s: float | None
+    tpot_p90_s: float | None
+    tpot_p99_s: float | None
+    itl_p50_s: float | None  # gaps between content chunks, pooled
+    itl_p99_s: float | None
+    e2e_p50_s: float | None  # t_n − t_0
+    e2e_p99_s: float | None
+    tokens_per_chunk: float | None  # Σn / Σk: above 1, a gap is not one token's
+    send_lag_p99_s: float | None  # t_0 − t_s of what was due in the window: the client's own delay
+    input_tokens_mean: float | None
+    output_tokens_mean: float | None
+    lengths_off_frac: float | None  # share of replies that are not as long as was asked
+    cached_tokens_frac: float | None  # input tokens from the prefix cache / input tokens
+
+
+def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load) -> Summary:
+    """The numbers of one run."""
+    ok = requests["status"] == Status.OK
+    failed = requests["status"] == Status.FAILED
+    cut = requests["status"] == Status.CUT
+    shown = ok & (requests["num_chunks"] > 0)
+    finished_at_s = np.where(shown, requests["last_at_s"], requests["ended_at_s"])
+    ended_inside = _inside(finished_at_s, window)
+    due_inside = _inside(requests["due_at_s"], window)
+    counted = due_inside if load.arrival == "poisson" else ended_inside | cut
+    sample = ok & counted
+    timed = counted & ~failed if load.arrival == "poisson" else sample
+
+    window_s = window.closed_at_s - window.opened_at_s
+    tokens, at_s = arrivals(requests, chunks)
+    tokens_inside = float(tokens[_inside(at_s, window)].sum())
+    prompts_inside = input_tokens(requests)[_inside(requests["first_at_s"], window)].sum()
+    ttft, ttft_sched = ttft_s(requests)[timed], ttft_sched_s(requests)[timed]
+    tpot, e2e = tpot_s(requests)[timed], e2e_s(requests)[timed]
+    itl = itl_s(chunks, requests["request"][sample])
+    num_failed = int((failed & counted).sum())
+    return Summary(
+        requests_ok=int(sample.sum()),
+        requests_failed=num_failed,
+        requests_cut=int((cut & counted).sum()),
+        failed_frac=_ratio(num_failed, num_failed + int(sample.sum())),
+        window_s=_defined(window_s),
+        warmup_s=_defined(window.opened_at_s - window.started_at_s),
+        first_generation_done=first_generation_done(requests, window, load),
+        requests_per_s=_ratio(int((ok & ended_inside).sum()), window_s),
+        output_tok_per_s=_ratio(tokens_inside, window_s),
+        total_tok_per_s=_ratio(tokens_inside + prompts_inside, window_s),
+        output_tok_per_s_run=_ratio(tokens.sum(), window.ended_at_s - window.started_at_s),
+        ttft_mean_s=mean(ttft),
+        ttft_p50_s=quantile(ttft, 0.5),
+        ttft_p90_s=quantile(ttft, 0.9),
+        ttft_p99_s=quantile(ttft, 0.99),
+        ttft_sched_p50_s=quantile(ttft_sched, 0.5),
+        ttft_sched_p99_s=quantile(ttft_sched, 0.99),
+        tpot_mean_s=mean(tpot),
+        tpot_p50_s=quantile(tpot, 0.5),
+        tpot_p90_s=quantile(tpot, 0.9),
+        tpot_p99_s=quantile(tpot, 0.99),
+        itl_p50_s=quantile(itl, 0.5),
+        itl_p99_s=quantile(itl, 0.99),
+        e2e_p50_s=quantile(e2e, 0.5),
+        e2e_p99_s=quantile(e2e, 0.99),
+        tokens_per_chunk=tokens_per_chunk(requests, sample),
+        send_lag_p99_s=quantile((requests["sent_at_s"] - requests["due_at_s"])[due_inside], 0.99),
+        input_tokens_mean=mean(requests["input_tokens"][sample]),
+        output_tokens_mean=mean(requests["output_tokens"][sample]),
+        lengths_off_frac=_share(lengths_off(requests, load)[sample]),
+        cached_tokens_frac=cached_tokens_frac(requests, sample),
+    )
+
+
+def ttft_s(requests: Columns) -> Floats:
+    """t_1 − t_0; +inf for a cut request that had shown nothing yet."""
+    return _or_inf(requests["first_at_s"] - requests["sent_at_s"], requests)
+
+
+def ttft_sched_s(requests: Columns) -> Floats:
+    """t_1 − t_s; +inf for a cut request that had shown nothing yet."""
+    return _or_inf(requests["first_at_s"] - requests["due_at_s"], requests)
+
+
+def e2e_s(requests: Columns) -> Floats:
+    """t_n − t_0; +inf for cut requests."""
+    e2e: Floats = requests["last_at_s"] - requests["sent_at_s"]
+    return np.where(requests["status"] == Status.CUT, np.inf, e2e)
+
+
+def tpot_s(requests: Columns) -> Floats:
+    """(t_n − t_1) / (n − 1); NaN for n ≤ 1, +inf for cut requests that would have had one."""
+    gaps = np.where(requests["output_tokens"] > 1, requests["output_tokens"] - 1, np.nan)
+    tpot: Floats = (requests["last_at_s"] - requests["first_at_s"]) / gaps
+    unknown = (requests["status"] == Status.CUT) & (requests["output_tokens_asked"] > 1)
+    return np.where(unknown, np.inf, tpot)
+
+
+def itl_s(chunks: Columns, among: npt.NDArray[np.int64]) -> Floats:
+    """t_i − t_(i−1) for the content chunks of the requests `among`, pooled."""
+    mine = np.isin(chunks["request"], among)
+    order = np.lexsort((chunks["at_s"][mine], chunks["request"][mine]))
+    request, at_s = chunks["request"][mine][order], chunks["at_s"][mine][order]
+    gaps: Floats = np.diff(at_s)[request[1:] == request[:-1]]
+    return gaps
+
+
+def arrivals(requests: Columns, chunks: Columns) -> tuple[Floats, Floats]:
+    """Output tokens and when they came.
+
+    A request's tokens are shared evenly by its chunks, n/k each. Where n is not known (cut or
+    failed requests) a chunk is taken to hold as many as in the ok requests of the same run. A
+    reply whose text is all empty has no chunks; its tokens count when it ended.
+    """
+    n, k = requests["output_tokens"], requests["num_chunks"]
+    ok = requests["status"] == Status.OK
+    typical = tokens_per_chunk(requests, ok) or 1.0
+    each = np.where(ok & (k > 0), n / np.maximum(k, 1), typical)
+    rows = np.searchsorted(requests["request"], chunks["request"])
+    silent = ok & (k == 0)
+    tokens = np.concatenate((each[rows], n[silent]))
+    return tokens, np.concatenate((chunks["at_s"], requests["ended_at_s"][silent]))
+
+
+def tokens_per_chunk(requests: Columns, among: Bools) -> float | None:
+    """Σn / Σk over the requests `among` that showed text."""
+    shown = among & (requests["num_chunks"] > 0)
+    return _ratio(requests["output_tokens"][shown].sum(), requests["num_chunks"][shown].sum())
+
+
+def input_tokens(requests: Columns) -> Floats:
+    """The server's count, and what was asked where it did not say."""
+    counted = requests["input_tokens"]
+    return np.where(np.isnan(counted), requests["input_tokens_asked"], counted)
+
+
+def lengths_off(requests: Columns, load: Load) -> Bools:
+    """Whether a request was not as long as asked, as far as the load fixes it.
+
+    A chat template adds tokens to the prompt, and without ignore_eos a reply may end early.
+    """
+    asked = requests["output_tokens_asked"]
+    off: Bools = requests["output_tokens"] > asked
+    if load.ignore_eos:
+        off = requests["output_tokens"] != asked
+    if load.endpoint == "completions":
+        off = off | (requests["input_tokens"] != requests["input_tokens_asked"])
+    return off
+
+
+def cached_tokens_frac(requests: Columns, among: Bools) -> float | None:
+    """Σ cached / Σ input tokens of the requests for which the server says it."""
+    said = among & ~np.isnan(requests["cached_tokens"])
+    return _ratio(requests["cached_tokens"][said].sum(), requests["input_tokens"][said].sum())
+
+
+def first_generation_done(requests: Columns, window: Window, load: Load) -> bool | None:
+    """Whether every stream had a whole request before the window; None for an open loop."""
+    if load.arrival != "closed" or math.isnan(window.opened_at_s):
+        return None
+    before = (requests["ended_at_s"] <= window.opened_at_s) & (requests["status"] == Status.OK)
+    return len(np.unique(requests["stream"][before])) == load.concurrency
+
+
+def quantile(values: Floats, q: float) -> float | None:
+    """Linear between order statistics at rank q·(n − 1), as numpy's; None if there are none.
+
+    NaN (undefined) is left out. +inf is a value; numpy would make NaN of inf − inf.
+    """
+    ranked = np.sort(values[~np.isnan(values)])
+    if not len(ranked):
+        return None
+    rank = q * (len(ranked) - 1)
+    low, high = float(ranked[math.floor(rank)]), float(ranked[math.ceil(rank)])
+    if low == high:
+        return low
+    return min(high, low + (high - low) * (rank - math.floor(rank)))
+
+
+def mean(values: Floats) -> float | None:
+    """Arithmetic mean of the defined values; None if there are none."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else None
+
+
+def _inside(at_s: Floats, window: Window) -> Bools:
+    return (at_s >= window.opened_at_s) & (at_s < window.closed_at_s)
+
+
+def _or_inf(values: Floats, requests: Columns) -> Floats:
+    return np.where(np.isnan(values) & (requests["status"] == Status.CUT), np.inf, values)
+
+
+def _ratio(above: float, below: float) -> float | None:
+    return float(above) / float(below) if below > 0 else None
+
+
+def _share(flags: Bools) -> float | None:
+    return float(flags.mean()) if len(flags) else None
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,228 @@
+"""What a run leaves behind: one row a request, one row a content chunk, and the run's window.
+
+All instants are `time.perf_counter()`: CLOCK_MONOTONIC, the same in every process of the host.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from math import nan
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen import sse
+from loadgen.config import Load
+
+Columns = dict[str, npt.NDArray[Any]]
+
+DETAIL_CHARACTERS = 300
+# vLLM ends a stream in these ways when it gives a request up.
+BAD_FINISH_REASONS = {"abort", "error"}
+ERROR_MARK = re.compile(rb'"error":\s*[{"]')
+
+
+class Status(StrEnum):
+    OK = "ok"
+    FAILED = "failed"
+    CUT = "cut"  # the client itself ended it, because the run was over
+
+
+class FailureKind(StrEnum):
+    CONNECT = "connect"  # no connection
+    DISCONNECTED = "disconnected"  # the connection broke before the reply's end
+    TIMEOUT = "timeout"  # longer than request_timeout_s
+    HTTP_ERROR = "http_error"  # a status other than 200
+    ERROR_CHUNK = "error_chunk"  # the stream says that the request failed
+    TRUNCATED = "truncated"  # the stream ended without finish_reason
+    NO_USAGE = "no_usage"  # the stream ended without its token counts
+    GARBLED = "garbled"  # not HTTP, or not the JSON of a completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The server, and the tokens a prompt may hold: `first_token_id` .. `vocab_size` − 1."""
+
+    url: str
+    model: str
+    vocab_size: int
+    first_token_id: int = 16  # below are the control tokens of many tokenizers
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url must start with http:// or https://, got {self.url!r}")
+        if not 0 <= self.first_token_id < self.vocab_size - 1:
+            raise ValueError(
+                f"no two tokens in first_token_id={self.first_token_id} "
+                f".. vocab_size={self.vocab_size}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """started ≤ opened ≤ closed ≤ ended; NaN for what a stopped run did not reach."""
+
+    started_at_s: float
+    opened_at_s: float
+    closed_at_s: float
+    ended_at_s: float
+    clock_monotonic_s: float  # this instant …
+    clock_utc_ns: int  # … is this one, to line up with logs and traces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientHealth:
+    """How busy the worker was over the window; a busy client measures its own queue."""
+
+    cpu_frac: float  # of one core, which is all that one event loop can use
+    loop_lag_p99_s: float  # how late the event loop's timers were
+    loop_lag_max_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    load: Load
+    window: Window
+    requests: Columns  # the fields of RequestRow
+    chunks: Columns  # request, at_s: each content chunk, of all requests
+    client: ClientHealth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """For display: counted while bytes arrive, before any parsing."""
+
+    phase: str  # warmup | window | drain
+    elapsed_s: float
+    planned_s: float
+    output_tok_per_s: float  # events of the last moments, near one a token
+    ttft_p50_s: float | None  # of the latest replies
+    in_flight: int
+    completed: int
+    failed: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One request and its raw reply; the client fills it in as it happens."""
+
+    request: int
+    stream: int
+    due_at_s: float
+    input_tokens_asked: int
+    output_tokens_asked: int
+    sent_at_s: float = nan
+    ended_at_s: float = nan
+    http_status: int | None = None
+    piece_at_s: list[float] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
+    failure: FailureKind | None = None
+    detail: str = ""
+    cut: bool = False
+
+    def looks_failed(self) -> bool:
+        """A guess that costs nothing, for the pace of the run; `read` is what counts."""
+        if self.failure or self.http_status != 200 or not self.pieces:
+            return True
+        return any(ERROR_MARK.search(piece) for piece in (self.pieces[0], self.pieces[-1]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRow:
+    """A row of the requests table. Undefined numbers are NaN, undefined texts empty."""
+
+    request: int  # in order of sending
+    stream: int  # closed loop: which stream; open loop: equals request
+    due_at_s: float  # closed loop: when the stream's last request ended
+    sent_at_s: float
+    first_at_s: float  # first content chunk
+    last_at_s: float  # last content chunk
+    ended_at_s: float  # end of the stream
+    input_tokens_asked: int
+    output_tokens_asked: int
+    input_tokens: float  # the server's count
+    output_tokens: float  # the server's count
+    cached_tokens: float  # input tokens from the prefix cache, where the server says so
+    num_chunks: int  # content chunks
+    status: str
+    failure: str
+    http_status: float
+    finish_reason: str
+    detail: str
+
+
+DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64, str: np.object_}
+
+
+def tabulate(exchanges: Iterable[Exchange]) -> tuple[Columns, Columns]:
+    """The tables (requests, chunks) of a run."""
+    rows: list[RequestRow] = []
+    owners: list[int] = []
+    at_s: list[float] = []
+    for exchange in exchanges:
+        row, chunk_at_s = read(exchange)
+        rows.append(row)
+        owners += [exchange.request] * len(chunk_at_s)
+        at_s += chunk_at_s
+    requests = {
+        column.name: np.array([getattr(row, column.name) for row in rows], DTYPES[column.type])
+        for column in fields(RequestRow)
+    }
+    return requests, {"request": np.array(owners, np.int64), "at_s": np.array(at_s, np.float64)}
+
+
+def read(exchange: Exchange) -> tuple[RequestRow, list[float]]:
+    """Parse one reply: its row, and when each of its content chunks came."""
+    reply = sse.parse(exchange.pieces)
+    status, failure, detail = judge(exchange, reply)
+    at_s = [exchange.piece_at_s[piece] for piece in reply.content_pieces]
+    usage = reply.usage
+    cached = usage.cached_tokens if usage else None
+    row = RequestRow(
+        request=exchange.request,
+        stream=exchange.stream,
+        due_at_s=exchange.due_at_s,
+        sent_at_s=exchange.sent_at_s,
+        first_at_s=at_s[0] if at_s else nan,
+        last_at_s=at_s[-1] if at_s else nan,
+        ended_at_s=exchange.ended_at_s,
+        input_tokens_asked=exchange.input_tokens_asked,
+        output_tokens_asked=exchange.output_tokens_asked,
+        input_tokens=usage.input_tokens if usage else nan,
+        output_tokens=usage.output_tokens if usage else nan,
+        cached_tokens=nan if cached is None else cached,
+        num_chunks=len(at_s),
+        status=status,
+        failure=failure or "",
+        http_status=nan if exchange.http_status is None else exchange.http_status,
+        finish_reason=reply.finish_reason or "",
+        detail=detail[:DETAIL_CHARACTERS],
+    )
+    return row, at_s
+
+
+def judge(exchange: Exchange, reply: sse.Reply) -> tuple[Status, FailureKind | None, str]:
+    """Whether a request went well. What the server said comes before how the stream ended."""
+    complete = reply.finish_reason is not None and reply.usage is not None
+    failed: tuple[FailureKind, str] | None = None
+    if exchange.http_status not in (None, 200):
+        failed = FailureKind.HTTP_ERROR, b"".join(exchange.pieces).decode(errors="replace")
+    elif reply.error is not None:
+        failed = FailureKind.ERROR_CHUNK, reply.error
+    elif reply.finish_reason in BAD_FINISH_REASONS:
+        failed = FailureKind.ERROR_CHUNK, f"finish_reason: {reply.finish_reason}"
+    elif exchange.failure is not None:
+        failed = exchange.failure, exchange.detail
+    elif reply.garbled is not None:
+        failed = FailureKind.GARBLED, reply.garbled
+    elif exchange.cut and not complete:
+        return Status.CUT, None, ""
+    elif reply.finish_reason is None:
+        failed = FailureKind.TRUNCATED, "the stream ended without finish_reason"
+    elif reply.usage is None:
+        failed = FailureKind.NO_USAGE, "the stream ended without usage"
+    if failed is None:
+        return Status.OK, None, ""
+    return Status.FAILED, *failed
