@@ -1,0 +1,22 @@
+"""How often to look: `monitor.*` of the configuration."""
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(kw_only=True, config=ConfigDict(extra="forbid"))
+class Monitor:
+    """Sampling intervals. GPUs change fastest; a scrape of /metrics costs the server CPU time."""
+
+    enabled: bool = Field(
+        default=True, description="sample GPUs, server and host while a run lasts"
+    )
+    gpu_interval_s: float = Field(
+        default=0.1, gt=0, description="between two readings of every GPU"
+    )
+    server_interval_s: float = Field(
+        default=0.5, gt=0, description="between two scrapes of /metrics"
+    )
+    host_interval_s: float = Field(
+        default=0.5, gt=0, description="between two readings of the processes"
+    )

@@ -1,0 +1,183 @@
+"""What a recording says about a window: pure functions of the samples.
+
+A number is None where nothing was sampled that it could come from.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monitors.nvml import THROTTLING, UNKNOWN_REASONS
+from monitors.sampler import Columns, Samples
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorSummary:
+    """The columns that monitoring adds to the table."""
+
+    gpu_util_frac: float | None  # mean over time and GPUs of the time with any kernel running
+    gpu_memory_used_bytes: float | None  # peak of the fullest GPU
+    gpu_power_w: float | None  # mean over time, all GPUs together
+    gpu_energy_j: float | None  # in the window, all GPUs together
+    sm_clock_mean_hz: float | None
+    sm_clock_min_hz: float | None
+    temperature_max_c: float | None
+    throttled_frac: float | None  # share of readings with a reason of power or heat
+    kv_cache_usage_peak_frac: float | None
+    kv_cache_usage_mean_frac: float | None
+    preemptions: float | None
+    requests_running_mean: float | None
+    requests_waiting_mean: float | None
+    prefix_cache_hit_frac: float | None
+    server_cpu_max_frac: float | None  # the busiest process; 1.0 is one core
+    server_cpu_max_role: str | None  # what that process is
+    server_rss_bytes: float | None  # peak of the sum; memory that processes share counts in each
+    monitor_gap_max_s: float | None
+
+
+def summarise(samples: Samples, opened_at_s: float, closed_at_s: float) -> MonitorSummary:
+    """The window [opened_at_s, closed_at_s] of a recording that holds it."""
+    gpu, server, host = (
+        _window(columns, opened_at_s, closed_at_s)
+        for columns in (samples.gpu, samples.server, samples.host)
+    )
+    busiest = _busiest(host)
+    return MonitorSummary(
+        gpu_util_frac=_over(np.mean, _of_each_gpu(gpu, "utilization_frac")),
+        gpu_memory_used_bytes=_over(np.max, gpu["memory_used_bytes"]),
+        gpu_power_w=_over(np.sum, _of_each_gpu(gpu, "power_instant_w")),
+        gpu_energy_j=_energy_j(samples.gpu, opened_at_s, closed_at_s),
+        sm_clock_mean_hz=_over(np.mean, gpu["sm_clock_hz"]),
+        sm_clock_min_hz=_over(np.min, gpu["sm_clock_hz"]),
+        temperature_max_c=_over(np.max, gpu["temperature_c"]),
+        throttled_frac=_throttled_frac(gpu["throttle_reasons"]),
+        kv_cache_usage_peak_frac=_over(np.max, server["kv_cache_usage_frac"]),
+        kv_cache_usage_mean_frac=_over(np.mean, server["kv_cache_usage_frac"]),
+        preemptions=_increase(samples.server, "preemptions_total", opened_at_s, closed_at_s),
+        requests_running_mean=_over(np.mean, server["requests_running"]),
+        requests_waiting_mean=_over(np.mean, server["requests_waiting"]),
+        prefix_cache_hit_frac=_prefix_cache_hit_frac(samples.server, opened_at_s, closed_at_s),
+        server_cpu_max_frac=busiest[1] if busiest else None,
+        server_cpu_max_role=busiest[0] if busiest else None,
+        server_rss_bytes=_over(np.max, _sum_of_each(host["at_s"], host["rss_bytes"])),
+        monitor_gap_max_s=_gap_max_s(samples, opened_at_s, closed_at_s),
+    )
+
+
+def _window(columns: Columns, opened_at_s: float, closed_at_s: float) -> Columns:
+    inside = (columns["at_s"] >= opened_at_s) & (columns["at_s"] <= closed_at_s)
+    return {name: values[inside] for name, values in columns.items()}
+
+
+def _over(reduce: Callable[[Floats], Any], values: Floats) -> float | None:
+    """`reduce` of the values that are known; None if none is."""
+    known = values[~np.isnan(values)]
+    return float(reduce(known)) if known.size else None
+
+
+def _of_each_gpu(gpu: Columns, name: str) -> Floats:
+    """Mean over time of each GPU that has readings, (num_gpus,)."""
+    means = [_over(np.mean, gpu[name][gpu["gpu"] == index]) for index in np.unique(gpu["gpu"])]
+    return np.array([mean for mean in means if mean is not None])
+
+
+def _throttled_frac(reasons: npt.NDArray[np.int64]) -> float | None:
+    known = reasons[reasons & UNKNOWN_REASONS == 0]
+    return float(np.mean(known & THROTTLING != 0)) if known.size else None
+
+
+def _energy_j(gpu: Columns, opened_at_s: float, closed_at_s: float) -> float | None:
+    """Sum over GPUs of (counter's increase) * (power over the window) / (power over the recording).
+
+    The counter is read at the recording's edges only, the power all the time: the counter gives the
+    size, the integral of the power gives the window's share of it. None if a GPU lacks either.
+    """
+    energies_j = []
+    for index in np.unique(gpu["gpu"]):
+        of_gpu = gpu["gpu"] == index
+        counted = of_gpu & ~np.isnan(gpu["energy_j"])
+        powered = of_gpu & ~np.isnan(gpu["power_instant_w"])
+        if counted.sum() < 2 or powered.sum() < 2:
+            return None
+        at_s, power_w = gpu["at_s"][powered], gpu["power_instant_w"][powered]
+        first_at_s, last_at_s = gpu["at_s"][counted][[0, -1]]
+        whole = _integral(at_s, power_w, first_at_s, last_at_s)
+        if whole <= 0:
+            return None
+        increase_j = np.ptp(gpu["energy_j"][counted])
+        energies_j.append(increase_j * _integral(at_s, power_w, opened_at_s, closed_at_s) / whole)
+    return float(sum(energies_j)) if energies_j else None
+
+
+def _integral(at_s: Floats, values: Floats, start_at_s: float, end_at_s: float) -> float:
+    """By trapezoids from start to end, linear between samples and constant outside them."""
+    inside = (at_s > start_at_s) & (at_s < end_at_s)
+    x = np.concatenate([[start_at_s], at_s[inside], [end_at_s]])
+    y = np.interp(x, at_s, values)
+    return float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)))
+
+
+def _increase(server: Columns, name: str, opened_at_s: float, closed_at_s: float) -> float | None:
+    """By how much a counter grew between the last sample before and the first after the window.
+
+    Where there is none outside, the outermost inside. None if it fell: another server's counter.
+    """
+    known = ~np.isnan(server[name])
+    at_s, total = server["at_s"][known], server[name][known]
+    if total.size < 2:
+        return None
+    first = max(int(np.searchsorted(at_s, opened_at_s, side="right")) - 1, 0)
+    last = min(int(np.searchsorted(at_s, closed_at_s, side="left")), total.size - 1)
+    within = total[first : last + 1]
+    if within.size < 2 or (np.diff(within) < 0).any():
+        return None
+    return float(within[-1] - within[0])
+
+
+def _prefix_cache_hit_frac(server: Columns, opened_at_s: float, closed_at_s: float) -> float | None:
+    """Tokens found in the prefix cache / tokens looked up; None when none were."""
+    hits = _increase(server, "prefix_cache_hits_total", opened_at_s, closed_at_s)
+    queries = _increase(server, "prefix_cache_queries_total", opened_at_s, closed_at_s)
+    return hits / queries if hits is not None and queries else None
+
+
+def _busiest(host: Columns) -> tuple[str, float] | None:
+    """Role and mean cpu_frac of the process that used most CPU over the window.
+
+    The mean is over all the samples of the tree, so a process that lived briefly weighs little.
+    """
+    known = ~np.isnan(host["cpu_frac"])
+    pids, cpu_frac, roles = (host[name][known] for name in ("pid", "cpu_frac", "role"))
+    if not pids.size:
+        return None
+    num_samples = np.unique(host["at_s"][known]).size
+    used = {pid: cpu_frac[pids == pid].sum() / num_samples for pid in np.unique(pids)}
+    pid = max(used, key=lambda pid: used[pid])
+    return str(roles[pids == pid][-1]), float(used[pid])
+
+
+def _sum_of_each(groups: Floats, values: Floats) -> Floats:
+    """The sum of the values of each group, (num_groups,)."""
+    _, which = np.unique(groups, return_inverse=True)
+    return np.bincount(which, weights=values).astype(np.float64)
+
+
+def _gap_max_s(samples: Samples, opened_at_s: float, closed_at_s: float) -> float | None:
+    """The longest time in the window without a sample: of any GPU, the server or the host.
+
+    Sources that gave no sample in the whole recording are in its notes, not in this number.
+    """
+    series = [samples.gpu["at_s"][samples.gpu["gpu"] == i] for i in np.unique(samples.gpu["gpu"])]
+    series += [samples.server["at_s"], samples.host["at_s"]]
+    gaps_s = []
+    for at_s in series:
+        if at_s.size:
+            inside = at_s[(at_s > opened_at_s) & (at_s < closed_at_s)]
+            edges = np.concatenate([[opened_at_s], inside, [closed_at_s]])
+            gaps_s.append(float(np.diff(edges).max()))
+    return max(gaps_s, default=None)

@@ -1,0 +1,133 @@
+"""What runs inside the sampler process: a thread for each source, and a pipe to the parent.
+
+A source that hangs holds up its own thread and nothing else. Rows are kept flat, as float64,
+because appending them is one atomic step: rows can be taken from a thread that is still stuck.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from math import ceil
+from multiprocessing.connection import Connection
+from threading import Event, Thread
+from time import perf_counter
+from typing import Protocol
+
+STOP_TIMEOUT_S = 1.0  # for the last samples of a recording, all sources together
+
+
+class Source(Protocol):
+    """Something that can be read again and again."""
+
+    interval_s: float
+    columns: tuple[str, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """What it could not do as it was meant to, one sentence each."""
+        ...
+
+    def sample(self, *, edge: bool) -> Iterable[tuple[float, ...]]:
+        """Rows in the order of `columns`, `at_s` first; `edge`: the recording's first or last."""
+        ...
+
+
+def next_number(number: int, elapsed_s: float, interval_s: float) -> int:
+    """Which deadline comes after deadline `number`, when `elapsed_s` have passed since number 0.
+
+    Deadline k is k * interval_s after the start, so lateness never adds up; deadlines that have
+    passed already are left out.
+    """
+    return max(number + 1, ceil(elapsed_s / interval_s))
+
+
+class Track:
+    """The recording of one source."""
+
+    def __init__(self, name: str, source: Source) -> None:
+        self._name = name
+        self._source = source
+        self._rows = array("d")
+        self._attempts = 0
+        self._late = 0
+        self._failures: Counter[str] = Counter()
+        self._ended = Event()
+        self._thread = Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def rows(self) -> bytes:
+        return self._rows.tobytes()
+
+    def notes(self) -> list[str]:
+        notes = [f"{self._name}: {note}" for note in self._source.notes]
+        for failure, count in self._failures.most_common(3):
+            notes.append(f"{self._name}: {count} of {self._attempts} samples failed: {failure}")
+        if self._late:
+            due = self._attempts + self._late
+            notes.append(f"{self._name}: {self._late} of {due} samples were left out, being late")
+        if self._thread.is_alive():
+            notes.append(f"{self._name}: the last sample had not come after {STOP_TIMEOUT_S:g} s")
+        return notes
+
+    def _run(self) -> None:
+        self._sample(edge=True)  # the first one also opens the device, so time counts from here
+        interval_s = self._source.interval_s
+        started_at_s, number = perf_counter(), 0
+        while True:
+            following = next_number(number, perf_counter() - started_at_s, interval_s)
+            self._late += following - number - 1
+            number = following
+            due_at_s = started_at_s + number * interval_s
+            if self._ended.wait(max(0.0, due_at_s - perf_counter())):
+                break
+            self._sample(edge=False)
+        self._sample(edge=True)
+
+    def _sample(self, *, edge: bool) -> None:
+        self._attempts += 1
+        try:
+            for row in self._source.sample(edge=edge):
+                self._rows.extend(row)
+        except Exception as error:  # whatever a driver or a server does, the run must go on
+            self._failures[f"{type(error).__name__}: {error}"] += 1
+
+
+class Recording:
+    """All sources, recorded side by side from now until `finish`."""
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self._tracks = {name: Track(name, source) for name, source in sources.items()}
+
+    def finish(self) -> tuple[dict[str, bytes], list[str]]:
+        """The rows of each source as float64, and the notes."""
+        for track in self._tracks.values():
+            track.end()
+        deadline_s = perf_counter() + STOP_TIMEOUT_S
+        for track in self._tracks.values():
+            track.join(max(0.0, deadline_s - perf_counter()))
+        rows = {name: track.rows() for name, track in self._tracks.items()}
+        return rows, [note for track in self._tracks.values() for note in track.notes()]
+
+
+def serve(sources: Mapping[str, Source], pipe: Connection) -> None:
+    """Record on request until the pipe ends, which it does when the parent is gone."""
+    recording = None
+    try:
+        while True:
+            number, command = pipe.recv()
+            if command == "start":
+                if recording is not None:
+                    recording.finish()  # its run failed before it asked for the samples
+                recording = Recording(sources)
+                pipe.send((number, None))
+            elif recording is not None:
+                pipe.send((number, recording.finish()))
+                recording = None
+    except (EOFError, OSError):
+        return  # sampling threads are daemons: they end with the process

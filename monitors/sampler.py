@@ -1,0 +1,157 @@
+"""The sampler process, seen from outside: started with a launch, recording once for each run.
+
+It is a process of its own because the load generator and the harness must not delay it, nor it
+them. It ends when its pipe ends, so it cannot outlive its parent, however that dies.
+"""
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context, resource_tracker
+from time import perf_counter
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from monitors.config import Monitor
+from monitors.host import ROLES, ProcessTree
+from monitors.nvml import GpuReadings
+from monitors.recorder import Source, serve
+from monitors.vllm_metrics import VllmMetrics
+
+Columns = dict[str, npt.NDArray[Any]]
+
+REPLY_TIMEOUT_S = 10.0  # the first reply waits for the process to start
+EXIT_TIMEOUT_S = 1.0
+SOURCES: Mapping[str, type[Source]] = {
+    "gpu": GpuReadings,
+    "server": VllmMetrics,
+    "host": ProcessTree,
+}
+INTEGERS = ("gpu", "throttle_reasons", "pid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """What to look at."""
+
+    gpu_uuids: tuple[str, ...] = ()
+    metrics_url: str | None = None
+    root_pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """One recording: columns of equal length for each source, and a sentence for each flaw."""
+
+    gpu: Columns
+    server: Columns
+    host: Columns
+    notes: tuple[str, ...]
+
+
+class Sampler:
+    """Context manager over one sampler process; `start` and `stop` enclose each recording."""
+
+    def __init__(self, config: Monitor, targets: Targets) -> None:
+        self._enabled = config.enabled
+        self._sources: dict[str, Source] = {}
+        self._absent: list[str] = []
+        if targets.gpu_uuids:
+            self._sources["gpu"] = GpuReadings(targets.gpu_uuids, config.gpu_interval_s)
+        else:
+            self._absent.append("gpu: there is no GPU to sample")
+        if targets.metrics_url is not None:
+            self._sources["server"] = VllmMetrics(targets.metrics_url, config.server_interval_s)
+        else:
+            self._absent.append("server: there is no /metrics URL to scrape")
+        if targets.root_pid is not None:
+            self._sources["host"] = ProcessTree(targets.root_pid, config.host_interval_s)
+        else:
+            self._absent.append("host: there is no server process to watch")
+        self._asked = 0
+
+    def __enter__(self) -> Self:
+        context = get_context("spawn")
+        self._pipe, child_pipe = context.Pipe()
+        self._process = context.Process(
+            target=serve, args=(self._sources, child_pipe), name="sampler", daemon=True
+        )
+        if self._enabled:
+            with _interrupts_blocked():
+                self._process.start()
+        child_pipe.close()  # else the pipe would not end with the child
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        if not self._enabled:
+            return
+        self._process.join(EXIT_TIMEOUT_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(EXIT_TIMEOUT_S)
+
+    def start(self) -> None:
+        """Begin a recording; returns when the threads run."""
+        if self._enabled:
+            self._ask("start")
+
+    def stop(self) -> Samples:
+        """End the recording and take its samples. A dead sampler is a note, not an error."""
+        if not self._enabled:
+            return samples({}, ["monitoring was switched off (monitor.enabled)"])
+        reply = self._ask("stop")
+        if reply is None:
+            self._process.join(EXIT_TIMEOUT_S)  # its pipe ends a moment before it does
+            code = self._process.exitcode
+            fate = "did not answer" if code is None else f"died, exit code {code}"
+            return samples({}, [f"the sampler process {fate}: this run has no samples"])
+        rows, notes = reply
+        return samples(rows, [*self._absent, *notes])
+
+    def _ask(self, command: str) -> Any:
+        """The reply to `command`; None when there is none. Late replies to others are dropped."""
+        self._asked += 1
+        deadline_s = perf_counter() + REPLY_TIMEOUT_S
+        try:
+            self._pipe.send((self._asked, command))
+            while self._pipe.poll(max(0.0, deadline_s - perf_counter())):
+                number, reply = self._pipe.recv()
+                if number == self._asked:
+                    return reply
+        except (EOFError, OSError):
+            pass
+        return None
+
+
+def samples(rows: Mapping[str, bytes], notes: list[str]) -> Samples:
+    """Rows of float64, as the recorder keeps them, as typed columns; absent sources are empty."""
+    return Samples(
+        **{name: _columns(source.columns, rows.get(name, b"")) for name, source in SOURCES.items()},
+        notes=tuple(notes),
+    )
+
+
+def _columns(names: tuple[str, ...], rows: bytes) -> Columns:
+    table = np.frombuffer(rows).reshape(-1, len(names))
+    columns: Columns = {}
+    for name, values in zip(names, table.T, strict=True):
+        if name == "role":
+            columns[name] = np.array(ROLES)[values.astype(np.int64)]
+        else:
+            columns[name] = values.astype(np.int64 if name in INTEGERS else np.float64)
+    return columns
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Ctrl-C is the parent's: a child started in here never sees it, from its first instant."""
+    resource_tracker.ensure_running()  # else the start below does it, and unblocks SIGINT again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,67 @@
+from math import isnan
+from urllib.error import HTTPError
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitors.vllm_metrics import METRICS, VllmMetrics, parse
+
+
+def test_a_real_page_has_every_metric(vllm_page):
+    values = parse(vllm_page)
+    assert values == {
+        "requests_running": 0,
+        "requests_waiting": 0,
+        "kv_cache_usage_frac": 0,
+        "preemptions_total": 0,
+        "prompt_tokens_total": 184,
+        "generation_tokens_total": 22400,
+        "prefix_cache_queries_total": 184,
+        "prefix_cache_hits_total": 0,
+    }
+
+
+def test_engines_are_added_up_but_the_fullest_kv_cache_counts():
+    page = "\n".join(
+        f'{metric}{{engine="{engine}",model_name="a {{b}} c"}} {value}'
+        for metric in METRICS.values()
+        for engine, value in enumerate([0.25, 0.5])
+    )
+    values = parse(page)
+    assert values.pop("kv_cache_usage_frac") == 0.5
+    assert set(values.values()) == {0.75}
+
+
+def test_a_metric_that_the_page_lacks_is_nan():
+    values = parse("vllm:num_requests_running 3\n")
+    assert values["requests_running"] == 3
+    assert isnan(values["kv_cache_usage_frac"])
+    assert isnan(values["preemptions_total"])
+
+
+@given(st.text())
+def test_a_page_without_vllms_metrics_is_refused(page):
+    with pytest.raises(ValueError, match="none of vLLM's metrics"):
+        parse(page)
+
+
+def test_a_scrape_is_one_row_in_the_order_of_the_columns(serve_page, vllm_page):
+    source = VllmMetrics(serve_page(vllm_page.encode()), 0.5)
+    (row,) = source.sample(edge=False)
+    values = dict(zip(source.columns, row, strict=True))
+    assert values["at_s"] > 0
+    assert values["generation_tokens_total"] == 22400
+
+
+def test_a_server_error_is_raised_to_the_recorder(serve_page):
+    source = VllmMetrics(serve_page(b"no", 503), 0.5)
+    with pytest.raises(HTTPError, match="503") as caught:
+        list(source.sample(edge=False))
+    caught.value.close()
+
+
+def test_the_environments_proxy_is_not_asked(serve_page, vllm_page, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert list(VllmMetrics(serve_page(vllm_page.encode()), 0.5).sample(edge=False))
