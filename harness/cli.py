@@ -1,0 +1,110 @@
+"""The command line: words in, exit code out.
+
+    0    everything that was asked for is done
+    1    done, but runs failed
+    2    the request cannot be carried out as written; nothing was started
+    130  interrupted (Ctrl-C), 143 terminated: what was finished is kept
+
+Heavy imports wait inside the functions that need them: help must be there at once.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from harness.errors import UserError
+from harness.help import VERBS, help_text
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carry out a command line."""
+    try:
+        return _dispatch(list(argv))
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"harness: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output is gone
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(argv: list[str]) -> int:
+    conf_dir = _taken(argv, "--config-dir")
+    if conf_dir is not None and not Path(conf_dir).is_dir():
+        raise UserError(f"--config-dir {conf_dir}: there is no such folder.")
+    extra = Path(conf_dir) if conf_dir else None
+    if not argv or any(word in ("-h", "--help", "help") for word in argv):
+        topics = [word for word in argv if word not in ("-h", "--help", "help")]
+        print(help_text(topics[0] if topics else None, extra))
+        return 0
+    if argv == ["--version"]:
+        from importlib.metadata import version
+
+        print(version("vllm-harness"))
+        return 0
+    if argv[0] in VERBS:
+        return _VERBS[argv[0]](argv[1:])
+    return _sweep(argv, extra)
+
+
+def _sweep(words: list[str], extra_conf_dir: Path | None) -> int:
+    """python -m harness sweep=NAME [setting=value ...]"""
+    from harness.config import compose
+    from harness.overrides import parse
+    from harness.sweep import Sweep
+
+    config = compose(parse(words), extra_conf_dir)
+    sweep = Sweep.prepare(config, words)
+    if config.options.plan:
+        print(sweep.plan_text())
+        return 0
+    with _terminable():
+        return sweep.run()
+
+
+def _table(words: list[str]) -> int:
+    """python -m harness table STUDY"""
+    from harness.study import Study
+    from harness.sweep import tabulate
+
+    if len(words) != 1:
+        raise UserError("table takes one study's folder: python -m harness table results/...")
+    tabulate(Study(Path(words[0])), say=print)
+    return 0
+
+
+_VERBS: dict[str, Callable[[list[str]], int]] = {"table": _table}
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that servers are stopped."""
+    before = {number: signal.signal(number, _exit) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _taken(argv: list[str], flag: str) -> str | None:
+    """Take `flag VALUE` or `flag=VALUE` out of argv."""
+    for index, word in enumerate(argv):
+        if word == flag:
+            if index + 1 == len(argv):
+                raise UserError(f"{flag} needs a value.")
+            del argv[index]
+            return argv.pop(index)
+        if word.startswith(f"{flag}="):
+            return argv.pop(index).partition("=")[2]
+    return None

@@ -1,0 +1,110 @@
+"""Every column of a table: its name, its meaning, and how it is shown to people.
+
+`table.parquet` and `table.csv` hold all of them, in base units with the unit in the name, one row
+a run. `table.md` shows those with a title, one row a point.
+"""
+
+from dataclasses import dataclass
+
+from harness.units import Format, cores, gibibytes, milliseconds, percent, rate, whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column. `title` is its heading in table.md; without one it is not shown there."""
+
+    name: str
+    meaning: str
+    title: str | None = None
+    shown: Format | None = None
+
+
+def _(name: str, meaning: str, title: str | None = None, shown: Format | None = None) -> Column:
+    return Column(name=name, meaning=meaning, title=title, shown=shown)
+
+
+IDENTITY = (
+    _("sweep", "name of the sweep"),
+    _("run", "id of the run: point-launch-repeat"),
+    _("point", "id of the point: a hash of everything that it depends on"),
+    _("launch", "folder of the launch below launches/"),
+    _("launch_repeat", "which start of this engine setting, from 1"),
+    _("run_repeat", "which measurement of the point in its launch, from 1"),
+    _("engine", "vllm, sim or external"),
+    _("simulated", "true: no hardware was measured"),
+    _("model", "name of the model"),
+    _("vllm_version", "version of the server"),
+    _("gpus", "the GPUs that served, or that were imitated"),
+    _("status", "ok or failed"),
+    _("failure", "kind of the failure, if any"),
+)
+
+SETTINGS = (
+    _("max_num_seqs", "requests in one step, at most", "max_num_seqs", whole),
+    _("max_num_batched_tokens", "tokens in one step, at most", "max_num_batched_tokens", whole),
+    _("tensor_parallel_size", "GPUs that share each layer"),
+    _("concurrency", "closed loop: requests kept in flight", "concurrency", whole),
+    _("rate_rps", "open loop: requests a second asked for", "rate req/s", rate),
+)
+
+MEASURES = (
+    _("output_tok_per_s", "output tokens a second in the window", "output tok/s", whole),
+    _("gain_frac", "output_tok_per_s over that of the row before, minus 1", "gain %", percent),
+    _("total_tok_per_s", "input and output tokens a second in the window"),
+    _("output_tok_per_s_run", "output tokens a second over the whole run, warm-up included"),
+    _("requests_per_s", "requests completed a second in the window"),
+    _("ttft_mean_s", "time to first token: first content chunk minus write of the request"),
+    _("ttft_p50_s", "its median", "TTFT p50 ms", milliseconds),
+    _("ttft_p90_s", "its 90th percentile"),
+    _("ttft_p99_s", "its 99th percentile", "TTFT p99 ms", milliseconds),
+    _("ttft_sched_p50_s", "first content chunk minus scheduled time: what a user waits"),
+    _("ttft_sched_p99_s", "its 99th percentile"),
+    _("tpot_mean_s", "time per output token: (last - first content chunk) / (tokens - 1)"),
+    _("tpot_p50_s", "its median", "TPOT p50 ms", milliseconds),
+    _("tpot_p90_s", "its 90th percentile"),
+    _("tpot_p99_s", "its 99th percentile", "TPOT p99 ms", milliseconds),
+    _("itl_p50_s", "gaps between chunks, pooled: median"),
+    _("itl_p99_s", "gaps between chunks, pooled: 99th percentile"),
+    _("e2e_p50_s", "last content chunk minus write of the request: median"),
+    _("e2e_p99_s", "its 99th percentile"),
+    _("tokens_per_chunk", "output tokens over content chunks; above 1 the server bundles tokens"),
+    _("kv_cache_usage_peak_frac", "KV cache in use, peak", "KV peak %", percent),
+    _("kv_cache_usage_mean_frac", "KV cache in use, mean"),
+    _("kv_cache_tokens", "KV cache size in tokens"),
+    _("preemptions", "requests put back for lack of KV blocks", "preemptions", whole),
+    _("prefix_cache_hit_frac", "prompt tokens found in the prefix cache"),
+    _("requests_running_mean", "requests in a step, mean of the server's own gauge"),
+    _("requests_waiting_mean", "requests waiting in the server, mean"),
+    _("gpu_util_frac", "share of time with a kernel resident (NVML), mean", "GPU util %", percent),
+    _("gpu_memory_used_bytes", "memory used, fullest GPU", "GPU mem GiB", gibibytes),
+    _("gpu_power_w", "power, sum over GPUs of the mean", "power W", whole),
+    _("gpu_energy_j", "energy in the recording, sum over GPUs, by their counters"),
+    _("sm_clock_mean_hz", "SM clock, mean"),
+    _("sm_clock_min_hz", "SM clock, lowest"),
+    _("temperature_max_c", "GPU temperature, highest"),
+    _("throttled_frac", "share of samples in which a GPU was slowed down"),
+    _("server_cpu_max_frac", "CPU of the busiest server process, cores", "busiest CPU", cores),
+    _("server_rss_bytes", "memory of the server's processes, peak"),
+    _("client_cpu_frac", "CPU of our load generator, cores"),
+    _("client_loop_lag_p99_s", "how late the load generator's own timers were, 99th percentile"),
+    _("monitor_gap_max_s", "longest time without a GPU or server sample"),
+    _("sim_lag_frac", "share of the run that the simulator was behind its own clock"),
+)
+
+COUNTS = (
+    _("requests_ok", "requests that completed inside the sample", "requests", whole),
+    _("requests_failed", "requests that failed, of the whole run", "failures", whole),
+    _("requests_cut", "requests still in flight when the run was over"),
+    _("failed_frac", "failed over ended requests"),
+    _("window_s", "length of the measured window"),
+    _("warmup_s", "how long the load ran before the window opened"),
+    _("send_lag_p99_s", "how late requests were written, 99th percentile"),
+    _("input_tokens_mean", "prompt length by the server's count, mean"),
+    _("output_tokens_mean", "output length by the server's count, mean"),
+    _("lengths_off_frac", "requests whose lengths came back different from those asked"),
+    _("cached_tokens_frac", "prompt tokens that the server says it had cached"),
+    _("startup_s", "from process start to the first token"),
+    _("validity", "reasons not to believe the row: python -m harness --help validity", "validity"),
+)
+
+COLUMNS = (*IDENTITY, *SETTINGS, *MEASURES, *COUNTS)

@@ -1,0 +1,24 @@
+"""Where the YAML of conf/ lies, and what is in it to choose from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def conf_dir() -> Path:
+    """The harness' own conf/: inside the package in a wheel, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    return next(d for d in (here / "conf", here.parent / "conf") if (d / "config.yaml").is_file())
+
+
+def options(group: str, conf_dirs: Sequence[Path]) -> dict[str, Path]:
+    """The choices of a group by name, of all configuration folders, later folders first."""
+    found: dict[str, Path] = {}
+    for folder in conf_dirs:
+        found |= {path.stem: path for path in sorted((folder / group).glob("*.yaml"))}
+    return found
+
+
+def describe(path: Path) -> str:
+    """A YAML file's first comment line that is not a directive."""
+    lines = (line.lstrip("# ").strip() for line in path.read_text().splitlines() if line[:1] == "#")
+    return next((line for line in lines if not line.startswith("@package")), "")

@@ -1,0 +1,320 @@
+"""From words to a checked configuration.
+
+Hydra composes the YAML of conf/ (one file for each group, the sweep last), the command line goes on
+top, and pydantic's dataclasses say what is allowed: everything is checked, every point of the grid
+included, before anything starts.
+
+Under `engine.` and `load.` a list where one value is wanted is an axis. The grid is their product.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as schema
+from pydantic.fields import FieldInfo
+
+from harness.conf_files import conf_dir, options
+from harness.engines.choice import Choice, choose
+from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine
+from harness.errors import UserError
+from harness.model import Model
+from harness.overrides import GROUPS, Words, did_you_mean
+from loadgen.config import Load
+from monitors.config import Monitor
+from profiles.config import Profile
+
+STRICT = ConfigDict(extra="forbid")
+ENGINES: dict[str, type] = {"vllm": VllmEngine, "sim": SimEngine, "external": ExternalEngine}
+SWEPT = ("engine", "load")  # groups whose lists are axes, outer first
+T = TypeVar("T")
+
+
+@schema(kw_only=True, config=STRICT)
+class Repeats:
+    """How often each point is measured."""
+
+    launches: int = Field(1, ge=1, description="server starts per engine setting")
+    runs: int = Field(1, ge=1, description="measurements per point inside one launch")
+
+
+@schema(kw_only=True, config=STRICT)
+class Options:
+    """What belongs to no group."""
+
+    repeats: Repeats = Field(default_factory=lambda: Repeats(launches=1, runs=1))
+    order: Literal["listed", "shuffled"] = Field("listed", description="of launches and runs")
+    seed: int = Field(0, ge=0, description="of every random draw")
+    out: str = Field("results", description="studies go to OUT/<sweep>/<study>/")
+    plan: bool = Field(False, description="print what would run, then stop")
+    fresh: bool = Field(False, description="measure again although the study is complete")
+    retry: bool = Field(False, description="run the study's failed runs again")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A checked configuration: the grid is `engines` (outer) times `loads` (inner)."""
+
+    sweep: str
+    choice: Choice
+    model: Model
+    monitor: Monitor
+    profile: Profile
+    options: Options
+    axes: dict[str, list[Any]]
+    engines: tuple[Engine, ...]
+    loads: tuple[Load, ...]
+
+
+def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
+    """Compose, merge and check. Raises UserError with every rule that is broken, one a line."""
+    conf_dirs = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
+    choices = {"sweep": "single", "engine": "auto"} | words.choices
+    _check_choices(choices, conf_dirs)
+    choice = choose(choices["engine"], python=words.settings.get("engine.python"))
+    _check_names(words.settings, ENGINES[choice.kind])
+
+    tree = _compose_tree(choices | {"engine": choice.kind}, choice.place, conf_dirs)
+    for name, value in words.settings.items():
+        _put(tree, name.split("."), value)
+    return _checked(tree, words, choices["sweep"], choice)
+
+
+def documented_settings() -> Iterator[tuple[str, str]]:
+    """Every setting of every engine by its dotted name, with its meaning and default."""
+    parts: list[tuple[str, Any]] = [*(("engine.", cls) for cls in ENGINES.values())]
+    parts += [("model.", Model), ("load.", Load), ("monitor.", Monitor), ("", Options)]
+    told = set()
+    for prefix, cls in parts:
+        for name, field in _fields(cls, prefix):
+            if name not in told and field.description:
+                told.add(name)
+                default = field.get_default(call_default_factory=True)
+                shown = "" if field.is_required() or default in (None, {}) else f" [{default}]"
+                yield name, field.description + shown
+
+
+def known_names(engine: type) -> list[str]:
+    """Every setting by its dotted name."""
+    groups = {
+        "engine": engine,
+        "model": Model,
+        "load": Load,
+        "monitor": Monitor,
+        "profile": Profile,
+    }
+    return [*_names(Options, ""), *(n for g, c in groups.items() for n in _names(c, f"{g}."))]
+
+
+def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> Config:
+    origin = _Origin(words=words, sweep=sweep, kind=choice.kind)
+    groups = {group: tree.pop(group, None) or {} for group in GROUPS if group != "sweep"}
+    axes = {f"{group}.{name}": values for group in SWEPT for name, values in _axes(groups[group])}
+    if empty := [name for name, values in axes.items() if not values]:
+        raise UserError(f"{empty[0]}: an axis needs at least one value.")
+    engine_type: Any = ENGINES[choice.kind]
+    engines = _grid(engine_type, groups["engine"], "engine", origin)
+    loads = _grid(Load, groups["load"], "load", origin)
+    config = Config(
+        sweep=sweep,
+        choice=choice,
+        model=_build(Model, groups["model"], "model", origin),
+        monitor=_build(Monitor, groups["monitor"], "monitor", origin),
+        profile=_build(Profile, groups["profile"], "profile", origin),
+        options=_build(Options, tree, "", origin),
+        axes=axes,
+        engines=tuple(engines),
+        loads=tuple(loads),
+    )
+    _check_lengths(config)
+    return config
+
+
+def _compose_tree(choices: dict[str, str], place: str, conf_dirs: list[Path]) -> dict[str, Any]:
+    """conf/ composed for these choices, with the sweep's overlay for this kind of machine."""
+    tree = _hydra_tree(choices, conf_dirs)
+    overlay = tree.get(f"on_{place}") or {}
+    chosen = {g: v for g, v in overlay.items() if g in GROUPS and isinstance(v, str)}
+    if chosen := {group: name for group, name in chosen.items() if group not in choices}:
+        tree = _hydra_tree(choices | chosen, conf_dirs)
+    for key in [key for key in tree if key.startswith("on_")]:
+        del tree[key]
+    _merge(tree, {k: v for k, v in overlay.items() if isinstance(v, dict)})
+    return tree
+
+
+def _hydra_tree(choices: dict[str, str], conf_dirs: list[Path]) -> dict[str, Any]:
+    model = choices.get("model", "")
+    is_file = not model or model in options("model", conf_dirs)
+    words = [f"{g}={name}" for g, name in choices.items() if g != "model" or is_file]
+    words += [f"hydra.searchpath=[{','.join(f'file://{d.resolve()}' for d in conf_dirs[1:])}]"]
+    try:
+        with initialize_config_dir(str(conf_dirs[0]), version_base="1.3"):
+            composed = hydra_compose("config", overrides=words)
+            tree: Any = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"the configuration cannot be composed: {_one_line(error)}") from None
+    if not is_file:  # real weights: a folder or a hub id
+        tree["model"] = {"name": model.rstrip("/").rpartition("/")[2], "path": model}
+    elif choices["engine"] == "external" and not model:
+        tree["model"] = {"name": "external", "path": "."}  # what it serves is the server's affair
+    return dict(tree)
+
+
+def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> None:
+    for group, name in choices.items():
+        known = ["auto"] if group == "engine" else []
+        known += options(group, conf_dirs)
+        if name in known or (group == "model" and ("/" in name or Path(name).exists())):
+            continue
+        hint = did_you_mean(name, known)
+        also = (
+            ", or a folder with weights, or a hub id like Qwen/Qwen3-8B" if group == "model" else ""
+        )
+        raise UserError(f"there is no {group} '{name}'.{hint} There are: {', '.join(known)}{also}.")
+
+
+def _check_names(settings: Mapping[str, Any], engine: type) -> None:
+    known = known_names(engine)
+    free = ("engine.extra.", "engine.env.")  # names are the user's
+    elsewhere = {n: k for k, other in ENGINES.items() for n in _names(other, "engine.")}
+    for name in settings:
+        if name in known or (name.startswith(free) and f"{name.rsplit('.', 1)[0]}" in known):
+            continue
+        if name in elsewhere:
+            raise UserError(f"'{name}' exists for engine={elsewhere[name]} only.")
+        raise UserError(
+            f"there is no setting '{name}'.{did_you_mean(name, known)}"
+            " All settings: python -m harness --help settings"
+        )
+
+
+def _names(node: Any, prefix: str) -> Iterator[str]:
+    return (name for name, _ in _fields(node, prefix))
+
+
+def _fields(node: Any, prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in node.__pydantic_fields__.items():
+        yield f"{prefix}{name}", field
+        for nested in _dataclasses_in(field.annotation):
+            yield from _fields(nested, f"{prefix}{name}.")
+
+
+def _dataclasses_in(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type) and is_dataclass(annotation):
+        yield annotation
+    elif get_origin(annotation) is not dict:
+        for argument in get_args(annotation):
+            yield from _dataclasses_in(argument)
+
+
+def _axes(node: Any, prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """The lists in a group, by dotted name, in the order of appearance."""
+    for name, value in node.items():
+        if isinstance(value, list):
+            yield prefix + name, value
+        elif isinstance(value, dict):
+            yield from _axes(value, f"{prefix}{name}.")
+
+
+def _grid(cls: type[T], node: dict[str, Any], group: str, origin: "_Origin") -> list[T]:
+    """One checked object for each combination of the group's axes, the last varying fastest."""
+    axes = dict(_axes(node))
+    grid = []
+    for values in product(*axes.values()):
+        point = _copy(node)
+        for name, value in zip(axes, values, strict=True):
+            _put(point, name.split("."), value)
+        grid.append(_build(cls, point, group, origin))
+    return grid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Origin:
+    """Where a setting's value came from, for error messages."""
+
+    words: Words
+    sweep: str
+    kind: str
+
+    def of(self, name: str) -> str:
+        if any(name == s or name.startswith(f"{s}.") for s in self.words.settings):
+            return "on the command line"
+        group = name.partition(".")[0]
+        chosen = self.words.choices.get(group, self.kind if group == "engine" else None)
+        files = [f"sweep/{self.sweep}.yaml", f"{group}/{chosen}.yaml" if chosen else "config.yaml"]
+        return f"in conf/{' or conf/'.join(files)}"
+
+
+def _build(cls: type[T], values: dict[str, Any], group: str, origin: _Origin) -> T:
+    try:
+        return TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        lines = [_rule(e, group, cls, origin) for e in error.errors()]
+        raise UserError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _rule(error: Any, group: str, cls: type, origin: _Origin) -> str:
+    """One pydantic error as one sentence: name, value, rule, where it was said."""
+    path = [str(part) for part in error["loc"]]
+    known = [*_names(cls, f"{group}." if group else "")]
+    name = ".".join([group, *path] if group else path)
+    while name not in known and "." in name and error["type"] != "unexpected_keyword_argument":
+        name = name.rpartition(".")[0]  # a union's tag is no part of the name
+    if error["type"] == "unexpected_keyword_argument":
+        return f"there is no setting '{name}' ({origin.of(name)}).{did_you_mean(name, known)}"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if error["type"].startswith("missing"):
+        return f"{name} is needed: set {name}=..."
+    if not path:  # a rule over several settings: it names them itself
+        return f"{message} ({origin.of(group)})"
+    return f"{name}={error['input']}: {message[0].lower()}{message[1:]} ({origin.of(name)})"
+
+
+def _check_lengths(config: Config) -> None:
+    """A prompt and its output must fit the longest sequence that the server will take."""
+    for engine, load in product(config.engines, config.loads):
+        limit = getattr(engine, "max_model_len", None)
+        limit = limit or (
+            config.model.shape.max_position_embeddings if config.model.shape else None
+        )
+        longest = [
+            n if isinstance(n, int) else n.max for n in (load.input_tokens, load.output_tokens)
+        ]
+        if limit is not None and sum(longest) > limit:
+            raise UserError(
+                f"load.input_tokens + load.output_tokens can reach {sum(longest)}, over the"
+                f" {limit} tokens of engine.max_model_len: lower them or raise it."
+            )
+
+
+def _put(node: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        if not isinstance(node.get(part), dict):
+            node[part] = {}
+        node = node[part]
+    node[path[-1]] = value
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _copy(node: dict[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, dict) else v for k, v in node.items()}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

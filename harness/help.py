@@ -1,0 +1,79 @@
+"""Help, made from the configuration folder and the schema, so that it cannot be out of date."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+
+VERBS = {"table": "make a study's table and plots again: python -m harness table STUDY"}
+
+_HELP = """\
+vLLM serving benchmark and tuning harness.
+
+  python -m harness sweep=NAME [setting=value ...]     measure
+  python -m harness VERB ...                           work on what was measured
+
+Sweeps
+{sweeps}
+
+Verbs
+{verbs}
+
+Examples
+  python -m harness sweep=batching
+  python -m harness sweep=batching engine.max_num_seqs=128,256 load.concurrency=64
+  python -m harness sweep=batching plan=true
+
+A value pins a setting, a list of values (a,b,c) makes it an axis. Engines are chosen by
+engine=auto, vllm, sim or external; the same command continues a study that was cut off.
+
+  --help settings    every setting, with its rule and default
+  --help columns     every column of a table
+  --help validity    the codes beside the numbers
+  --config-dir DIR   a folder like conf/ with sweeps, models and loads of your own
+  --version\
+"""
+
+
+def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
+    """The short help, or that of a topic. Raises UserError for a topic that is not there."""
+    topics = {"settings": _settings, "columns": _columns, "validity": _validity}
+    if topic is None or topic.startswith("sweep="):
+        verbs = _listed(VERBS.items())
+        return _HELP.format(sweeps=_listed(_sweeps(extra_conf_dir)), verbs=verbs)
+    if topic not in topics:
+        raise UserError(f"there is no help on '{topic}'; there is on: {', '.join(topics)}.")
+    return topics[topic]()
+
+
+def _sweeps(extra_conf_dir: Path | None) -> Iterator[tuple[str, str]]:
+    from harness.conf_files import conf_dir, describe, options
+
+    dirs = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
+    for name, path in options("sweep", dirs).items():
+        yield name, describe(path)
+
+
+def _settings() -> str:
+    from harness.config import documented_settings
+
+    return _listed(documented_settings())
+
+
+def _columns() -> str:
+    from harness.columns import COLUMNS
+
+    return _listed((column.name, column.meaning) for column in COLUMNS)
+
+
+def _validity() -> str:
+    from harness.validity import CODES
+
+    return _listed((n, c.meaning + (" [fatal]" if c.fatal else "")) for n, c in CODES.items())
+
+
+def _listed(items: Any) -> str:
+    pairs = list(items)
+    width = max((len(name) for name, _ in pairs), default=0)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in pairs)

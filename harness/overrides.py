@@ -1,0 +1,87 @@
+"""The words of the command line: group choices, settings, and axes, in Hydra's override grammar.
+
+engine=sim                       a group choice
+load.concurrency=64              a setting
+engine.max_num_seqs=64,128       an axis: also choice(64,128), range(1,9), [64,128]
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from harness.errors import UserError
+
+GROUPS = ("engine", "model", "load", "monitor", "profile", "sweep")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What the command line said. `settings` has dotted names; an axis is a list of values."""
+
+    choices: dict[str, str]
+    settings: dict[str, Any]
+
+
+def parse(words: Sequence[str]) -> Words:
+    """Split the words into group choices and settings. Raises UserError on a malformed word."""
+    choices: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    for word in words:
+        if word.startswith("~"):
+            raise UserError(f"'{word}': a setting cannot be removed; set it to null instead.")
+        if "=" not in word:
+            raise UserError(f"'{word}' is not of the form name=value.{_sweep_hint(word)}")
+        name, _, text = word.lstrip("+").partition("=")
+        if name in GROUPS:
+            choices[name] = text  # taken as written: a path or a hub id needs no quotes
+        else:
+            settings[name] = _value(name, f"{name}={text}")
+    return Words(choices=choices, settings=settings)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` was most likely meant to be, its last part counting alone too."""
+    known = list(known)
+    by_leaf = {key.rpartition(".")[2]: key for key in reversed(known)}
+    if match := get_close_matches(name, known, n=1, cutoff=0.6):
+        return match[0]
+    if match := get_close_matches(name.rpartition(".")[2], by_leaf, n=1, cutoff=0.7):
+        return by_leaf[match[0]]
+    return None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """' Did you mean X?', or nothing."""
+    match = nearest(name, known)
+    return f" Did you mean '{match}'?" if match else ""
+
+
+def _value(name: str, word: str) -> Any:
+    try:
+        override: Override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        text = word.partition("=")[2]
+        if not set(text) & set("[]{}(),'\""):  # only the grammar minds, e.g. a second "="
+            return text
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"'{word}' cannot be read ({reason}); quote it: '{name}=\"...\"'."
+        ) from None
+    if not override.is_sweep_override():
+        return override.value()
+    if not override.is_discrete_sweep():
+        raise UserError(f"'{word}': an axis is a list of values, e.g. {name}=1,2,4.")
+    # the elements as Hydra would hand them to single runs: typed, not quoted
+    parser = OverridesParser.create()
+    return [
+        parser.parse_override(f"{name}={text}").value() for text in override.sweep_string_iterator()
+    ]
+
+
+def _sweep_hint(word: str) -> str:
+    return "" if word.startswith("-") else f" A sweep is run with sweep={word}."

@@ -1,0 +1,182 @@
+"""What will be run, in which order: launches (outer), each with its runs (inner). Pure.
+
+Ids are hashes of everything that a measurement depends on, so that a study can be continued and
+nothing unlike is ever mixed.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from random import Random
+from typing import Any
+
+from harness.config import Config
+from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine
+from harness.engines.parallel import tensor_parallel_size
+from loadgen.config import Load
+
+MEASUREMENT_VERSION = 1  # raised whenever a stored or reported number changes its meaning
+
+# Settings that decide how a server is run, not what it does.
+OPERATIONAL = ("python", "port", "start_timeout_s", "first_token_timeout_s", "stop_timeout_s")
+
+# From process start to a first token: seen on 2x H200 (vLLM 0.25) and on 2 CPU cores (0.32).
+STARTUP_S = {"gpu": 110.0, "cpu": 60.0, "sim": 2.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One measurement of a point in a launch."""
+
+    id: str
+    point: str
+    label: str
+    load: Load
+    repeat: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One life of one server with one engine setting."""
+
+    id: str
+    label: str
+    engine: Engine
+    repeat: int
+    runs: tuple[Run, ...]
+
+    @property
+    def ranks(self) -> int | None:
+        """How many GPUs the server takes; None if it is not started by us."""
+        if isinstance(self.engine, ExternalEngine):
+            return None
+        return (self.engine.tensor_parallel_size or 1) * (self.engine.data_parallel_size or 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All launches of a study, in the order in which they are run."""
+
+    sweep: str
+    id: str
+    place: str
+    axes: dict[str, list[Any]]
+    launches: tuple[Launch, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, in order."""
+        return [run for launch in self.launches for run in launch.runs]
+
+    def span_s(self) -> tuple[float, float]:
+        """The least and the most time it should take, from what launches took before."""
+        external = not any(isinstance(x.engine, VllmEngine | SimEngine) for x in self.launches)
+        starts_s = 0.0 if external else STARTUP_S[self.place] * len(self.launches)
+        least_s = sum(run.load.warmup_s + run.load.duration_s + 0.5 for run in self.runs)
+        most_s = sum(_longest_s(run.load) + 0.5 for run in self.runs)
+        return starts_s + least_s, starts_s + most_s
+
+
+def make_plan(config: Config, gpus: Sequence[str]) -> Plan:
+    """Expand the grid. `gpus` are the uuids of this machine's GPUs: part of every id."""
+    identity = {
+        "measurement_version": MEASUREMENT_VERSION,
+        "vllm": config.choice.vllm_version,
+        "gpus": list(gpus),
+        "model": asdict(config.model),
+    }
+    engines = [_decided(engine, config) for engine in config.engines]
+    options = config.options
+    order = Random(options.seed)
+    launches = []
+    for launch_repeat in range(1, options.repeats.launches + 1):
+        # Every round holds every engine setting once: slow drift then hits all of them alike.
+        for engine in _ordered(engines, options.order, order):
+            runs = [
+                _run(engine, load, identity, config, launch_repeat, run_repeat)
+                for run_repeat in range(1, options.repeats.runs + 1)
+                for load in _ordered(config.loads, options.order, order)
+            ]
+            launches.append(
+                Launch(
+                    id=f"{_digest(_what(engine), identity)}-{launch_repeat}",
+                    label=_label(engine, "engine", config.axes) or config.choice.kind,
+                    engine=engine,
+                    repeat=launch_repeat,
+                    runs=tuple(runs),
+                )
+            )
+    return Plan(
+        sweep=config.sweep,
+        id=_digest([launch.id + run.id for launch in launches for run in launch.runs])[:6],
+        place=config.choice.place,
+        axes=config.axes,
+        launches=tuple(launches),
+    )
+
+
+def _decided(engine: Engine, config: Config) -> Engine:
+    """The engine with its tensor parallel size decided, so that ids and tables know it."""
+    if not isinstance(engine, VllmEngine | SimEngine) or engine.tensor_parallel_size is not None:
+        return engine
+    num_gpus = 2 if isinstance(engine, SimEngine) else config.choice.num_gpus
+    return replace(engine, tensor_parallel_size=tensor_parallel_size(config.model, num_gpus))
+
+
+def value_of(settings: Any, name: str) -> Any:
+    """The value of a dotted name below an engine or a load."""
+    for part in name.split("."):
+        settings = settings.get(part) if isinstance(settings, dict) else getattr(settings, part)
+    return settings
+
+
+def _run(
+    engine: Engine,
+    load: Load,
+    identity: dict[str, Any],
+    config: Config,
+    launch_repeat: int,
+    run_repeat: int,
+) -> Run:
+    point = _digest(_what(engine), asdict(load), identity)
+    # The same prompts at the same load of every engine setting (pairs), never twice in a launch.
+    seed = _digest(config.options.seed, asdict(load), launch_repeat, run_repeat)
+    return Run(
+        id=f"{point}-{launch_repeat}-{run_repeat}",
+        point=point,
+        label=_label(load, "load", config.axes),
+        load=load,
+        repeat=run_repeat,
+        seed=int(seed[:8], 16),
+    )
+
+
+def _ordered(items: Sequence[Any], order: str, random: Random) -> list[Any]:
+    return random.sample(items, len(items)) if order == "shuffled" else list(items)
+
+
+def _what(engine: Engine) -> dict[str, Any]:
+    return {name: value for name, value in asdict(engine).items() if name not in OPERATIONAL}
+
+
+def _label(settings: Any, group: str, axes: dict[str, list[Any]]) -> str:
+    """What tells this engine or load from the others of the grid; a load's intensity always."""
+    swept = [name for name, values in axes.items() if len(values) > 1]
+    names = [name.removeprefix(f"{group}.") for name in swept if name.startswith(f"{group}.")]
+    if isinstance(settings, Load):
+        intensity = "concurrency" if settings.arrival == "closed" else "rate_rps"
+        names += [intensity] if intensity not in names else []
+    return " ".join(f"{name.rpartition('.')[2]}={value_of(settings, name)}" for name in names)
+
+
+def _longest_s(load: Load) -> float:
+    if load.arrival == "closed":
+        return max(load.warmup_s, load.warmup_max_s) + load.duration_s
+    return load.warmup_s + load.duration_s + load.drain_s
+
+
+def _digest(*parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -1,0 +1,116 @@
+"""Plots of a study: throughput and TPOT over the swept setting, and over each other."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness.tables import heading, swept
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+THROUGHPUT, LATENCY = "#1f5fa8", "#c4581b"
+
+
+def draw(points: pd.DataFrame, about: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw what the points allow; returns the files. A point that failed is not drawn."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    good = points[points["status"] == "ok"].reset_index(drop=True)
+    axes = swept(about["axes"])
+    drawn = []
+    if len(good) > 1 and axes:
+        folder.mkdir(exist_ok=True)
+        x = axes[0]
+        drawn.append(_save(_over_setting(good, x, axes[1:], about), folder / f"over_{x}.png"))
+        drawn.append(_save(_tradeoff(good, axes, about), folder / "throughput_latency.png"))
+    return drawn
+
+
+def _over_setting(good: pd.DataFrame, x: str, others: list[str], about: dict[str, Any]) -> "Figure":
+    """Output tok/s and TPOT p50/p99 against the first swept setting, a line for each rest."""
+    figure, (top, bottom) = _figure(about, rows=2)
+    for label, group in _groups(good, others):
+        places = [_position(good, x, value) for value in group[x]]
+        top.plot(
+            places,
+            group["output_tok_per_s"],
+            "o-",
+            color=None if label else THROUGHPUT,
+            label=label,
+        )
+        line = bottom.plot(places, group["tpot_p50_s"] * 1e3, "o-", label=f"{label} p50".strip())
+        color = line[0].get_color()
+        bottom.plot(
+            places, group["tpot_p99_s"] * 1e3, "^--", color=color, label=f"{label} p99".strip()
+        )
+    ticks = list(dict.fromkeys(good[x]))
+    for axes in (top, bottom):
+        axes.set_xticks(range(len(ticks)), [_text(value) for value in ticks])
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    top.set_ylabel("output tok/s")
+    bottom.set_ylabel("TPOT (ms)")
+    bottom.set_xlabel(x)
+    bottom.legend(fontsize=8)
+    if others:
+        top.legend(fontsize=8)
+    return figure
+
+
+def _tradeoff(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure":
+    """Output tok/s against TPOT p50, every point labelled with its settings."""
+    figure, (plot,) = _figure(about, rows=1)
+    for _, group in _groups(good, axes[1:]):
+        plot.plot(group["tpot_p50_s"] * 1e3, group["output_tok_per_s"], "o-", alpha=0.8)
+    for row in good.to_dict("records"):
+        label = ", ".join(_text(row[name]) for name in axes)
+        at = (row["tpot_p50_s"] * 1e3, row["output_tok_per_s"])
+        plot.annotate(label, at, xytext=(6, -10), textcoords="offset points", fontsize=8)
+    plot.set_xlabel("TPOT p50 (ms)")
+    plot.set_ylabel("output tok/s")
+    plot.set_ylim(bottom=0)
+    plot.margins(x=0.12, y=0.1)
+    plot.grid(alpha=0.3)
+    plot.text(
+        0.99, 0.02, f"labels: {', '.join(axes)}", transform=plot.transAxes, ha="right", fontsize=8
+    )
+    return figure
+
+
+def _figure(about: dict[str, Any], rows: int) -> "tuple[Figure, tuple[Axes, ...]]":
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(rows, 1, figsize=(8, 3.2 * rows + 1.2), sharex=True, squeeze=False)
+    title = heading(about).replace("**", "").replace(". Load: ", "\n")
+    figure.suptitle(title, fontsize=10)
+    return figure, tuple(axes[:, 0])
+
+
+def _groups(good: pd.DataFrame, others: list[str]) -> list[tuple[str, pd.DataFrame]]:
+    if not others:
+        return [("", good)]
+    return [
+        (", ".join(f"{n}={_text(v)}" for n, v in zip(others, key, strict=True)), group)
+        for key, group in good.groupby(others, sort=False)
+    ]
+
+
+def _position(good: pd.DataFrame, name: str, value: Any) -> int:
+    return list(dict.fromkeys(good[name])).index(value)
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _save(figure: "Figure", path: Path) -> Path:
+    from matplotlib import pyplot as plt
+
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path

@@ -1,0 +1,160 @@
+"""What a person sees while a sweep runs: two bars on a terminal, plain lines elsewhere."""
+
+import sys
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+
+from harness.plan import Launch, Run
+from harness.units import milliseconds, span, whole
+from loadgen.records import Progress as LoadProgress
+
+
+class Display(Protocol):
+    """What the runner tells about its work."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+    def launching(self, launch: Launch) -> None: ...
+    def phase(self, name: str) -> None: ...
+    def running(self, launch: Launch, run: Run) -> None: ...
+    def live(self, now: LoadProgress) -> None: ...
+    def finished(self, text: str) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+def display(total_runs: int, done_runs: int) -> Display:
+    """The display that suits stdout."""
+    console = Console(highlight=False)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return Bars(console, total_runs, done_runs)
+    return Lines(total_runs, done_runs)
+
+
+class Lines:
+    """One line for each event: logs, CI, pipes."""
+
+    def __init__(self, total_runs: int, done_runs: int) -> None:
+        self._total, self._done = total_runs, done_runs
+        self._noted: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout.flush()
+
+    def launching(self, launch: Launch) -> None:
+        """A server is being started."""
+        print(f"launch {launch.id}: {launch.label}", flush=True)
+
+    def phase(self, name: str) -> None:
+        """A phase of the start-up began."""
+
+    def running(self, launch: Launch, run: Run) -> None:
+        """A run begins."""
+        print(f"  run {self._done + 1}/{self._total}: {_title(launch, run)}", flush=True)
+
+    def live(self, now: LoadProgress) -> None:
+        """The load as it is now."""
+
+    def finished(self, text: str) -> None:
+        """A run ended."""
+        self._done += 1
+        print(f"    {text}", flush=True)
+
+    def note(self, text: str) -> None:
+        """Something to know, said once."""
+        if text not in self._noted:
+            self._noted.add(text)
+            print(f"note: {text}", flush=True)
+
+
+class Bars:
+    """One bar for the sweep, one for what runs now."""
+
+    def __init__(self, console: Console, total_runs: int, done_runs: int) -> None:
+        self._console = console
+        self._noted: set[str] = set()
+        self._total, self._done = total_runs, done_runs
+        # Drawn when told to, four times a second at most: no thread of our own beside the load.
+        self._progress = Progress(
+            TextColumn("{task.description}", table_column=Column(ratio=3, no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=2)),
+            TextColumn("{task.fields[live]}", table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            auto_refresh=False,
+            expand=True,
+        )
+        count = f"{done_runs}/{total_runs} runs"
+        self._sweep = self._progress.add_task(
+            "sweep", total=total_runs, completed=done_runs, live=count
+        )
+        self._now = self._progress.add_task("", total=None, live="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.update(self._now, visible=False)
+        self._progress.refresh()
+        self._progress.stop()
+
+    def launching(self, launch: Launch) -> None:
+        """A server is being started."""
+        self._progress.reset(self._now, total=None, description=f"start {launch.label}", live="")
+        self._progress.refresh()
+
+    def phase(self, name: str) -> None:
+        """A phase of the start-up began."""
+        self._progress.update(self._now, live=name, refresh=True)
+
+    def running(self, launch: Launch, run: Run) -> None:
+        """A run begins."""
+        title = _title(launch, run)
+        self._title = title
+        self._progress.reset(self._now, total=None, description=title, live="")
+        self._progress.refresh()
+
+    def live(self, now: LoadProgress) -> None:
+        """The load as it is now."""
+        ttft = "–" if now.ttft_p50_s is None else f"{milliseconds(now.ttft_p50_s)} ms"
+        live = f"{now.phase}  {whole(now.output_tok_per_s)} tok/s  TTFT {ttft}  {now.failed} failed"
+        self._progress.update(
+            self._now, total=now.planned_s, completed=now.elapsed_s, live=live, refresh=True
+        )
+
+    def finished(self, text: str) -> None:
+        """A run ended."""
+        self._done += 1
+        self._progress.console.print(f"{self._title}: {text}", markup=False)
+        count = f"{self._done}/{self._total} runs"
+        self._progress.update(self._sweep, completed=self._done, live=count, refresh=True)
+
+    def note(self, text: str) -> None:
+        """Something to know, said once."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self._progress.console.print(f"note: {text}", markup=False)
+
+
+def _title(launch: Launch, run: Run) -> str:
+    repeat = f"launch {launch.repeat} run {run.repeat}" if launch.repeat + run.repeat > 2 else ""
+    return "  ".join(part for part in (launch.label, run.label, repeat) if part)
+
+
+def plan_text(total_s: tuple[float, float]) -> str:
+    """How long it takes, least to most."""
+    least, most = (span(seconds) for seconds in total_s)
+    return f"about {least}" if least == most else f"{least} to {most}"

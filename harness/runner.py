@@ -1,0 +1,286 @@
+"""Runs a plan: one server a launch, its runs inside, everything saved as it is finished.
+
+A fault in a run is recorded and never ends the sweep. A server that dies in a run costs that run;
+the runs that are left get a new server, unless two in a row died before they finished one.
+"""
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from harness.config import Config
+from harness.engines import external, sim, vllm
+from harness.engines.config import ExternalEngine, SimEngine, VllmEngine
+from harness.engines.failure import EngineFailed, Failure, FailureKind
+from harness.engines.server import Server
+from harness.plan import Launch, Plan, Run
+from harness.progress import Display
+from harness.study import Study
+from harness.units import milliseconds, whole
+from loadgen.generator import Generator
+from loadgen.metrics import summarise
+from loadgen.records import Progress, Result, Target
+from monitors.nvml import foreign_processes
+from monitors.sampler import Sampler, Samples, Targets
+
+SAFE_VOCAB_SIZE = 1000  # every tokenizer in use has more
+MAX_DEATHS = 2  # servers in a row that died before they finished one run
+
+
+@dataclass(slots=True, kw_only=True)
+class Runner:
+    """Works off what a study still lacks of its plan."""
+
+    config: Config
+    study: Study
+    gpus: tuple[str, ...]  # uuids, in the order in which the server takes them
+    display: Display
+    models: Path
+    failed: int = field(default=0, init=False)
+
+    def work(self, launches: list[Launch]) -> None:
+        """Run these launches, holding only the runs that are wanted."""
+        for launch in launches:
+            self._work(launch)
+
+    def _work(self, launch: Launch) -> None:
+        left, deaths = list(launch.runs), 0
+        while left:
+            self.display.launching(launch)
+            folder = self.study.new_launch(launch.id)
+            record: dict[str, Any] = {"engine": asdict(launch.engine), "label": launch.label}
+            try:
+                with self._serving(launch, folder, record) as server:
+                    finished = self._measure(server, folder, launch, left)
+            except EngineFailed as error:
+                self._fail(left, launch, folder, error.failure)
+                return
+            deaths = 0 if finished else deaths + 1
+            left = left[finished + 1 :]  # after the one that the server did not survive
+            if left and deaths == MAX_DEATHS:
+                message = (
+                    f"not tried: {MAX_DEATHS} servers in a row died before they finished a run"
+                )
+                failure = Failure(kind=FailureKind.DIED_UNDER_LOAD, message=message, evidence=())
+                self._fail(left, launch, folder, failure)
+                return
+
+    @contextlib.contextmanager
+    def _serving(self, launch: Launch, folder: Path, record: dict[str, Any]) -> Iterator[Server]:
+        """A server for the block; launch.json tells its life, whatever its end."""
+        server: Server | None = None
+        try:
+            strangers = foreign_processes(self._served_on(launch), ())
+            record["foreign_processes"] = [asdict(process) for process in strangers]
+            server = self._start(launch, folder)
+            record |= {
+                "startup_s": server.startup_s,
+                "facts": asdict(server.facts),
+            }
+            self.study.save_launch(folder, record)
+            yield server
+            if failure := server.failure():
+                record["failure"] = asdict(failure)
+        except EngineFailed as error:
+            record["failure"] = asdict(error.failure)
+            raise
+        finally:
+            if server is not None:
+                self.display.phase("stop")
+                record["exit"] = asdict(server.stop())
+                if record["exit"].get("gpu_memory_released") is False:
+                    self.display.note(
+                        "GPU memory did not come back after a launch; see launch.json"
+                    )
+            self.study.save_launch(folder, record)
+
+    def _start(self, launch: Launch, folder: Path) -> Server:
+        phase: Callable[[str], None] = self.display.phase
+        match launch.engine:
+            case VllmEngine() as engine:
+                return vllm.start(
+                    engine,
+                    self.config.model,
+                    folder,
+                    self.models,
+                    self._served_on(launch),
+                    on_phase=phase,
+                )
+            case SimEngine() as engine:
+                return sim.start(engine, self.config.model, folder, self.models, on_phase=phase)
+            case ExternalEngine() as engine:
+                return external.start(engine, folder)
+
+    def _measure(self, server: Server, folder: Path, launch: Launch, runs: list[Run]) -> int:
+        """Measure runs until all are done or the server is gone; how many it survived."""
+        targets = Targets(
+            gpu_uuids=self._served_on(launch),
+            metrics_url=f"{server.url}/metrics",
+            root_pid=server.pid,
+        )
+        with Generator() as generator, Sampler(self.config.monitor, targets) as sampler:
+            for index, run in enumerate(runs):
+                self.display.running(launch, run)
+                server.settle()
+                if not self._measure_one(server, generator, sampler, folder, launch, run):
+                    return index
+        return len(runs)
+
+    def _measure_one(
+        self,
+        server: Server,
+        generator: Generator,
+        sampler: Sampler,
+        folder: Path,
+        launch: Launch,
+        run: Run,
+    ) -> bool:
+        """Measure one run and save it. False if the server did not survive it."""
+        record = self._record(launch, folder, run)
+        target = Target(url=server.url, model=server.model, vocab_size=_vocab_size(self.config))
+        watch = _Watch(server=server, display=self.display)
+        lag_before_s = server.step_lag_s()
+        sampler.start()
+        try:
+            result = generator.run(
+                run.load, target, seed=run.seed, on_progress=watch.see, should_stop=watch.gone
+            )
+        except Exception:  # a fault of ours: recorded with its trace, the sweep goes on
+            sampler.stop()
+            failure = Failure(
+                kind=FailureKind.HARNESS,
+                message="the load generator failed: a fault of the harness",
+                evidence=tuple(traceback.format_exc().splitlines()),
+            )
+            self._save_failure(record, failure)
+            return False
+        samples = sampler.stop()
+        record |= _told(result) | {"monitor_notes": list(samples.notes)}
+        record["not_monitored"] = self._not_monitored(launch, samples)
+        for note in samples.notes:
+            self.display.note(note)
+        if lag_before_s is not None and (lag_s := server.step_lag_s()) is not None:
+            ran_s = result.window.ended_at_s - result.window.started_at_s
+            record["sim_lag_frac"] = (lag_s - lag_before_s) / ran_s
+        raw = {
+            "requests": result.requests,
+            "chunks": result.chunks,
+            "gpu": samples.gpu,
+            "server": samples.server,
+            "host": samples.host,
+        }
+        died = watch.failure or server.failure()
+        if died is not None:
+            self._save_failure(record, died, **raw)
+            return False
+        self.study.save_run(run.id, record | {"status": "ok"}, **raw)
+        self.display.finished(_brief(result))
+        return True
+
+    def _not_monitored(self, launch: Launch, samples: Samples) -> list[str]:
+        """The sources that should have been sampled in the run and were not."""
+        wanted = {
+            "gpu": bool(self._served_on(launch)),
+            "server": True,
+            "host": not isinstance(launch.engine, ExternalEngine),
+        }
+        if not self.config.monitor.enabled:
+            return []
+        return [
+            n
+            for n, is_wanted in wanted.items()
+            if is_wanted and not len(getattr(samples, n)["at_s"])
+        ]
+
+    def _fail(self, runs: list[Run], launch: Launch, folder: Path, failure: Failure) -> None:
+        for run in runs:
+            self.display.running(launch, run)
+            self._save_failure(self._record(launch, folder, run), failure)
+
+    def _save_failure(self, record: dict[str, Any], failure: Failure, **raw: Any) -> None:
+        self.failed += 1
+        told = {"status": "failed", "failure": asdict(failure)}
+        self.study.save_run(record["id"], record | told, **raw)
+        self.display.finished(f"FAILED ({failure.kind}): {failure.message}")
+
+    def _record(self, launch: Launch, folder: Path, run: Run) -> dict[str, Any]:
+        return {
+            "id": run.id,
+            "point": run.point,
+            "launch": folder.name,
+            "launch_repeat": launch.repeat,
+            "run_repeat": run.repeat,
+            "seed": run.seed,
+            "engine": asdict(launch.engine),
+            "load": asdict(run.load),
+        }
+
+    def _served_on(self, launch: Launch) -> tuple[str, ...]:
+        """The GPUs that the launch's server takes: the first ones, as many as it has ranks."""
+        return self.gpus[: launch.ranks]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Watch:
+    """Looks after the server while it is under load: has it died, does it still make tokens?"""
+
+    server: Server
+    display: Display
+    failure: Failure | None = None
+    _token_at_s: float = field(default_factory=perf_counter)
+
+    def see(self, now: Progress) -> None:
+        if now.output_tok_per_s > 0 or not now.in_flight:
+            self._token_at_s = perf_counter()
+        self.display.live(now)
+
+    def gone(self) -> bool:
+        self.failure = self.failure or self.server.failure()
+        silent_s = perf_counter() - self._token_at_s
+        if self.failure is None and silent_s > self.server.first_token_timeout_s:
+            message = f"no token for {silent_s:.0f} s with requests in flight"
+            self.failure = Failure(
+                kind=FailureKind.HANGS, message=message, evidence=self.server.tail()
+            )
+        return self.failure is not None
+
+
+def _vocab_size(config: Config) -> int:
+    """How many token ids prompts may be made of: of a model that cannot be read, few enough."""
+    try:
+        return config.model.vocab_size()
+    except ValueError:
+        return SAFE_VOCAB_SIZE
+
+
+def _told(result: Result) -> dict[str, Any]:
+    return {"window": asdict(result.window), "client": asdict(result.client)}
+
+
+def _brief(result: Result) -> str:
+    """One line about a run that just ended."""
+    summary = summarise(result.requests, result.chunks, window=result.window, load=result.load)
+    text = f"{whole(summary.output_tok_per_s or 0.0)} tok/s"
+    for name, value in (("TTFT", summary.ttft_p50_s), ("TPOT", summary.tpot_p50_s)):
+        if value is not None and value != float("inf"):
+            text += f", {name} p50 {milliseconds(value)} ms"
+    return text + (f", {summary.requests_failed} FAILED" if summary.requests_failed else "")
+
+
+def wanted(plan: Plan, study: Study, *, retry: bool) -> list[Launch]:
+    """What is left of the plan: launches that hold only the runs to do. A failed run is done,
+    unless it is to be tried again."""
+
+    def is_left(run: Run) -> bool:
+        status = study.status(run.id)
+        return status is None or (retry and status == "failed")
+
+    left = [
+        replace(launch, runs=tuple(run for run in launch.runs if is_left(run)))
+        for launch in plan.launches
+    ]
+    return [launch for launch in left if launch.runs]

@@ -1,0 +1,171 @@
+"""A study on disk. This module alone knows a path below `results/`.
+
+    <out>/<sweep>/<date>-<plan id>/
+      study.json          plan, configuration, environment snapshot, measurement version
+      launches/<id>/      launch.json, server.log, command.txt
+      runs/<id>/          run.json, requests.parquet, chunks.parquet, gpu.parquet, ...
+      table.*, plots/     made from the above, and made again whenever asked for
+
+A run's folder appears by a rename, whole or not at all: what is there when the harness is killed
+was finished.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UserError
+from harness.plan import MEASUREMENT_VERSION, Plan
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedRun:
+    """One run as it lies on disk: run.json, the launch it ran in, and where its samples are."""
+
+    record: dict[str, Any]
+    launch: dict[str, Any]
+    folder: Path
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is something to measure."""
+        return bool(self.record["status"] == "ok")
+
+    def samples(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        """The columns of NAME.parquet; empty if it was not sampled."""
+        import pyarrow.parquet as pq
+
+        path = self.folder / f"{name}.parquet"
+        if not path.is_file():
+            return {}
+        table = pq.read_table(path)
+        return {column: table[column].to_numpy() for column in table.column_names}
+
+
+class Study:
+    """A study's folder, for writing and reading."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: int | None = None  # a file descriptor that holds the lock
+
+    @classmethod
+    def open(cls, out: Path, plan: Plan, about: dict[str, Any], *, fresh: bool) -> Self:
+        """The study of this plan: the one begun before, or a new one.
+
+        `about` is what study.json tells besides the plan. Raises UserError if `out` cannot be
+        written, or if another harness is at work in the study.
+        """
+        studies = out / plan.sweep
+        begun = sorted(studies.glob(f"*-{plan.id}*/study.json"))
+        date = f"{datetime.now(UTC):%Y-%m-%d}"
+        suffix = f"-{len(begun) + 1}" if begun else ""
+        new = studies / f"{date}-{plan.id}{suffix}"
+        study = cls(new if fresh or not begun else begun[-1].parent)
+        try:
+            (study.folder / "runs").mkdir(parents=True, exist_ok=True)
+            (study.folder / "launches").mkdir(exist_ok=True)
+            study._lock = os.open(study.folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+            fcntl.flock(study._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another harness is at work in {study.folder}: wait for it, or set out=FOLDER."
+            ) from None
+        except OSError as error:
+            raise UserError(f"out={out}: cannot be written ({error.strerror}).") from None
+        for rest in (study.folder / "runs").glob(".*"):  # a run that was cut off half written
+            shutil.rmtree(rest)
+        if not (study.folder / "study.json").is_file():
+            head = {
+                "sweep": plan.sweep,
+                "plan": plan.id,
+                "measurement_version": MEASUREMENT_VERSION,
+            }
+            _write_json(study.folder / "study.json", head | about)
+        return study
+
+    def close(self) -> None:
+        """Let others work in it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """study.json."""
+        try:
+            return _read_json(self.folder / "study.json")
+        except FileNotFoundError:
+            raise UserError(f"{self.folder} is not a study: it has no study.json.") from None
+
+    def status(self, run_id: str) -> str | None:
+        """ok, failed, or None for a run that is not there."""
+        path = self.folder / "runs" / run_id / "run.json"
+        return str(_read_json(path)["status"]) if path.is_file() else None
+
+    def new_launch(self, launch_id: str) -> Path:
+        """An empty folder for a life of a server: LAUNCH_ID, or LAUNCH_ID.2 for a second life."""
+        life = 1
+        while (folder := self.folder / "launches" / f"{launch_id}.{life}").exists():
+            life += 1
+        folder.mkdir()
+        return folder
+
+    def save_launch(self, folder: Path, record: dict[str, Any]) -> None:
+        """Write launch.json."""
+        _write_json(folder / "launch.json", record)
+
+    def save_run(self, run_id: str, record: dict[str, Any], **samples: Columns) -> None:
+        """Write a run, its samples beside it, and let it appear at once."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        final = self.folder / "runs" / run_id
+        draft = final.with_name(f".{run_id}")
+        draft.mkdir()
+        for name, columns in samples.items():
+            if any(len(column) for column in columns.values()):
+                arrays = {column: pa.array(values) for column, values in columns.items()}
+                pq.write_table(pa.table(arrays), draft / f"{name}.parquet")
+        _write_json(draft / "run.json", record)
+        if final.exists():  # a failed run that was run again
+            shutil.rmtree(final)
+        draft.rename(final)
+
+    def runs(self) -> Iterator[SavedRun]:
+        """All saved runs, in the order of the plan."""
+        for run_id in self.about["runs"]:
+            folder = self.folder / "runs" / run_id
+            if (folder / "run.json").is_file():
+                record = _read_json(folder / "run.json")
+                launch = self.folder / "launches" / record["launch"] / "launch.json"
+                yield SavedRun(record=record, launch=_read_json(launch), folder=folder)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(json.dumps(value, indent=1, default=_plain) + "\n")
+    draft.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text()))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

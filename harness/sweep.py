@@ -1,0 +1,179 @@
+"""One command's work on a study: plan it, do what is missing, tabulate and draw what is there."""
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from harness.config import Config
+from harness.engines.config import SimEngine
+from harness.environment import Environment, snapshot
+from harness.plan import Plan, make_plan
+from harness.study import Study
+from harness.units import span
+from monitors.nvml import Gpu
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A checked configuration, its plan, and the machine it will run on."""
+
+    config: Config
+    plan: Plan
+    environment: Environment
+    words: tuple[str, ...]
+
+    @classmethod
+    def prepare(cls, config: Config, words: Sequence[str]) -> Self:
+        """Look at the machine and expand the grid."""
+        environment = snapshot(getattr(config.engines[0], "python", None))
+        plan = make_plan(config, [gpu.uuid for gpu in _used(config, environment)])
+        return cls(config=config, plan=plan, environment=environment, words=tuple(words))
+
+    @property
+    def command(self) -> str:
+        """What was typed."""
+        return shlex.join(["python", "-m", "harness", *self.words])
+
+    def engine_line(self) -> str:
+        """Which engine, on what, and why."""
+        choice = self.config.choice
+        return f"engine: {choice.kind} ({choice.why}); {self._served_by()}"
+
+    def plan_text(self) -> str:
+        """Launches, runs, and an estimate of the time."""
+        least_s, most_s = self.plan.span_s()
+        launches, runs = len(self.plan.launches), len(self.plan.runs)
+        lines = [self.engine_line(), f"sweep {self.plan.sweep}: {self.config.model.name}"]
+        for launch in self.plan.launches:
+            lines.append(f"  launch {launch.id}: {launch.label}")
+            lines += [f"    run {run.id}: {run.label}" for run in launch.runs]
+        lines.append(
+            f"{launches} launch{'es' * (launches != 1)}, {runs} run{'s' * (runs != 1)},"
+            f" {span(least_s)} to {span(most_s)}; nothing was started"
+        )
+        return "\n".join(lines)
+
+    def run(self) -> int:
+        """Do what the study lacks; returns the exit code."""
+        from harness.progress import display
+        from harness.runner import Runner, wanted
+
+        config, options = self.config, self.config.options
+        print(self.engine_line(), flush=True)
+        out = Path(options.out)
+        study = Study.open(out, self.plan, self._about(), fresh=options.fresh)
+        try:
+            left = wanted(self.plan, study, retry=options.retry)
+            missing = sum(len(launch.runs) for launch in left)
+            self._say_where(study, left_runs=missing)
+            gpus = tuple(gpu.uuid for gpu in _used(config, self.environment))
+            try:
+                with display(len(self.plan.runs), len(self.plan.runs) - missing) as show:
+                    Runner(
+                        config=config,
+                        study=study,
+                        gpus=gpus,
+                        display=show,
+                        models=out / ".models",
+                    ).work(left)
+            except (KeyboardInterrupt, SystemExit):
+                print("stopped: finished runs are kept; the same command continues", flush=True)
+                raise
+            finally:
+                tabulate(study, say=print)
+            failed = [run for run in study.runs() if not run.ok]
+            if failed:
+                print(f"{len(failed)} runs failed; retry=true runs them again")
+            return 1 if failed else 0
+        finally:
+            study.close()
+
+    def _say_where(self, study: Study, left_runs: int) -> None:
+        done = len(self.plan.runs) - left_runs
+        print(f"study: {study.folder}", flush=True)
+        if not left_runs:
+            print("all runs are there; fresh=true measures again", flush=True)
+        else:
+            least_s, most_s = self.plan.span_s()
+            share = left_runs / len(self.plan.runs)
+            had = f"{done} runs are there, " if done else ""
+            time = f"{span(least_s * share)} to {span(most_s * share)}"
+            print(f"{had}{left_runs} to do, {time}", flush=True)
+
+    def _about(self) -> dict[str, Any]:
+        """What study.json tells besides the plan."""
+        config = self.config
+        return {
+            "command": self.command,
+            "begun_utc": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
+            "engine": self._served_by(),
+            "simulated": config.choice.kind == "sim",
+            "gpus": self._gpus(),
+            "model": asdict(config.model),
+            "load": _load_text(config),
+            "axes": config.axes,
+            "options": asdict(config.options),
+            "monitor": asdict(config.monitor),
+            "runs": [run.id for run in self.plan.runs],
+            "environment": asdict(self.environment),
+        }
+
+    def _gpus(self) -> str:
+        engine = self.plan.launches[0].engine
+        if isinstance(engine, SimEngine):
+            return f"{engine.tensor_parallel_size}x {engine.gpu} (simulated)"
+        ranks = self.plan.launches[0].ranks
+        names = [gpu.name for gpu in _used(self.config, self.environment)[:ranks]]
+        return ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names)) or "CPU"
+
+    def _served_by(self) -> str:
+        choice = self.config.choice
+        version = f"vLLM {choice.vllm_version} on " if choice.vllm_version else ""
+        return f"{version}{self._gpus()}" if choice.kind != "external" else "a server somebody runs"
+
+
+def _used(config: Config, environment: Environment) -> tuple[Gpu, ...]:
+    """The GPUs that servers of this configuration may take, in CUDA's order."""
+    return environment.gpus if config.choice.place == "gpu" else ()
+
+
+def tabulate(study: Study, say: Callable[[str], None]) -> None:
+    """Make the study's table and plots of what is there, and show the table."""
+    from harness.plots import draw
+    from harness.tables import markdown, write_tables
+
+    points = write_tables(study)
+    if points is None:
+        say("no run is there yet")
+        return
+    plots = draw(points, study.about, study.folder / "plots")
+    say("")
+    say(markdown(points, study.about))
+    say(f"tables and {len(plots)} plots: {study.folder}")
+
+
+def _load_text(config: Config) -> str:
+    """The load in a sentence: what is fixed over the sweep."""
+    load = config.loads[0]
+    arrival = "closed loop" if load.arrival == "closed" else "Poisson arrivals"
+    swept = {name.partition(".")[2] for name, values in config.axes.items() if len(values) > 1}
+    parts = [arrival]
+    if load.arrival == "closed" and "concurrency" not in swept:
+        parts.append(f"concurrency {load.concurrency}")
+    if load.arrival == "poisson" and "rate_rps" not in swept:
+        parts.append(f"{load.rate_rps:g} req/s")
+    for name, unit in (("input_tokens", "tokens in"), ("output_tokens", "out")):
+        value = getattr(load, name)
+        if name not in swept:
+            parts.append(
+                f"{value} {unit}" if isinstance(value, int) else f"{_spread(value)} {unit}"
+            )
+    return ", ".join(parts)
+
+
+def _spread(length: Any) -> str:
+    """A distribution of lengths in a word or two."""
+    return f"{length.dist} {length.min} to {length.max}"

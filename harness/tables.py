@@ -1,0 +1,223 @@
+"""Tables: pure functions of a study's raw samples, made again whenever they are wanted."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.columns import COLUMNS, Column
+from harness.study import SavedRun, Study
+from harness.validity import codes
+from loadgen.config import Load
+from loadgen.metrics import Summary, summarise
+from loadgen.records import Window
+from monitors.metrics import MonitorSummary
+from monitors.metrics import summarise as summarise_monitors
+from monitors.sampler import Samples, samples
+
+_EMPTY = samples({}, [])
+INTENSITY = ("concurrency", "rate_rps")  # of a closed or an open loop: one of them applies
+NOT_SAMPLED = {"gpu": _EMPTY.gpu, "server": _EMPTY.server, "host": _EMPTY.host}
+SIMULATED = "SIMULATED: no hardware was measured."
+
+
+def runs_table(study: Study) -> pd.DataFrame:
+    """One row a run, every column of harness/columns.py and one for each axis that has none."""
+    about = study.about
+    rows = [_row(run, about) for run in study.runs()]
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    names = [column.name for column in COLUMNS if column.name in table]
+    names[:0] = [name for name in _axis_columns(about["axes"]) if name not in names]
+    return _in_grid_order(table, about["axes"])[names]
+
+
+def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame:
+    """One row a point: the median of its good runs, how many they are, and how far they spread.
+
+    `spread_frac` is (largest - smallest) / median of output_tok_per_s. `gain_frac` is against the
+    row before, wherever both were measured.
+    """
+    rows: list[dict[Any, Any]] = []
+    for _, group in runs.groupby("point", sort=False):
+        good = group[group["status"] == "ok"]
+        row = group.iloc[0].to_dict()
+        if len(good):
+            row = good.iloc[0].to_dict() | good.median(numeric_only=True).to_dict()
+            rate = good["output_tok_per_s"]
+            row["spread_frac"] = (
+                (rate.max() - rate.min()) / rate.median() if len(good) > 1 else None
+            )
+        row["runs_ok"], row["runs_all"] = len(good), len(group)
+        row["validity"] = _union(group["validity"])
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    table["gain_frac"] = table["output_tok_per_s"].pct_change(fill_method=None)
+    return _in_grid_order(table, axes)
+
+
+def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
+    """The points as a Markdown table for people, with what it is above it."""
+    shown = [c for c in _shown_columns(about["axes"]) if c.name in points]
+    shown = [c for c in shown if c.name not in INTENSITY or points[c.name].notna().any()]
+    if (points["runs_all"] > 1).any():
+        shown.append(Column(name="runs_ok", meaning="", title="runs", shown=lambda v: f"{v:.0f}"))
+        spread = Column(name="spread_frac", meaning="", title="spread %", shown=_percent)
+        shown.insert(1 + _index(shown, "output_tok_per_s"), spread)
+    lines = [
+        "| " + " | ".join(c.title or c.name for c in shown) + " |",
+        "|" + "|".join(" ---: " if c.name != "validity" else " :--- " for c in shown) + "|",
+    ]
+    for row in points.to_dict("records"):
+        lines.append("| " + " | ".join(_cell(c, row) for c in shown) + " |")
+    return f"{heading(about)}\n\n" + "\n".join(lines) + "\n"
+
+
+def heading(about: dict[str, Any]) -> str:
+    """What was measured, in a sentence or two."""
+    parts = [f"{about['sweep']}: {about['model']['name']}", about["engine"]]
+    text = ", ".join(parts) + f". Load: {about['load']}."
+    return f"**{SIMULATED}** {text}" if about["simulated"] else text
+
+
+def write_tables(study: Study) -> pd.DataFrame | None:
+    """Write table.parquet, .csv and .md; returns the points, None if no run is there."""
+    runs = runs_table(study)
+    if runs.empty:
+        return None
+    about = study.about
+    points = points_table(runs, about["axes"])
+    runs.to_parquet(study.folder / "table.parquet", index=False)
+    runs.to_csv(study.folder / "table.csv", index=False)
+    (study.folder / "table.md").write_text(markdown(points, about))
+    return points
+
+
+def swept(axes: dict[str, list[Any]]) -> list[str]:
+    """Columns of the axes that have more than one value, outer first."""
+    return [name.rpartition(".")[2] for name, values in axes.items() if len(values) > 1]
+
+
+def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
+    record, launch = run.record, run.launch
+    settings = record["engine"] | record["load"]
+    facts, client = launch.get("facts") or {}, record.get("client") or {}
+    row: dict[str, Any] = {
+        "sweep": about["sweep"],
+        "run": record["id"],
+        "point": record["point"],
+        "launch": record["launch"],
+        "launch_repeat": record["launch_repeat"],
+        "run_repeat": record["run_repeat"],
+        "engine": record["engine"]["kind"],
+        "simulated": about["simulated"],
+        "model": about["model"]["name"],
+        "vllm_version": facts.get("vllm_version"),
+        "gpus": about["gpus"],
+        "status": record["status"],
+        "failure": (record.get("failure") or {}).get("kind"),
+        "arrival": record["load"]["arrival"],
+        "concurrency": record["load"]["concurrency"],
+        "rate_rps": record["load"]["rate_rps"],
+        "kv_cache_tokens": facts.get("kv_cache_tokens"),
+        "startup_s": sum((launch.get("startup_s") or {}).values()) or None,
+        "foreign_processes": launch.get("foreign_processes"),
+        "not_monitored": record.get("not_monitored"),
+        "client_cpu_frac": client.get("cpu_frac"),
+        "client_loop_lag_p99_s": client.get("loop_lag_p99_s"),
+        "sim_lag_frac": record.get("sim_lag_frac"),
+        "gain_frac": None,
+    }
+    for name in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size"):
+        chosen = settings.get(name)  # what was asked for, else what the server says it took
+        row[name] = chosen if chosen is not None else facts.get(name)
+    for name in about["axes"]:
+        row.setdefault(name.rpartition(".")[2], _value(record, name))
+    row |= _measures(run) if run.ok else _nothing()
+    row["validity"] = " ".join(codes(row))
+    return row
+
+
+def _measures(run: SavedRun) -> dict[str, Any]:
+    window = Window(**run.record["window"])
+    load = Load(**run.record["load"])
+    summary = summarise(run.samples("requests"), run.samples("chunks"), window=window, load=load)
+    sampled = {name: run.samples(name) or empty for name, empty in NOT_SAMPLED.items()}
+    monitored = summarise_monitors(
+        Samples(**sampled, notes=()), window.opened_at_s, window.closed_at_s
+    )
+    return asdict(summary) | asdict(monitored)
+
+
+def _nothing() -> dict[str, Any]:
+    names = [*Summary.__dataclass_fields__, *MonitorSummary.__dataclass_fields__]
+    return dict.fromkeys(names)
+
+
+def _value(record: dict[str, Any], name: str) -> Any:
+    value: Any = record
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if not isinstance(value, dict) else str(value)
+
+
+def _in_grid_order(table: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame:
+    """Rows in the order of the grid, whatever the order in which they were run."""
+    places = {}
+    for name, values in axes.items():
+        listed = [str(value) for value in values]
+        column = table[name.rpartition(".")[2]]
+        places[name] = column.map(lambda v, listed=listed: _place(v, listed))
+    if not places:
+        return table
+    order = pd.DataFrame(places).sort_values(list(places), kind="stable").index
+    return table.loc[order].reset_index(drop=True)
+
+
+def _place(value: Any, listed: Sequence[str]) -> int:
+    if pd.isna(value):  # "left to vLLM" is a value, too
+        value = None
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return listed.index(text) if text in listed else len(listed)
+
+
+def _axis_columns(axes: Iterable[str]) -> list[str]:
+    return [name.rpartition(".")[2] for name in axes]
+
+
+def _shown_columns(axes: dict[str, list[Any]]) -> list[Column]:
+    own = {column.name: column for column in COLUMNS}
+    extra = [n for n in _axis_columns(axes) if n not in own or not own[n].title]
+    return [Column(name=n, meaning="", title=n) for n in extra] + [c for c in COLUMNS if c.title]
+
+
+def _cell(column: Column, row: dict[Any, Any]) -> str:
+    value = row[column.name]
+    if column.name == "output_tok_per_s" and row["status"] != "ok":
+        return f"{row['failure']}"
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float) and math.isinf(value):
+        return "> run"  # the run was over first
+    return column.shown(value) if column.shown else str(value)
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.1f}"
+
+
+def _union(texts: Iterable[str]) -> str:
+    return " ".join(dict.fromkeys(code for text in texts for code in text.split()))
+
+
+def _index(columns: list[Column], name: str) -> int:
+    return [c.name for c in columns].index(name)
+
+
+def load_table(path: Path) -> pd.DataFrame:
+    """table.parquet of a study's folder."""
+    return pd.read_parquet(path / "table.parquet")

@@ -1,0 +1,82 @@
+"""Reasons, by code, why a number must not be believed, or not without a second look."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MIN_P99 = 662  # samples for a p99 at 99 % confidence (MLPerf's early-stopping rule)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """One reason. A fatal one makes every number of the row worthless for a comparison."""
+
+    meaning: str
+    fatal: bool = False
+
+
+CODES = {
+    "simulated": Code(meaning="no hardware was measured: the simulator's model of a GPU"),
+    "failures": Code(meaning="requests failed; latencies are of those that did not", fatal=True),
+    "no_samples": Code(meaning="no request completed inside the sample", fatal=True),
+    "few_samples": Code(meaning=f"p99 of fewer than {MIN_P99} requests"),
+    "not_steady": Code(
+        meaning="the window opened before every stream had one request through: TTFT still holds"
+        " the start, throughput may"
+    ),
+    "cut": Code(meaning="requests due in the window had not ended when the run was over"),
+    "lengths_off": Code(meaning="token counts came back different from those asked", fatal=True),
+    "token_bundles": Code(meaning="more than 1.05 tokens a chunk: ITL is not per token"),
+    "prefix_hits": Code(meaning="prompts were found in the prefix cache, though none is shared"),
+    "preempted": Code(meaning="the KV cache was full: requests were put back and done again"),
+    "throttled": Code(meaning="a GPU was slowed down (power, heat or hardware)"),
+    "clock_moved": Code(meaning="the SM clock fell more than 5 % below its mean"),
+    "foreign_gpu_process": Code(meaning="somebody else's process was on the GPU", fatal=True),
+    "monitor_gap": Code(meaning="more than two seconds without a sample"),
+    "not_monitored": Code(meaning="a monitor could not run"),
+    "client_late": Code(meaning="requests were written more than 10 ms late (p99)", fatal=True),
+    "client_busy": Code(
+        meaning="our load generator used over 80 % of its core, or its timers were over 20 ms late"
+        " (p99): TTFT may be its own queue",
+        fatal=True,
+    ),
+    "sim_late": Code(meaning="the simulator fell behind its own clock by over 2 %", fatal=True),
+    "died": Code(meaning="the server died or hung in this run, or did not start", fatal=True),
+}
+
+
+def codes(row: Mapping[str, Any]) -> list[str]:
+    """The codes that apply to a row of a table, most serious reasons included in their order."""
+    if row["status"] != "ok":
+        return [*(["simulated"] if row["simulated"] else []), "died"]
+    applies = {
+        "simulated": row["simulated"],
+        "failures": _over(row, "requests_failed", 0),
+        "no_samples": row["requests_ok"] == 0,
+        "few_samples": 0 < row["requests_ok"] < MIN_P99,
+        "not_steady": row["first_generation_done"] is False,
+        "cut": row["arrival"] == "poisson" and _over(row, "requests_cut", 0),
+        "lengths_off": _over(row, "lengths_off_frac", 0.01),
+        "token_bundles": _over(row, "tokens_per_chunk", 1.05),
+        "prefix_hits": _over(row, "prefix_cache_hit_frac", 0.01),
+        "preempted": _over(row, "preemptions", 0),
+        "throttled": _over(row, "throttled_frac", 0.01),
+        "clock_moved": _fell(row, "sm_clock_min_hz", "sm_clock_mean_hz", 0.95),
+        "foreign_gpu_process": bool(row["foreign_processes"]),
+        "monitor_gap": _over(row, "monitor_gap_max_s", 2.0),
+        "not_monitored": bool(row["not_monitored"]),
+        "client_late": _over(row, "send_lag_p99_s", 0.010),
+        "client_busy": _over(row, "client_cpu_frac", 0.8)
+        or _over(row, "client_loop_lag_p99_s", 0.020),
+        "sim_late": _over(row, "sim_lag_frac", 0.02),
+    }
+    return [code for code, holds in applies.items() if holds]
+
+
+def _over(row: Mapping[str, Any], name: str, limit: float) -> bool:
+    value = row.get(name)
+    return value is not None and value > limit
+
+
+def _fell(row: Mapping[str, Any], low: str, mean: str, share: float) -> bool:
+    return row.get(low) is not None and row[low] < share * row[mean]

@@ -1,0 +1,87 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.config import Config, compose
+from harness.overrides import parse
+from harness.plan import Plan, make_plan
+
+SIM = ["engine=sim", "sweep=single", "model=tiny", "load.concurrency=2"]
+
+
+def config(*words: str) -> Config:
+    return compose(parse([*SIM, *words]))
+
+
+def plan(*words: str, gpus: tuple[str, ...] = ()) -> Plan:
+    return make_plan(config(*words), gpus)
+
+
+def test_engine_axes_are_outside_and_load_axes_inside() -> None:
+    made = plan("engine.max_num_seqs=4,8", "load.concurrency=1,2,3")
+    assert [len(launch.runs) for launch in made.launches] == [3, 3]
+    assert [launch.label for launch in made.launches] == ["max_num_seqs=4", "max_num_seqs=8"]
+    assert [run.label for run in made.launches[0].runs][:2] == ["concurrency=1", "concurrency=2"]
+
+
+def test_every_round_of_launches_holds_every_engine_setting() -> None:
+    made = plan("engine.max_num_seqs=4,8", "repeats.launches=2")
+    assert [(x.engine.max_num_seqs, x.repeat) for x in made.launches] == [
+        (4, 1),
+        (8, 1),
+        (4, 2),
+        (8, 2),
+    ]
+
+
+def test_repeats_of_a_point_share_its_id_and_differ_in_their_own() -> None:
+    made = plan("repeats.launches=2", "repeats.runs=3")
+    assert len({run.point for run in made.runs}) == 1
+    assert len({run.id for run in made.runs}) == len(made.runs) == 6
+
+
+def test_prompts_differ_inside_a_launch_and_are_paired_between_engine_settings() -> None:
+    made = plan("engine.max_num_seqs=4,8", "load.concurrency=1,2", "repeats.runs=2")
+    first, second = ([run.seed for run in launch.runs] for launch in made.launches)
+    assert len(set(first)) == len(first)
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["engine.max_num_seqs=9", "engine.gpu=a100", "load.duration_s=7", "model=qwen2.5-7b"],
+)
+def test_what_changes_a_measurement_changes_the_id(word: str) -> None:
+    assert plan().runs[0].point != plan(word).runs[0].point
+    assert plan().id != plan(word).id
+
+
+def test_other_gpus_make_other_ids() -> None:
+    assert plan(gpus=("GPU-a",)).id != plan(gpus=("GPU-b",)).id
+
+
+@pytest.mark.parametrize("word", ["engine.start_timeout_s=9", "out=/tmp/x", "plan=true"])
+def test_what_changes_no_measurement_keeps_the_id(word: str) -> None:
+    assert plan().id == plan(word).id
+
+
+def test_the_tensor_parallel_size_is_decided_in_the_plan() -> None:
+    assert plan().launches[0].engine.tensor_parallel_size == 2
+    assert plan("engine.tensor_parallel_size=1").launches[0].engine.tensor_parallel_size == 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_shuffling_changes_the_order_only(seed: int) -> None:
+    words = ["engine.max_num_seqs=1,2,3,4,5", "load.concurrency=1,2,3", f"seed={seed}"]
+    listed, shuffled = plan(*words), plan(*words, "order=shuffled")
+    assert sorted(run.id for run in listed.runs) == sorted(run.id for run in shuffled.runs)
+    assert [x.id for x in plan(*words, "order=shuffled").launches] == [
+        x.id for x in shuffled.launches
+    ]
+
+
+def test_the_estimate_grows_with_the_grid() -> None:
+    small, large = plan().span_s(), plan("engine.max_num_seqs=1,2,3").span_s()
+    assert small[0] <= small[1]
+    assert large[0] > 2.9 * small[0]

@@ -1,0 +1,102 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.runner import wanted
+from harness.study import Study
+from tests.harness.builders import about, fill, plan, record, study
+
+
+def test_the_same_plan_finds_its_study_again(tmp_path: Path) -> None:
+    made = plan("load.concurrency=1,2")
+    first = study(tmp_path, made)
+    first.close()
+    assert study(tmp_path, made).folder == first.folder
+
+
+def test_another_plan_gets_a_study_of_its_own(tmp_path: Path) -> None:
+    first = study(tmp_path, plan("load.concurrency=1"))
+    assert study(tmp_path, plan("load.concurrency=2")).folder != first.folder
+
+
+def test_a_fresh_study_leaves_the_old_one_alone(tmp_path: Path) -> None:
+    made = plan()
+    first = study(tmp_path, made)
+    fresh = Study.open(tmp_path, made, about(made), fresh=True)
+    assert fresh.folder != first.folder
+    first.close()
+    fresh.close()
+    assert study(tmp_path, made).folder == fresh.folder, "the newest is continued"
+
+
+def test_only_one_harness_works_in_a_study(tmp_path: Path) -> None:
+    made = plan()
+    first = study(tmp_path, made)
+    with pytest.raises(UserError, match="another harness"):
+        study(tmp_path, made)
+    first.close()
+    study(tmp_path, made)
+
+
+def test_samples_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    made = plan()
+    kept = study(tmp_path, made)
+    fill(kept, made, num=3)
+    (run,) = kept.runs()
+    assert run.ok
+    assert run.samples("requests")["request"].tolist() == [0, 1, 2, 3, 4]
+    assert run.samples("chunks")["at_s"].dtype == np.float64
+    assert run.samples("gpu") == {}
+    assert run.launch["facts"]["max_num_batched_tokens"] == 8192
+
+
+def test_a_half_written_run_is_not_there(tmp_path: Path) -> None:
+    made = plan()
+    kept = study(tmp_path, made)
+    draft = kept.folder / "runs" / f".{made.runs[0].id}"
+    draft.mkdir()
+    (draft / "run.json").write_text("{}")
+    assert kept.status(made.runs[0].id) is None
+    kept.close()
+    study(tmp_path, made)
+    assert not draft.exists(), "and it is cleared away when the study is opened again"
+
+
+def test_wanted_is_what_is_not_there_yet(tmp_path: Path) -> None:
+    made = plan("engine.max_num_seqs=1,2", "load.concurrency=1,2")
+    kept = study(tmp_path, made)
+    folder = kept.new_launch(made.launches[0].id)
+    kept.save_launch(folder, {})
+    first, second, *others = made.runs
+    kept.save_run(first.id, record(made, first, folder))
+    kept.save_run(second.id, record(made, second, folder, status="failed"))
+
+    left = [run.id for launch in wanted(made, kept, retry=False) for run in launch.runs]
+    assert left == [run.id for run in others]
+    left = [run.id for launch in wanted(made, kept, retry=True) for run in launch.runs]
+    assert left == [run.id for run in (second, *others)]
+
+
+def test_a_second_life_of_a_launch_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    kept = study(tmp_path, plan())
+    assert [kept.new_launch("x").name for _ in range(3)] == ["x.1", "x.2", "x.3"]
+
+
+def test_a_run_that_is_done_again_replaces_the_failed_one(tmp_path: Path) -> None:
+    made = plan()
+    kept = study(tmp_path, made)
+    folder = kept.new_launch(made.launches[0].id)
+    kept.save_launch(folder, {})
+    (run,) = made.runs
+    kept.save_run(run.id, record(made, run, folder, status="failed"))
+    kept.save_run(run.id, record(made, run, folder))
+    assert kept.status(run.id) == "ok"
+    assert json.loads((kept.folder / "runs" / run.id / "run.json").read_text())["status"] == "ok"
+
+
+def test_a_folder_that_is_no_study_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a study"):
+        list(Study(tmp_path).runs())

@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.columns import COLUMNS
+from harness.plan import Plan
+from harness.plots import draw
+from harness.study import Study
+from harness.tables import markdown, points_table, runs_table, write_tables
+from tests.harness.builders import fill, plan, record, study
+
+GRID = ("engine.max_num_seqs=4,8", "load.concurrency=2")
+
+
+def filled(out: Path, *words: str, simulated: bool = False) -> tuple[Study, Plan]:
+    made = plan(*words)
+    kept = study(out, made, simulated=simulated)
+    fill(kept, made)
+    return kept, made
+
+
+def test_a_row_holds_the_formulas_results(tmp_path: Path) -> None:
+    kept, _ = filled(tmp_path, "load.concurrency=2")
+    (row,) = runs_table(kept).to_dict("records")
+    assert row["ttft_p50_s"] == pytest.approx(0.05)
+    assert row["tpot_p99_s"] == pytest.approx(0.01)
+    assert row["e2e_p50_s"] == pytest.approx(0.08)
+    assert row["requests_ok"] == 700
+    assert row["output_tok_per_s"] == pytest.approx(700 * 4 / 10)
+    assert row["warmup_s"] == pytest.approx(5.0)
+    assert row["startup_s"] == pytest.approx(19.0)
+    assert row["max_num_batched_tokens"] == 8192, "what the server says it took"
+    assert row["validity"] == ""
+
+
+def test_gain_is_against_the_row_before(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, *GRID)
+    points = points_table(runs_table(kept), made.axes)
+    assert points["max_num_seqs"].tolist() == [4, 8]
+    assert pd.isna(points["gain_frac"][0])
+    assert points["gain_frac"][1] == pytest.approx(1.0)
+
+
+def test_rows_follow_the_grid_whatever_the_order_of_the_runs(tmp_path: Path) -> None:
+    kept, _ = filled(tmp_path, "engine.max_num_seqs=16,4,8", "order=shuffled", "seed=3")
+    assert runs_table(kept)["max_num_seqs"].tolist() == [16, 4, 8]
+
+
+def test_repeats_become_one_row_with_their_spread(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, "load.concurrency=2", "repeats.launches=3")
+    (row,) = points_table(runs_table(kept), made.axes).to_dict("records")
+    assert (row["runs_ok"], row["runs_all"]) == (3, 3)
+    assert row["output_tok_per_s"] == pytest.approx(1400 * 4 / 10), "the median"
+    assert row["spread_frac"] == pytest.approx(1.0)
+
+
+def test_a_failed_run_shows_its_kind_and_no_numbers(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, *GRID)
+    first = made.runs[0]
+    folder = next((kept.folder / "launches").iterdir())
+    failure = {"kind": "out_of_memory", "message": "", "evidence": []}
+    kept.save_run(first.id, record(made, first, folder, status="failed", failure=failure))
+    text = markdown(points_table(runs_table(kept), made.axes), kept.about)
+    (row,) = [line for line in text.splitlines() if "out_of_memory" in line]
+    assert row.startswith("| 4 | 8,192 | 2 | out_of_memory | – | – |")
+    assert "died" in row
+
+
+def test_the_markdown_table_says_what_is_simulated(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, *GRID, simulated=True)
+    points = points_table(runs_table(kept), made.axes)
+    assert markdown(points, kept.about).startswith("**SIMULATED: no hardware was measured.**")
+
+
+def test_the_markdown_table_is_as_it_was(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, *GRID)
+    text = markdown(points_table(runs_table(kept), made.axes), kept.about)
+    golden = Path(__file__).with_name("data") / "table.md"
+    assert text == golden.read_text()
+
+
+def test_an_axis_without_a_column_gets_one(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, "load.output_tokens=2,4", "engine.block_size=16,32")
+    runs = runs_table(kept)
+    assert runs["output_tokens"].tolist() == [2, 4, 2, 4]
+    assert runs["block_size"].tolist() == [16, 16, 32, 32]
+    assert "| block_size |" in markdown(points_table(runs, made.axes), kept.about)
+
+
+def test_tables_are_written_in_three_forms(tmp_path: Path) -> None:
+    kept, _ = filled(tmp_path, *GRID)
+    write_tables(kept)
+    parquet = pd.read_parquet(kept.folder / "table.parquet")
+    csv = pd.read_csv(kept.folder / "table.csv")
+    assert list(parquet.columns) == list(csv.columns)
+    assert len(parquet) == len(csv) == 2
+
+
+def test_an_empty_study_has_no_table(tmp_path: Path) -> None:
+    assert write_tables(study(tmp_path, plan())) is None
+
+
+def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, *GRID)
+    points = points_table(runs_table(kept), made.axes)
+    drawn = draw(points, kept.about, kept.folder / "plots")
+    assert [path.name for path in drawn] == ["over_max_num_seqs.png", "throughput_latency.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_one_point_has_no_plot(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, "load.concurrency=2")
+    assert draw(points_table(runs_table(kept), made.axes), kept.about, tmp_path / "plots") == []
+
+
+def test_every_column_has_a_meaning_and_appears_once() -> None:
+    names = [column.name for column in COLUMNS]
+    assert len(set(names)) == len(names)
+    assert all(column.meaning for column in COLUMNS)

@@ -1,0 +1,77 @@
+from typing import Any
+
+import pytest
+
+from harness.validity import CODES, codes
+
+
+def good(**changes: Any) -> dict[str, Any]:
+    """A row that nothing is wrong with."""
+    row = {
+        "status": "ok",
+        "simulated": False,
+        "arrival": "closed",
+        "requests_ok": 5000,
+        "requests_failed": 0,
+        "requests_cut": 64,
+        "first_generation_done": True,
+        "lengths_off_frac": 0.0,
+        "tokens_per_chunk": 1.0,
+        "prefix_cache_hit_frac": 0.0,
+        "preemptions": 0.0,
+        "throttled_frac": 0.0,
+        "sm_clock_min_hz": 1.98e9,
+        "sm_clock_mean_hz": 1.98e9,
+        "foreign_processes": [],
+        "monitor_gap_max_s": 0.2,
+        "not_monitored": [],
+        "send_lag_p99_s": 0.001,
+        "client_cpu_frac": 0.3,
+        "client_loop_lag_p99_s": 0.001,
+        "sim_lag_frac": None,
+    }
+    return row | changes
+
+
+def test_a_good_row_has_no_code() -> None:
+    assert codes(good()) == []
+
+
+def test_what_was_not_sampled_raises_no_code() -> None:
+    names = ["prefix_cache_hit_frac", "preemptions", "throttled_frac", "sm_clock_min_hz"]
+    names += ["monitor_gap_max_s", "tokens_per_chunk", "client_cpu_frac"]
+    assert codes(good(**dict.fromkeys(names))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"simulated": True}, "simulated"),
+        ({"requests_failed": 1}, "failures"),
+        ({"requests_ok": 0}, "no_samples"),
+        ({"requests_ok": 661}, "few_samples"),
+        ({"first_generation_done": False}, "not_steady"),
+        ({"arrival": "poisson"}, "cut"),
+        ({"lengths_off_frac": 0.02}, "lengths_off"),
+        ({"tokens_per_chunk": 1.06}, "token_bundles"),
+        ({"prefix_cache_hit_frac": 0.02}, "prefix_hits"),
+        ({"preemptions": 1.0}, "preempted"),
+        ({"throttled_frac": 0.02}, "throttled"),
+        ({"sm_clock_min_hz": 1.8e9}, "clock_moved"),
+        ({"foreign_processes": [4711]}, "foreign_gpu_process"),
+        ({"monitor_gap_max_s": 2.5}, "monitor_gap"),
+        ({"not_monitored": ["server"]}, "not_monitored"),
+        ({"send_lag_p99_s": 0.02}, "client_late"),
+        ({"client_cpu_frac": 0.9}, "client_busy"),
+        ({"client_loop_lag_p99_s": 0.03}, "client_busy"),
+        ({"sim_lag_frac": 0.03}, "sim_late"),
+        ({"status": "failed"}, "died"),
+    ],
+)
+def test_each_flaw_raises_its_code_alone(changes: dict[str, Any], code: str) -> None:
+    assert codes(good(**changes)) == [code]
+
+
+def test_every_code_has_a_meaning_and_a_test() -> None:
+    parameters = test_each_flaw_raises_its_code_alone.pytestmark[0].args[1]
+    assert {code for _, code in parameters} == set(CODES)

@@ -1,0 +1,250 @@
+"""The whole tool on the simulator: what a user types, and what then lies on disk."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.harness.whole_tool import LIMIT_S, QUICK, Tool, wait_for_line
+
+
+@pytest.fixture
+def tool(tmp_path: Path) -> Tool:
+    return Tool(tmp_path)
+
+
+def table(study: Path) -> pd.DataFrame:
+    return pd.read_parquet(study / "table.parquet")
+
+
+def run_times(study: Path) -> dict[str, int]:
+    return {p.parent.name: p.stat().st_mtime_ns for p in study.glob("runs/*/run.json")}
+
+
+def test_a_sweep_ends_in_tables_and_plots(tool: Tool) -> None:
+    done = tool(
+        "sweep=batching",
+        *QUICK,
+        "engine.max_num_seqs=2,8",
+        "load.concurrency=4,8",
+        "repeats.runs=2",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("engine: sim (as asked for)")
+    assert "SIMULATED" in done.stdout
+
+    study = tool.study("batching")
+    runs = table(study)
+    assert len(runs) == 8
+    assert runs["max_num_seqs"].tolist() == [2] * 4 + [8] * 4
+    assert (runs["status"] == "ok").all()
+    assert (runs["requests_failed"] == 0).all()
+    assert (runs["output_tok_per_s"] > 0).all()
+    assert runs["validity"].str.contains("simulated").all()
+    assert runs["kv_cache_usage_peak_frac"].notna().all()
+    assert len(pd.read_csv(study / "table.csv")) == 8
+    text = (study / "table.md").read_text()
+    for heading in (
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "concurrency",
+        "output tok/s",
+        "gain %",
+    ):
+        assert heading in text
+    assert text.count("\n| ") == 6  # head, rule, and one row a point
+    assert {p.name for p in (study / "plots").iterdir()} == {
+        "over_max_num_seqs.png",
+        "throughput_latency.png",
+    }
+    assert not tool.wait_until_gone()
+
+
+def test_one_launch_serves_all_loads_of_an_engine_setting(tool: Tool) -> None:
+    tool("sweep=single", *QUICK, "engine.max_num_seqs=2,8", "load.concurrency=1,2,4")
+    assert len(list(tool.study("single").glob("launches/*/launch.json"))) == 2
+
+
+def test_the_same_command_finds_everything_done(tool: Tool) -> None:
+    command = ["sweep=single", *QUICK, "load.concurrency=2"]
+    tool(*command)
+    before = run_times(tool.study("single"))
+    again = tool(*command)
+    assert again.returncode == 0
+    assert "all runs are there" in again.stdout
+    assert run_times(tool.study("single")) == before
+
+
+def test_fresh_measures_again_in_a_study_of_its_own(tool: Tool) -> None:
+    command = ["sweep=single", *QUICK, "load.concurrency=2"]
+    tool(*command)
+    tool(*command, "fresh=true")
+    assert len(list((tool.folder / "results" / "single").iterdir())) == 2
+
+
+def test_a_killed_sweep_is_continued_where_it_was(tool: Tool) -> None:
+    command = ["sweep=single", *QUICK, "engine.max_num_seqs=2,4,8", "load.concurrency=2,4"]
+    process = tool.start(*command)
+    wait_for_line(process, "run 4/6")
+    process.kill()
+    process.communicate(timeout=LIMIT_S)
+    assert not tool.wait_until_gone(), "processes outlived the harness' SIGKILL"
+
+    study = tool.study("single")
+    before = run_times(study)
+    assert len(before) == 3
+    done = tool(*command)
+    assert done.returncode == 0, done.stderr
+    after = run_times(study)
+    assert len(after) == 6
+    assert before.items() <= after.items(), "finished runs were run again"
+    assert len(table(study)) == 6
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_sweep_keeps_and_tabulates_what_is_done(
+    tool: Tool, number: signal.Signals, code: int
+) -> None:
+    process = tool.start("sweep=single", *QUICK, "load.concurrency=1,2,4", start_new_session=True)
+    wait_for_line(process, "run 2/3")
+    os.killpg(process.pid, number)  # as a terminal does: the whole foreground group
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert "the same command continues" in out
+    assert len(table(tool.study("single"))) >= 1
+    assert not tool.wait_until_gone()
+
+
+def test_a_launch_that_fails_in_the_middle_costs_its_runs_only(tool: Tool) -> None:
+    done = tool(
+        "sweep=single",
+        *QUICK,
+        "engine.extra.fault=null,die_at_start,'truncate_every=1000000'",
+        "load.concurrency=1,2",
+    )
+    assert done.returncode == 1, done.stderr
+    assert "FAILED (missing_package)" in done.stdout
+    runs = table(tool.study("single"))
+    assert runs["status"].tolist() == ["ok"] * 2 + ["failed"] * 2 + ["ok"] * 2
+    assert runs["failure"].tolist()[2:4] == ["missing_package"] * 2
+    (failed,) = [
+        launch
+        for path in tool.study("single").glob("launches/*/launch.json")
+        if (launch := json.loads(path.read_text())).get("failure")
+    ]
+    assert any("flashinfer" in line for line in failed["failure"]["evidence"])
+
+
+def test_a_server_that_dies_in_a_run_costs_that_run_only(tool: Tool) -> None:
+    # 40 tokens are made in the first run, none of the others lives to its end either
+    done = tool(
+        "sweep=single",
+        *QUICK,
+        "engine.extra.fault=null,'die_after_tokens=40'",
+        "load.concurrency=1,2,4",
+    )
+    assert done.returncode == 1
+    runs = table(tool.study("single"))
+    assert runs["status"].tolist() == ["ok"] * 3 + ["failed"] * 3
+    assert set(runs["failure"][3:]) == {"died_under_load"}
+    assert not tool.wait_until_gone()
+
+
+def test_failed_runs_are_run_again_only_when_asked_for(tool: Tool) -> None:
+    command = ["sweep=single", *QUICK, "engine.extra.fault=oom_at_start", "load.concurrency=1"]
+    assert "out_of_memory" in tool(*command).stdout
+    again = tool(*command)
+    assert again.returncode == 1
+    assert "retry=true" in again.stdout
+    assert "FAILED" in tool(*command, "retry=true").stdout
+
+
+def test_requests_that_fail_void_the_row(tool: Tool) -> None:
+    tool("sweep=single", *QUICK, "engine.extra.fault=error_chunk_every=3", "load.concurrency=4")
+    (row,) = table(tool.study("single")).to_dict("records")
+    assert row["requests_failed"] > 0
+    assert "failures" in row["validity"]
+
+
+def test_an_open_loop_sweep_tabulates_the_rate(tool: Tool) -> None:
+    done = tool(
+        "sweep=single", "load=poisson", *QUICK[:5], "load.rate_rps=20,40", "load.duration_s=1"
+    )
+    assert done.returncode == 0, done.stderr
+    runs = table(tool.study("single"))
+    assert runs["rate_rps"].tolist() == [20, 40]
+    assert (runs["ttft_sched_p50_s"] >= runs["ttft_p50_s"]).all()
+
+
+def test_plan_prints_launches_runs_and_time_and_starts_nothing(tool: Tool) -> None:
+    done = tool("sweep=batching", "engine=sim", "engine.max_num_seqs=2,8", "plan=true")
+    assert done.returncode == 0
+    assert done.stdout.count("  launch ") == 2
+    assert "2 launches, 2 runs" in done.stdout
+    assert "nothing was started" in done.stdout
+    assert list(tool.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sweep=batchin"], "Did you mean 'batching'?"),
+        (["sweep=batching", "engine.max_num_seq=3"], "Did you mean 'engine.max_num_seqs'?"),
+        (["sweep=batching", "load.concurrency=-4"], "must be greater"),
+        (["batching"], "sweep=batching"),
+        (["tabel"], "name=value"),
+        (["table", "/nowhere"], "is not a study"),
+        (["--config-dir", "/nowhere", "sweep=single"], "no such folder"),
+        (["sweep=single", "load.concurrency=1", "out=/proc/x"], "cannot be written"),
+        (["--help", "nothing"], "there is no help on"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_2(
+    tool: Tool, words: list[str], says: str
+) -> None:
+    done = tool(*words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert list(tool.folder.iterdir()) == []
+
+
+def test_two_harnesses_do_not_share_a_study(tool: Tool) -> None:
+    command = ["sweep=single", *QUICK, "load.concurrency=1,2"]
+    first = tool.start(*command)
+    wait_for_line(first, "study:")
+    second = tool(*command)
+    assert second.returncode == 2
+    assert "another harness" in second.stderr
+    assert first.wait(timeout=LIMIT_S) == 0
+    first.communicate()
+
+
+def test_a_table_is_made_again_from_the_samples(tool: Tool) -> None:
+    tool("sweep=single", *QUICK, "load.concurrency=1,2")
+    study = tool.study("single")
+    before = (study / "table.md").read_text()
+    for path in study.glob("table.*"):
+        path.unlink()
+    assert tool("table", str(study)).returncode == 0
+    assert (study / "table.md").read_text() == before
+
+
+def test_help_lists_the_sweeps_with_their_first_comment_line(tool: Tool) -> None:
+    done = tool("--help")
+    assert done.returncode == 0
+    assert "batching  Batch size: throughput, latency and KV cache use" in done.stdout
+    assert tool().stdout == done.stdout, "no words: help, not a server"
+
+
+@pytest.mark.parametrize(
+    ("topic", "line"),
+    [("settings", "engine.max_num_seqs"), ("columns", "ttft_p99_s"), ("validity", "not_steady")],
+)
+def test_help_topics_list_names_with_their_meaning(tool: Tool, topic: str, line: str) -> None:
+    assert f"\n  {line} " in tool("--help", topic).stdout
