@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-THROUGHPUT, LATENCY = "#1f5fa8", "#c4581b"
-
 
 def draw(points: pd.DataFrame, about: dict[str, Any], folder: Path) -> list[Path]:
     """Draw what the points allow; returns the files. A point that failed is not drawn."""
@@ -35,26 +33,16 @@ def _over_setting(good: pd.DataFrame, x: str, others: list[str], about: dict[str
     figure, (top, bottom) = _figure(about, rows=2)
     for label, group in _groups(good, others):
         places = [_position(good, x, value) for value in group[x]]
-        top.plot(
-            places,
-            group["output_tok_per_s"],
-            "o-",
-            color=None if label else THROUGHPUT,
-            label=label,
-        )
-        line = bottom.plot(places, group["tpot_p50_s"] * 1e3, "o-", label=f"{label} p50".strip())
-        color = line[0].get_color()
-        bottom.plot(
-            places, group["tpot_p99_s"] * 1e3, "^--", color=color, label=f"{label} p99".strip()
-        )
+        line = top.plot(places, group["output_tok_per_s"], "o-", label=label)
+        style: dict[str, Any] = {"color": line[0].get_color()}
+        p50, p99 = (f"{label} {p}".strip() for p in ("p50", "p99"))
+        bottom.plot(places, group["tpot_p50_s"] * 1e3, "o-", label=p50, **style)
+        bottom.plot(places, group["tpot_p99_s"] * 1e3, "^--", label=p99, **style)
     ticks = list(dict.fromkeys(good[x]))
-    for axes in (top, bottom):
-        axes.set_xticks(range(len(ticks)), [_text(value) for value in ticks])
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-    top.set_ylabel("output tok/s")
-    bottom.set_ylabel("TPOT (ms)")
-    bottom.set_xlabel(x)
+    for plot in (top, bottom):
+        plot.set_xticks(range(len(ticks)), [_text(value) for value in ticks])
+    _dress(top, y="output tok/s")
+    _dress(bottom, y="TPOT (ms)", x=x)
     bottom.legend(fontsize=8)
     if others:
         top.legend(fontsize=8)
@@ -70,11 +58,8 @@ def _tradeoff(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Fi
         label = ", ".join(_text(row[name]) for name in axes)
         at = (row["tpot_p50_s"] * 1e3, row["output_tok_per_s"])
         plot.annotate(label, at, xytext=(6, -10), textcoords="offset points", fontsize=8)
-    plot.set_xlabel("TPOT p50 (ms)")
-    plot.set_ylabel("output tok/s")
-    plot.set_ylim(bottom=0)
-    plot.margins(x=0.12, y=0.1)
-    plot.grid(alpha=0.3)
+    plot.margins(x=0.12)
+    _dress(plot, y="output tok/s", x="TPOT p50 (ms)")
     plot.text(
         0.99, 0.02, f"labels: {', '.join(axes)}", transform=plot.transAxes, ha="right", fontsize=8
     )
@@ -88,6 +73,18 @@ def _figure(about: dict[str, Any], rows: int) -> "tuple[Figure, tuple[Axes, ...]
     title = heading(about).replace("**", "").replace(". Load: ", "\n")
     figure.suptitle(title, fontsize=10)
     return figure, tuple(axes[:, 0])
+
+
+def _dress(plot: "Axes", y: str, x: str | None = None) -> None:
+    """Axis names, a scale from zero with air at the top, thousands separated."""
+    from matplotlib.ticker import StrMethodFormatter
+
+    plot.set_ylabel(y)
+    if x is not None:
+        plot.set_xlabel(x)
+    plot.set_ylim(0, plot.get_ylim()[1] * 1.05)
+    plot.yaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
+    plot.grid(alpha=0.3)
 
 
 def _groups(good: pd.DataFrame, others: list[str]) -> list[tuple[str, pd.DataFrame]]:

@@ -130,7 +130,6 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
         "client_cpu_frac": client.get("cpu_frac"),
         "client_loop_lag_p99_s": client.get("loop_lag_p99_s"),
         "sim_lag_frac": record.get("sim_lag_frac"),
-        "gain_frac": None,
     }
     for name in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size"):
         chosen = settings.get(name)  # what was asked for, else what the server says it took

@@ -22,15 +22,17 @@ Send = Callable[[Exchange, bytes], Awaitable[None]]
 BACK_OFF_S = 0.05
 
 
+# Work beside the streams is done in short turns: a long one would delay the stamps of whatever
+# arrives meanwhile.
+TURN_S = 0.0005
+REST_S = 0.002
+
+
 class Larder:
     """Requests serialised before they are due, in order, and the number of the next one.
 
-    Each is made from (seed, number) alone, so timing does not change what is sent. Shelves are
-    refilled in short turns: a long one would delay the stamps of whatever arrives meanwhile.
+    Each is made from (seed, number) alone, so timing does not change what is sent.
     """
-
-    REST_S = 0.002
-    TURN_S = 0.0005
 
     def __init__(self, prompts: Prompts, size: int) -> None:
         self._prompts = prompts
@@ -48,14 +50,40 @@ class Larder:
             await self._taken.wait()
             self._taken.clear()
             while len(self._shelf) < self._size:
-                await asyncio.sleep(self.REST_S)
-                until_s = perf_counter() + self.TURN_S
+                await asyncio.sleep(REST_S)
+                until_s = perf_counter() + TURN_S
                 while len(self._shelf) < self._size and perf_counter() < until_s:
                     self._shelf.append(self._make())
 
     def _make(self) -> Request:
         self._next += 1
         return self._prompts.request(self._next - 1)
+
+
+class Reader:
+    """Parses replies that have ended, so that their bytes need not be kept until the run is over.
+
+    At 20,000 chunks a second those would be 6 MB more each second, and a second of parsing between
+    two runs for every fifteen of load. It costs about 4 us a chunk.
+    """
+
+    def __init__(self) -> None:
+        self._ended: deque[Exchange] = deque()
+        self._more = asyncio.Event()
+
+    def put(self, exchange: Exchange) -> None:
+        self._ended.append(exchange)
+        self._more.set()
+
+    async def work(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._ended:
+                await asyncio.sleep(REST_S)
+                until_s = perf_counter() + TURN_S
+                while self._ended and perf_counter() < until_s:
+                    self._ended.popleft().read()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +94,7 @@ class Run:
     send: Send
     larder: Larder
     started_at_s: float
+    reader: Reader = field(default_factory=Reader)
     opened_at_s: float = nan
     closed_at_s: float = nan
     exchanges: list[Exchange] = field(default_factory=list)
@@ -89,6 +118,7 @@ class Run:
             await self.send(exchange, request.body)
         finally:
             self.in_flight -= 1
+            self.reader.put(exchange)
         if exchange.looks_failed():
             self.failed += 1
         else:
@@ -128,7 +158,7 @@ async def drive_closed(run: Run) -> None:
             group.create_task(stream(number, run.started_at_s + offset_s))
             for number, offset_s in enumerate(offsets_s)
         ]
-        tasks.append(group.create_task(run.larder.refill()))
+        tasks += [group.create_task(work) for work in (run.larder.refill(), run.reader.work())]
         await sleep_until(run.started_at_s + load.warmup_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(run.started_at_s + load.warmup_max_s - perf_counter()):
@@ -174,7 +204,8 @@ async def drive_open(run: Run, seed: int) -> None:
             task.add_done_callback(tasks.discard)
 
     async with asyncio.TaskGroup() as group:
-        tasks |= {group.create_task(run.larder.refill()), group.create_task(arrivals(group))}
+        beside = (run.larder.refill(), run.reader.work(), arrivals(group))
+        tasks |= {group.create_task(work) for work in beside}
         await sleep_until(opened_at_s)
         run.opened_at_s = opened_at_s
         await sleep_until(closed_at_s)

@@ -121,6 +121,14 @@ class Exchange:
     failure: FailureKind | None = None
     detail: str = ""
     cut: bool = False
+    told: "tuple[RequestRow, npt.NDArray[np.float64]] | None" = None
+
+    def read(self) -> "tuple[RequestRow, npt.NDArray[np.float64]]":
+        """Its row, and when each content chunk came; the reply's bytes are then let go."""
+        if self.told is None:
+            self.told = read(self)
+            self.pieces, self.piece_at_s = [], []
+        return self.told
 
     def looks_failed(self) -> bool:
         """A guess that costs nothing, for the pace of the run; `read` is what counts."""
@@ -158,26 +166,24 @@ DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64, str: np.object_}
 
 def tabulate(exchanges: Iterable[Exchange]) -> tuple[Columns, Columns]:
     """The tables (requests, chunks) of a run."""
-    rows: list[RequestRow] = []
-    owners: list[int] = []
-    at_s: list[float] = []
-    for exchange in exchanges:
-        row, chunk_at_s = read(exchange)
-        rows.append(row)
-        owners += [exchange.request] * len(chunk_at_s)
-        at_s += chunk_at_s
+    told = [exchange.read() for exchange in exchanges]
+    rows = [row for row, _ in told]
     requests = {
         column.name: np.array([getattr(row, column.name) for row in rows], DTYPES[column.type])
         for column in fields(RequestRow)
     }
-    return requests, {"request": np.array(owners, np.int64), "at_s": np.array(at_s, np.float64)}
+    chunks = {
+        "request": np.repeat(requests["request"], requests["num_chunks"]),
+        "at_s": np.concatenate([np.empty(0), *(at_s for _, at_s in told)]),
+    }
+    return requests, chunks
 
 
-def read(exchange: Exchange) -> tuple[RequestRow, list[float]]:
+def read(exchange: Exchange) -> tuple[RequestRow, npt.NDArray[np.float64]]:
     """Parse one reply: its row, and when each of its content chunks came."""
     reply = sse.parse(exchange.pieces)
     status, failure, detail = judge(exchange, reply)
-    at_s = [exchange.piece_at_s[piece] for piece in reply.content_pieces]
+    at_s = np.array([exchange.piece_at_s[piece] for piece in reply.content_pieces])
     usage = reply.usage
     cached = usage.cached_tokens if usage else None
     row = RequestRow(
@@ -185,8 +191,8 @@ def read(exchange: Exchange) -> tuple[RequestRow, list[float]]:
         stream=exchange.stream,
         due_at_s=exchange.due_at_s,
         sent_at_s=exchange.sent_at_s,
-        first_at_s=at_s[0] if at_s else nan,
-        last_at_s=at_s[-1] if at_s else nan,
+        first_at_s=float(at_s[0]) if len(at_s) else nan,
+        last_at_s=float(at_s[-1]) if len(at_s) else nan,
         ended_at_s=exchange.ended_at_s,
         input_tokens_asked=exchange.input_tokens_asked,
         output_tokens_asked=exchange.output_tokens_asked,

@@ -34,6 +34,7 @@ class MonitorSummary:
     requests_running_mean: float | None
     requests_waiting_mean: float | None
     prefix_cache_hit_frac: float | None
+    api_server_cpu_frac: float | None  # the busiest API server; 1.0: it may be what limits
     server_cpu_max_frac: float | None  # the busiest process; 1.0 is one core
     server_cpu_max_role: str | None  # what that process is
     server_rss_bytes: float | None  # peak of the sum; memory that processes share counts in each
@@ -46,7 +47,7 @@ def summarise(samples: Samples, opened_at_s: float, closed_at_s: float) -> Monit
         _window(columns, opened_at_s, closed_at_s)
         for columns in (samples.gpu, samples.server, samples.host)
     )
-    busiest = _busiest(host)
+    busiest, api_server = _busiest(host), _busiest(host, "api_server")
     return MonitorSummary(
         gpu_util_frac=_over(np.mean, _of_each_gpu(gpu, "utilization_frac")),
         gpu_memory_used_bytes=_over(np.max, gpu["memory_used_bytes"]),
@@ -62,6 +63,7 @@ def summarise(samples: Samples, opened_at_s: float, closed_at_s: float) -> Monit
         requests_running_mean=_over(np.mean, server["requests_running"]),
         requests_waiting_mean=_over(np.mean, server["requests_waiting"]),
         prefix_cache_hit_frac=_prefix_cache_hit_frac(samples.server, opened_at_s, closed_at_s),
+        api_server_cpu_frac=api_server[1] if api_server else None,
         server_cpu_max_frac=busiest[1] if busiest else None,
         server_cpu_max_role=busiest[0] if busiest else None,
         server_rss_bytes=_over(np.max, _sum_of_each(host["at_s"], host["rss_bytes"])),
@@ -146,16 +148,18 @@ def _prefix_cache_hit_frac(server: Columns, opened_at_s: float, closed_at_s: flo
     return hits / queries if hits is not None and queries else None
 
 
-def _busiest(host: Columns) -> tuple[str, float] | None:
-    """Role and mean cpu_frac of the process that used most CPU over the window.
+def _busiest(host: Columns, role: str | None = None) -> tuple[str, float] | None:
+    """Role and mean cpu_frac of the process (of that role) that used most CPU over the window.
 
     The mean is over all the samples of the tree, so a process that lived briefly weighs little.
     """
     known = ~np.isnan(host["cpu_frac"])
+    num_samples = np.unique(host["at_s"][known]).size
+    if role is not None:
+        known &= host["role"] == role
     pids, cpu_frac, roles = (host[name][known] for name in ("pid", "cpu_frac", "role"))
     if not pids.size:
         return None
-    num_samples = np.unique(host["at_s"][known]).size
     used = {pid: cpu_frac[pids == pid].sum() / num_samples for pid in np.unique(pids)}
     pid = max(used, key=lambda pid: used[pid])
     return str(roles[pids == pid][-1]), float(used[pid])

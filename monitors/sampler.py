@@ -62,15 +62,15 @@ class Sampler:
         if targets.gpu_uuids:
             self._sources["gpu"] = GpuReadings(targets.gpu_uuids, config.gpu_interval_s)
         else:
-            self._absent.append("gpu: there is no GPU to sample")
+            self._absent.append("gpu: not sampled, the server uses none")
         if targets.metrics_url is not None:
             self._sources["server"] = VllmMetrics(targets.metrics_url, config.server_interval_s)
         else:
-            self._absent.append("server: there is no /metrics URL to scrape")
+            self._absent.append("server: not sampled, no /metrics URL was given")
         if targets.root_pid is not None:
             self._sources["host"] = ProcessTree(targets.root_pid, config.host_interval_s)
         else:
-            self._absent.append("host: there is no server process to watch")
+            self._absent.append("host: not sampled, no server process was given")
         self._asked = 0
 
     def __enter__(self) -> Self:

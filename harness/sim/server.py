@@ -62,6 +62,7 @@ class Server:
                 web.get("/health", self._health),
                 web.get("/version", self._version),
                 web.get("/v1/models", self._models),
+                web.get("/server_info", self._server_info),
                 web.get("/metrics", self._metrics),
                 web.post("/v1/completions", self._completions),
                 web.post("/v1/chat/completions", self._chat),
@@ -89,6 +90,14 @@ class Server:
             "max_model_len": self._max_model_len,
         }
         return web.json_response({"object": "list", "data": [model]})
+
+    async def _server_info(self, _: web.Request) -> web.Response:
+        scheduler = self._engine.scheduler
+        resolved = {
+            "max_num_seqs": scheduler.max_num_seqs,
+            "max_num_batched_tokens": scheduler.max_num_batched_tokens,
+        }
+        return web.json_response({"vllm_config": {"scheduler_config": resolved}})
 
     async def _metrics(self, _: web.Request) -> web.Response:
         scheduler = self._engine.scheduler

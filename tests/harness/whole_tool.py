@@ -30,6 +30,7 @@ class Tool:
     """`python -m harness` in an empty folder of its own."""
 
     folder: Path
+    limit_s: float = LIMIT_S
     tag: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(self, *words: str, **options: Any) -> "subprocess.Popen[str]":
@@ -47,7 +48,7 @@ class Tool:
 
     def __call__(self, *words: str) -> "subprocess.CompletedProcess[str]":
         process = self.start(*words)
-        out, err = process.communicate(timeout=LIMIT_S)
+        out, err = process.communicate(timeout=self.limit_s)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def processes(self) -> list[psutil.Process]:

@@ -4,7 +4,7 @@ from time import perf_counter
 
 import pytest
 
-from loadgen.loop import BACK_OFF_S, Larder, Run, drive_closed, drive_open, sleep_until
+from loadgen.loop import BACK_OFF_S, Larder, Reader, Run, drive_closed, drive_open, sleep_until
 from loadgen.prompts import Prompts
 from loadgen.records import FailureKind, Target
 
@@ -176,3 +176,24 @@ def test_what_is_sent_does_not_depend_on_how_much_was_prepared(closed):
     none, few = bodies(0), bodies(5)
     assert min(len(none), len(few)) > 10
     assert all(a == b for a, b in zip(none, few, strict=False))
+
+
+def test_replies_that_have_ended_are_read_while_the_run_goes_on(exchange):
+    async def read_all():
+        reader = Reader()
+        ended = [
+            exchange(request=number, pieces=[b"data: [DONE]\n\n"], piece_at_s=[1.0])
+            for number in range(20)
+        ]
+        for each in ended:
+            reader.put(each)
+        working = asyncio.create_task(reader.work())
+        async with asyncio.timeout(10):
+            while any(each.told is None for each in ended):
+                await asyncio.sleep(0.001)
+        working.cancel()
+        return ended
+
+    for each in asyncio.run(read_all()):
+        assert each.pieces == [], "the bytes are let go"
+        assert each.read()[0].failure == "truncated", "what they said is not"

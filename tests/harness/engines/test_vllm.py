@@ -1,4 +1,3 @@
-
 import pytest
 
 from harness.engines.config import SimEngine, VllmEngine

@@ -1,0 +1,79 @@
+"""The batching sweep against a real vLLM, as its users type it. Needs HARNESS_VLLM_PYTHON."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.harness.whole_tool import Tool
+
+PYTHON = os.environ.get("HARNESS_VLLM_PYTHON", "")
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not PYTHON, reason="HARNESS_VLLM_PYTHON names no interpreter with vLLM"),
+]
+
+
+@pytest.fixture(scope="module")
+def tool(tmp_path_factory: pytest.TempPathFactory) -> Tool:
+    return Tool(tmp_path_factory.mktemp("sweep"), limit_s=800)
+
+
+@pytest.fixture(scope="module")
+def study(tool: Tool) -> Path:
+    """The sweep as the CPU scales it down, every second launch with a dtype that does not exist."""
+    done = tool("sweep=batching", f"engine.python={PYTHON}", "engine.dtype=bfloat16,float7")
+    print(done.stdout, done.stderr)
+    assert done.returncode == 1, "runs failed"
+    assert done.stdout.startswith("engine: vllm (vLLM ")
+    assert "Traceback" not in done.stderr
+    return tool.study("batching")
+
+
+@pytest.fixture(scope="module")
+def runs(study: Path) -> pd.DataFrame:
+    return pd.read_parquet(study / "table.parquet")
+
+
+def test_failed_launches_cost_their_own_runs_only(runs: pd.DataFrame) -> None:
+    assert runs["max_num_seqs"].tolist() == [2, 2, 16, 16]
+    assert runs["dtype"].tolist() == ["bfloat16", "float7"] * 2
+    assert runs["status"].tolist() == ["ok", "failed"] * 2
+    assert runs["failure"].tolist()[1::2] == ["bad_argument"] * 2
+
+
+def test_good_runs_are_measured_whole(runs: pd.DataFrame) -> None:
+    good = runs[runs["status"] == "ok"]
+    assert (good["requests_failed"] == 0).all()
+    assert (good["requests_ok"] > 0).all()
+    assert (good["lengths_off_frac"] == 0).all()
+    assert (good["output_tok_per_s"] > 0).all()
+    assert (good["ttft_p50_s"] > 0).all()
+    assert good["tpot_p99_s"].notna().all()
+    assert not good["simulated"].any()
+
+
+def test_the_server_was_sampled(runs: pd.DataFrame) -> None:
+    good = runs[runs["status"] == "ok"]
+    assert good["kv_cache_usage_peak_frac"].notna().all()
+    assert (good["preemptions"] == 0).all()
+    assert (good["prefix_cache_hit_frac"] == 0).all(), "every prompt is unique"
+    assert (good["server_cpu_max_frac"] > 0).all()
+    assert (good["max_num_batched_tokens"] > 0).all(), "left to vLLM, told by the server"
+
+
+def test_the_smaller_batch_makes_requests_wait(runs: pd.DataFrame) -> None:
+    small, large = (runs[runs["max_num_seqs"] == n].iloc[0] for n in (2, 16))
+    assert small["ttft_p50_s"] > large["ttft_p50_s"]
+
+
+def test_tables_and_plots_are_there(study: Path) -> None:
+    assert "SIMULATED" not in (study / "table.md").read_text()
+    assert (study / "plots" / "over_max_num_seqs.png").is_file()
+
+
+def test_nothing_is_left_running(tool: Tool, study: Path) -> None:
+    assert study.is_dir()
+    assert not tool.wait_until_gone()
