@@ -3,11 +3,12 @@
     0    everything that was asked for is done
     1    done, but runs failed
     2    the request cannot be carried out as written; nothing was started
-    130  interrupted (Ctrl-C), 143 terminated: what was finished is kept
+    130  interrupted (Ctrl-C), 143 terminated, 141 nobody reads: what was finished is kept
 
 Heavy imports wait inside the functions that need them: help must be there at once.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -30,13 +31,16 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output is gone
-        sys.stderr.close()
-        return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is the rest for it
+        return 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk, say
+        print(f"harness: {error}", file=sys.stderr)
+        return 2
 
 
 def _dispatch(argv: list[str]) -> int:
     conf_dir = _taken(argv, "--config-dir")
-    if conf_dir is not None and not Path(conf_dir).is_dir():
+    if conf_dir is not None and not (conf_dir and Path(conf_dir).is_dir()):
         raise UserError(f"--config-dir {conf_dir}: there is no such folder.")
     extra = Path(conf_dir) if conf_dir else None
     if not argv or any(word in ("-h", "--help", "help") for word in argv):

@@ -1,7 +1,7 @@
 """Every column of a table: its name, its meaning, and how it is shown to people.
 
-`table.parquet` and `table.csv` hold all of them, in base units with the unit in the name, one row
-a run. `table.md` shows those with a title, one row a point.
+`table.parquet` and `table.csv` hold them in base units with the unit in the name, one row a run.
+`table.md` shows those with a title, one row a point; `gain_frac` is there alone.
 """
 
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ MEASURES = (
     _("gpu_util_frac", "share of time with a kernel resident (NVML), mean", "GPU util %", percent),
     _("gpu_memory_used_bytes", "memory used, fullest GPU", "GPU mem GiB", gibibytes),
     _("gpu_power_w", "power, sum over GPUs of the mean", "power W", whole),
-    _("gpu_energy_j", "energy in the recording, sum over GPUs, by their counters"),
+    _("gpu_energy_j", "energy in the window, sum over GPUs, by their counters"),
     _("sm_clock_mean_hz", "SM clock, mean"),
     _("sm_clock_min_hz", "SM clock, lowest"),
     _("temperature_max_c", "GPU temperature, highest"),
@@ -97,7 +97,7 @@ COUNTS = (
     _("requests_ok", "requests that completed inside the sample", "requests", whole),
     _("requests_failed", "requests that failed, of the whole run", "failures", whole),
     _("requests_cut", "requests still in flight when the run was over"),
-    _("failed_frac", "failed over ended requests"),
+    _("failed_frac", "failed over failed and completed requests, of the sample"),
     _("window_s", "length of the measured window"),
     _("warmup_s", "how long the load ran before the window opened"),
     _("send_lag_p99_s", "how late requests were written, 99th percentile"),
@@ -105,7 +105,7 @@ COUNTS = (
     _("output_tokens_mean", "output length by the server's count, mean"),
     _("lengths_off_frac", "requests whose lengths came back different from those asked"),
     _("cached_tokens_frac", "prompt tokens that the server says it had cached"),
-    _("startup_s", "from process start to the first token"),
+    _("startup_s", "from process start to the first token; of an external server: its first token"),
     _("validity", "reasons not to believe the row: python -m harness --help validity", "validity"),
 )
 

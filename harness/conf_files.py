@@ -20,5 +20,9 @@ def options(group: str, conf_dirs: Sequence[Path]) -> dict[str, Path]:
 
 def describe(path: Path) -> str:
     """A YAML file's first comment line that is not a directive."""
-    lines = (line.lstrip("# ").strip() for line in path.read_text().splitlines() if line[:1] == "#")
+    lines = (
+        line.lstrip("# ").strip()
+        for line in path.read_text(errors="replace").splitlines()
+        if line[:1] == "#"
+    )
     return next((line for line in lines if not line.startswith("@package")), "")

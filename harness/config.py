@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.errors import HydraException
@@ -32,8 +33,10 @@ from loadgen.config import Load
 from monitors.config import Monitor
 from profiles.config import Profile
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 ENGINES: dict[str, type] = {"vllm": VllmEngine, "sim": SimEngine, "external": ExternalEngine}
+GLOBAL = "# @package _global_"
+PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's parts for kinds of machines
 SWEPT = ("engine", "load")  # groups whose lists are axes, outer first
 T = TypeVar("T")
 
@@ -53,7 +56,7 @@ class Options:
     repeats: Repeats = Field(default_factory=lambda: Repeats(launches=1, runs=1))
     order: Literal["listed", "shuffled"] = Field("listed", description="of launches and runs")
     seed: int = Field(0, ge=0, description="of every random draw")
-    out: str = Field("results", description="studies go to OUT/<sweep>/<study>/")
+    out: str = Field("results", min_length=1, description="studies go to OUT/<sweep>/<study>/")
     plan: bool = Field(False, description="print what would run, then stop")
     fresh: bool = Field(False, description="measure again although the study is complete")
     retry: bool = Field(False, description="run the study's failed runs again")
@@ -79,7 +82,10 @@ def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
     conf_dirs = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
     choices = {"sweep": "single", "engine": "auto"} | words.choices
     _check_choices(choices, conf_dirs)
-    choice = choose(choices["engine"], python=words.settings.get("engine.python"))
+    python = words.settings.get("engine.python")
+    if not isinstance(python, str | None):
+        raise UserError("engine.python names one interpreter: it cannot be an axis.")
+    choice = choose(choices["engine"], python=python)
     _check_names(words.settings, ENGINES[choice.kind])
 
     tree = _compose_tree(choices | {"engine": choice.kind}, choice.place, conf_dirs)
@@ -146,6 +152,8 @@ def _compose_tree(choices: dict[str, str], place: str, conf_dirs: list[Path]) ->
     if chosen := {group: name for group, name in chosen.items() if group not in choices}:
         tree = _hydra_tree(choices | chosen, conf_dirs)
     for key in [key for key in tree if key.startswith("on_")]:
+        if key not in PLACES:
+            raise UserError(f"there is no '{key}' in a sweep.{did_you_mean(key, PLACES)}")
         del tree[key]
     _merge(tree, {k: v for k, v in overlay.items() if isinstance(v, dict)})
     return tree
@@ -155,17 +163,20 @@ def _hydra_tree(choices: dict[str, str], conf_dirs: list[Path]) -> dict[str, Any
     model = choices.get("model", "")
     is_file = not model or model in options("model", conf_dirs)
     words = [f"{g}={name}" for g, name in choices.items() if g != "model" or is_file]
-    words += [f"hydra.searchpath=[{','.join(f'file://{d.resolve()}' for d in conf_dirs[1:])}]"]
+    words += [f"hydra.searchpath=['file://{folder.resolve()}']" for folder in conf_dirs[1:]]
     try:
         with initialize_config_dir(str(conf_dirs[0]), version_base="1.3"):
             composed = hydra_compose("config", overrides=words)
             tree: Any = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise UserError(f"the configuration cannot be composed: {_one_line(error)}") from None
     if not is_file:  # real weights: a folder or a hub id
         tree["model"] = {"name": model.rstrip("/").rpartition("/")[2], "path": model}
     elif choices["engine"] == "external" and not model:
-        tree["model"] = {"name": "external", "path": "."}  # what it serves is the server's affair
+        tree["model"] = {
+            "name": "external",
+            "path": "external",
+        }  # what it serves is the server's affair
     return dict(tree)
 
 
@@ -173,7 +184,16 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
     for group, name in choices.items():
         known = ["auto"] if group == "engine" else []
         known += options(group, conf_dirs)
-        if name in known or (group == "model" and ("/" in name or Path(name).exists())):
+        if len(homes := [d for d in conf_dirs if (d / group / f"{name}.yaml").is_file()]) > 1:
+            raise UserError(
+                f"{group} '{name}' comes with the harness: rename the one in {homes[-1]}."
+            )
+        if name in known and group == "sweep":
+            path = options(group, conf_dirs)[name]
+            if not path.read_text(errors="replace").startswith(GLOBAL):
+                raise UserError(f"{path}: a sweep's first line must be '{GLOBAL}'.")
+        is_weights = group == "model" and name and ("/" in name or Path(name).exists())
+        if name in known or is_weights:
             continue
         hint = did_you_mean(name, known)
         also = (
@@ -185,14 +205,18 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
 def _check_names(settings: Mapping[str, Any], engine: type) -> None:
     known = known_names(engine)
     free = ("engine.extra.", "engine.env.")  # names are the user's
-    elsewhere = {n: k for k, other in ENGINES.items() for n in _names(other, "engine.")}
+    known = [name for name in known if name != "engine.kind"]  # chosen by engine=, not set
+    elsewhere: dict[str, list[str]] = {}
+    for kind, other in ENGINES.items():
+        for name in _names(other, "engine."):
+            elsewhere.setdefault(name, []).append(kind)
     for name in settings:
         if name in known or (name.startswith(free) and f"{name.rsplit('.', 1)[0]}" in known):
             continue
         if name in elsewhere:
-            raise UserError(f"'{name}' exists for engine={elsewhere[name]} only.")
+            raise UserError(f"'{name}' exists for engine={' and '.join(elsewhere[name])} only.")
         raise UserError(
-            f"there is no setting '{name}'.{did_you_mean(name, known)}"
+            f"there is no setting '{name}'.{did_you_mean(name, [*known, *GROUPS])}"
             " All settings: python -m harness --help settings"
         )
 
@@ -221,7 +245,7 @@ def _axes(node: Any, prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
     for name, value in node.items():
         if isinstance(value, list):
             yield prefix + name, value
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and not prefix.startswith("extra."):  # a flag's own JSON
             yield from _axes(value, f"{prefix}{name}.")
 
 
@@ -246,12 +270,13 @@ class _Origin:
     kind: str
 
     def of(self, name: str) -> str:
-        if any(name == s or name.startswith(f"{s}.") for s in self.words.settings):
+        said = self.words.settings
+        if any(f"{name}.".startswith(f"{s}.") or s.startswith(f"{name}.") for s in said):
             return "on the command line"
         group = name.partition(".")[0]
         chosen = self.words.choices.get(group, self.kind if group == "engine" else None)
         files = [f"sweep/{self.sweep}.yaml", f"{group}/{chosen}.yaml" if chosen else "config.yaml"]
-        return f"in conf/{' or conf/'.join(files)}"
+        return f"in {' or '.join(files)}"
 
 
 def _build(cls: type[T], values: dict[str, Any], group: str, origin: _Origin) -> T:

@@ -145,10 +145,15 @@ def visible(found: Sequence[Gpu], cuda_visible_devices: str | None) -> tuple[Gpu
 def variables(environ: Mapping[str, str], home: Path) -> dict[str, str]:
     """The variables that steer the server's libraries, sorted, secrets masked, home as ~."""
     return {
-        name: MASK if SECRET.search(name) else _without_home(environ[name], home)
+        name: masked(name, _without_home(environ[name], home))
         for name in sorted(environ)
         if name.startswith(VARIABLE_PREFIXES)
     }
+
+
+def masked(name: str, value: str) -> str:
+    """The value of an environment variable, unless its name says that it is nobody's business."""
+    return MASK if SECRET.search(name) else value
 
 
 def _without_home(text: str, home: Path) -> str:

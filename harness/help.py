@@ -28,7 +28,7 @@ Examples
 A value pins a setting, a list of values (a,b,c) makes it an axis. Engines are chosen by
 engine=auto, vllm, sim or external; the same command continues a study that was cut off.
 
-  --help settings    every setting, with its rule and default
+  --help settings    every setting, with its meaning and default
   --help columns     every column of a table
   --help validity    the codes beside the numbers
   --config-dir DIR   a folder like conf/ with sweeps, models and loads of your own

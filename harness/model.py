@@ -21,7 +21,7 @@ from typing import Any, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 TOKENIZER = "tokenizer"  # the folder, inside a materialised shape, for `--tokenizer`
 
@@ -77,12 +77,12 @@ class Model:
         """Token ids go from 0 to this. ValueError if the model's config.json is not to be found."""
         if self.shape is not None:
             return self.shape.vocab_size
-        config = config_of(self)
-        if config is None:
+        size = (config_of(self) or {}).get("vocab_size")
+        if size is None:
             raise ValueError(
-                f"model {self.name}: there is no {self.path}/config.json on this machine"
+                f"model {self.name}: no {self.path}/config.json here tells its vocab_size"
             )
-        return int(config["vocab_size"])
+        return int(size)
 
 
 def materialise(model: Model, root: Path) -> str:

@@ -12,9 +12,17 @@ from random import Random
 from typing import Any
 
 from harness.config import Config
-from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine
+from harness.engines.config import (
+    SIM_NUM_GPUS,
+    Engine,
+    ExternalEngine,
+    SimEngine,
+    VllmEngine,
+)
 from harness.engines.parallel import tensor_parallel_size
+from harness.errors import UserError
 from loadgen.config import Load
+from monitors.nvml import Gpu
 
 MEASUREMENT_VERSION = 1  # raised whenever a stored or reported number changes its meaning
 
@@ -34,6 +42,7 @@ class Run:
     point: str
     label: str
     load: Load
+    place: tuple[int, int]  # in the grid as listed: which engine setting, which load
     repeat: int
     seed: int
 
@@ -45,6 +54,7 @@ class Launch:
     id: str
     label: str
     engine: Engine
+    gpus: str  # what serves, for people
     repeat: int
     runs: tuple[Run, ...]
 
@@ -80,38 +90,50 @@ class Plan:
         return starts_s + least_s, starts_s + most_s
 
 
-def make_plan(config: Config, gpus: Sequence[str]) -> Plan:
-    """Expand the grid. `gpus` are the uuids of this machine's GPUs: part of every id."""
+def make_plan(config: Config, gpus: Sequence[Gpu]) -> Plan:
+    """Expand the grid. `gpus` are those that servers may take, in CUDA's order: part of every id.
+
+    Raises UserError when two points of the grid are the same.
+    """
     identity = {
         "measurement_version": MEASUREMENT_VERSION,
         "vllm": config.choice.vllm_version,
-        "gpus": list(gpus),
+        "gpus": [gpu.uuid for gpu in gpus],
         "model": asdict(config.model),
     }
-    engines = [_decided(engine, config) for engine in config.engines]
+    engines = list(enumerate(_decided(engine, config) for engine in config.engines))
+    loads = list(enumerate(config.loads))
     options = config.options
     order = Random(options.seed)
     launches = []
     for launch_repeat in range(1, options.repeats.launches + 1):
         # Every round holds every engine setting once: slow drift then hits all of them alike.
-        for engine in _ordered(engines, options.order, order):
+        for row, engine in _ordered(engines, options.order, order):
             runs = [
-                _run(engine, load, identity, config, launch_repeat, run_repeat)
+                _run(engine, load, (row, column), identity, config, (launch_repeat, run_repeat))
                 for run_repeat in range(1, options.repeats.runs + 1)
-                for load in _ordered(config.loads, options.order, order)
+                for column, load in _ordered(loads, options.order, order)
             ]
             launches.append(
                 Launch(
                     id=f"{_digest(_what(engine), identity)}-{launch_repeat}",
                     label=_label(engine, "engine", config.axes) or config.choice.kind,
                     engine=engine,
+                    gpus=_gpus_text(engine, gpus),
                     repeat=launch_repeat,
                     runs=tuple(runs),
                 )
             )
+    runs = [run for launch in launches for run in launch.runs]
+    if len({run.id for run in runs}) < len(runs):
+        raise UserError(
+            "two points of the grid are the same: an axis holds a value twice, or only settings"
+            f" that change no measurement ({', '.join(OPERATIONAL)})."
+        )
+    drawn_by = [options.seed, asdict(config.monitor)]  # changes no point, but what is stored of it
     return Plan(
         sweep=config.sweep,
-        id=_digest([launch.id + run.id for launch in launches for run in launch.runs])[:6],
+        id=_digest(sorted(run.id for run in runs), options.order, drawn_by)[:6],
         place=config.choice.place,
         axes=config.axes,
         launches=tuple(launches),
@@ -122,8 +144,20 @@ def _decided(engine: Engine, config: Config) -> Engine:
     """The engine with its tensor parallel size decided, so that ids and tables know it."""
     if not isinstance(engine, VllmEngine | SimEngine) or engine.tensor_parallel_size is not None:
         return engine
-    num_gpus = 2 if isinstance(engine, SimEngine) else config.choice.num_gpus
-    return replace(engine, tensor_parallel_size=tensor_parallel_size(config.model, num_gpus))
+    num_gpus = SIM_NUM_GPUS if isinstance(engine, SimEngine) else config.choice.num_gpus
+    each = num_gpus // (engine.data_parallel_size or 1)
+    return replace(engine, tensor_parallel_size=tensor_parallel_size(config.model, each))
+
+
+def _gpus_text(engine: Engine, gpus: Sequence[Gpu]) -> str:
+    """What serves: "2x NVIDIA H200"."""
+    if isinstance(engine, ExternalEngine):
+        return "unknown"
+    if isinstance(engine, SimEngine):
+        return f"{engine.tensor_parallel_size}x {engine.gpu} (simulated)"
+    ranks = (engine.tensor_parallel_size or 1) * (engine.data_parallel_size or 1)
+    names = [gpu.name for gpu in gpus[:ranks]]
+    return ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names)) or "CPU"
 
 
 def value_of(settings: Any, name: str) -> Any:
@@ -136,19 +170,21 @@ def value_of(settings: Any, name: str) -> Any:
 def _run(
     engine: Engine,
     load: Load,
+    place: tuple[int, int],
     identity: dict[str, Any],
     config: Config,
-    launch_repeat: int,
-    run_repeat: int,
+    repeats: tuple[int, int],
 ) -> Run:
     point = _digest(_what(engine), asdict(load), identity)
     # The same prompts at the same load of every engine setting (pairs), never twice in a launch.
-    seed = _digest(config.options.seed, asdict(load), launch_repeat, run_repeat)
+    seed = _digest(config.options.seed, asdict(load), repeats)
+    launch_repeat, run_repeat = repeats
     return Run(
         id=f"{point}-{launch_repeat}-{run_repeat}",
         point=point,
         label=_label(load, "load", config.axes),
         load=load,
+        place=place,
         repeat=run_repeat,
         seed=int(seed[:8], 16),
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.tables import heading, swept
+from harness.tables import heading, swept, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,17 +30,17 @@ def draw(points: pd.DataFrame, about: dict[str, Any], folder: Path) -> list[Path
 
 def _over_setting(good: pd.DataFrame, x: str, others: list[str], about: dict[str, Any]) -> "Figure":
     """Output tok/s and TPOT p50/p99 against the first swept setting, a line for each rest."""
-    figure, (top, bottom) = _figure(about, rows=2)
+    figure, (top, bottom) = _figure(heading(about, good), rows=2)
+    ticks = list(dict.fromkeys(map(value_text, good[x])))
     for label, group in _groups(good, others):
-        places = [_position(good, x, value) for value in group[x]]
+        places = [ticks.index(value_text(value)) for value in group[x]]
         line = top.plot(places, group["output_tok_per_s"], "o-", label=label)
         style: dict[str, Any] = {"color": line[0].get_color()}
         p50, p99 = (f"{label} {p}".strip() for p in ("p50", "p99"))
         bottom.plot(places, group["tpot_p50_s"] * 1e3, "o-", label=p50, **style)
         bottom.plot(places, group["tpot_p99_s"] * 1e3, "^--", label=p99, **style)
-    ticks = list(dict.fromkeys(good[x]))
     for plot in (top, bottom):
-        plot.set_xticks(range(len(ticks)), [_text(value) for value in ticks])
+        plot.set_xticks(range(len(ticks)), ticks)
     _dress(top, y="output tok/s")
     _dress(bottom, y="TPOT (ms)", x=x)
     bottom.legend(fontsize=8)
@@ -51,11 +51,11 @@ def _over_setting(good: pd.DataFrame, x: str, others: list[str], about: dict[str
 
 def _tradeoff(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure":
     """Output tok/s against TPOT p50, every point labelled with its settings."""
-    figure, (plot,) = _figure(about, rows=1)
+    figure, (plot,) = _figure(heading(about, good), rows=1)
     for _, group in _groups(good, axes[1:]):
         plot.plot(group["tpot_p50_s"] * 1e3, group["output_tok_per_s"], "o-", alpha=0.8)
     for row in good.to_dict("records"):
-        label = ", ".join(_text(row[name]) for name in axes)
+        label = ", ".join(value_text(row[name]) for name in axes)
         at = (row["tpot_p50_s"] * 1e3, row["output_tok_per_s"])
         plot.annotate(label, at, xytext=(6, -10), textcoords="offset points", fontsize=8)
     plot.margins(x=0.12)
@@ -66,12 +66,11 @@ def _tradeoff(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Fi
     return figure
 
 
-def _figure(about: dict[str, Any], rows: int) -> "tuple[Figure, tuple[Axes, ...]]":
+def _figure(title: str, rows: int) -> "tuple[Figure, tuple[Axes, ...]]":
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(rows, 1, figsize=(8, 3.2 * rows + 1.2), sharex=True, squeeze=False)
-    title = heading(about).replace("**", "").replace(". Load: ", "\n")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title.replace("**", "").replace(". Load: ", "\n"), fontsize=10)
     return figure, tuple(axes[:, 0])
 
 
@@ -88,20 +87,14 @@ def _dress(plot: "Axes", y: str, x: str | None = None) -> None:
 
 
 def _groups(good: pd.DataFrame, others: list[str]) -> list[tuple[str, pd.DataFrame]]:
+    """The rows by what their other axes say, in the order of the grid."""
     if not others:
         return [("", good)]
-    return [
-        (", ".join(f"{n}={_text(v)}" for n, v in zip(others, key, strict=True)), group)
-        for key, group in good.groupby(others, sort=False)
+    labels = [
+        ", ".join(f"{name}={value_text(row[name])}" for name in others)
+        for row in good.to_dict("records")
     ]
-
-
-def _position(good: pd.DataFrame, name: str, value: Any) -> int:
-    return list(dict.fromkeys(good[name])).index(value)
-
-
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return [(label, good[[at == label for at in labels]]) for label in dict.fromkeys(labels)]
 
 
 def _save(figure: "Figure", path: Path) -> Path:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Column
 
 from harness.plan import Launch, Run
-from harness.units import milliseconds, span, whole
+from harness.units import milliseconds, whole
 from loadgen.records import Progress as LoadProgress
 
 
@@ -152,9 +152,3 @@ class Bars:
 def _title(launch: Launch, run: Run) -> str:
     repeat = f"launch {launch.repeat} run {run.repeat}" if launch.repeat + run.repeat > 2 else ""
     return "  ".join(part for part in (launch.label, run.label, repeat) if part)
-
-
-def plan_text(total_s: tuple[float, float]) -> str:
-    """How long it takes, least to most."""
-    least, most = (span(seconds) for seconds in total_s)
-    return f"about {least}" if least == most else f"{least} to {most}"

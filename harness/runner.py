@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.config import Config
 from harness.engines import external, sim, vllm
-from harness.engines.config import ExternalEngine, SimEngine, VllmEngine
+from harness.engines.config import ExternalEngine, SimEngine, VllmEngine, stored
 from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.server import Server
 from harness.plan import Launch, Plan, Run
@@ -40,7 +40,6 @@ class Runner:
     gpus: tuple[str, ...]  # uuids, in the order in which the server takes them
     display: Display
     models: Path
-    failed: int = field(default=0, init=False)
 
     def work(self, launches: list[Launch]) -> None:
         """Run these launches, holding only the runs that are wanted."""
@@ -52,7 +51,8 @@ class Runner:
         while left:
             self.display.launching(launch)
             folder = self.study.new_launch(launch.id)
-            record: dict[str, Any] = {"engine": asdict(launch.engine), "label": launch.label}
+            record: dict[str, Any] = {"label": launch.label, "gpus": launch.gpus}
+            record["engine"] = stored(launch.engine)
             try:
                 with self._serving(launch, folder, record) as server:
                     finished = self._measure(server, folder, launch, left)
@@ -78,6 +78,7 @@ class Runner:
             record["foreign_processes"] = [asdict(process) for process in strangers]
             server = self._start(launch, folder)
             record |= {
+                "model": server.model,
                 "startup_s": server.startup_s,
                 "facts": asdict(server.facts),
             }
@@ -202,7 +203,6 @@ class Runner:
             self._save_failure(self._record(launch, folder, run), failure)
 
     def _save_failure(self, record: dict[str, Any], failure: Failure, **raw: Any) -> None:
-        self.failed += 1
         told = {"status": "failed", "failure": asdict(failure)}
         self.study.save_run(record["id"], record | told, **raw)
         self.display.finished(f"FAILED ({failure.kind}): {failure.message}")
@@ -215,13 +215,17 @@ class Runner:
             "launch_repeat": launch.repeat,
             "run_repeat": run.repeat,
             "seed": run.seed,
-            "engine": asdict(launch.engine),
+            "place": run.place,
+            "engine": stored(launch.engine),
             "load": asdict(run.load),
         }
 
     def _served_on(self, launch: Launch) -> tuple[str, ...]:
-        """The GPUs that the launch's server takes: the first ones, as many as it has ranks."""
-        return self.gpus[: launch.ranks]
+        """The GPUs that the launch's server takes: the first ones, as many as it has ranks.
+
+        Where an external server runs, and on what, is not known.
+        """
+        return () if launch.ranks is None else self.gpus[: launch.ranks]
 
 
 @dataclass(slots=True, kw_only=True)

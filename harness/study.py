@@ -15,16 +15,21 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
 from harness.plan import MEASUREMENT_VERSION, Plan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -68,10 +73,12 @@ class Study:
         written, or if another harness is at work in the study.
         """
         studies = out / plan.sweep
-        begun = sorted(studies.glob(f"*-{plan.id}*/study.json"))
-        date = f"{datetime.now(UTC):%Y-%m-%d}"
-        suffix = f"-{len(begun) + 1}" if begun else ""
-        new = studies / f"{date}-{plan.id}{suffix}"
+        begun = sorted(
+            studies.glob(f"*-{plan.id}*/study.json"), key=lambda path: path.stat().st_mtime_ns
+        )
+        first = studies / f"{datetime.now(UTC):%Y-%m-%d}-{plan.id}"
+        names = chain([first], (first.with_name(f"{first.name}-{n}") for n in count(2)))
+        new = next(folder for folder in names if not folder.exists())
         study = cls(new if fresh or not begun else begun[-1].parent)
         try:
             (study.folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -84,8 +91,12 @@ class Study:
             ) from None
         except OSError as error:
             raise UserError(f"out={out}: cannot be written ({error.strerror}).") from None
-        for rest in (study.folder / "runs").glob(".*"):  # a run that was cut off half written
-            shutil.rmtree(rest)
+        for rest in (study.folder / "runs").glob(".*"):  # the harness was cut off while it wrote
+            final = rest.with_name(rest.name[1:])
+            if (rest / "run.json").is_file() and not final.exists():  # written last: it is whole
+                rest.rename(final)
+            else:
+                shutil.rmtree(rest)
         if not (study.folder / "study.json").is_file():
             head = {
                 "sweep": plan.sweep,
@@ -106,16 +117,21 @@ class Study:
         """study.json."""
         try:
             return _read_json(self.folder / "study.json")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{self.folder} is not a study: it has no study.json.") from None
+        except ValueError as error:
+            raise UserError(f"{self.folder}/study.json is damaged ({error}).") from None
 
     def status(self, run_id: str) -> str | None:
         """ok, failed, or None for a run that is not there."""
         path = self.folder / "runs" / run_id / "run.json"
-        return str(_read_json(path)["status"]) if path.is_file() else None
+        try:
+            return str(_read_json(path)["status"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return None  # not there, or damaged: to be measured
 
     def new_launch(self, launch_id: str) -> Path:
-        """An empty folder for a life of a server: LAUNCH_ID, or LAUNCH_ID.2 for a second life."""
+        """An empty folder for a life of a server: LAUNCH_ID.1, LAUNCH_ID.2 for a second life."""
         life = 1
         while (folder := self.folder / "launches" / f"{launch_id}.{life}").exists():
             life += 1
@@ -135,22 +151,37 @@ class Study:
         draft = final.with_name(f".{run_id}")
         draft.mkdir()
         for name, columns in samples.items():
-            if any(len(column) for column in columns.values()):
-                arrays = {column: pa.array(values) for column, values in columns.items()}
+            if columns:
+                arrays = {column: _array(values) for column, values in columns.items()}
                 pq.write_table(pa.table(arrays), draft / f"{name}.parquet")
         _write_json(draft / "run.json", record)
         if final.exists():  # a failed run that was run again
             shutil.rmtree(final)
         draft.rename(final)
 
+    @contextmanager
+    def draft(self, name: str) -> Iterator[Path]:
+        """A path to write to; what was written gets its name when it is whole."""
+        path = self.folder / f".{name}"
+        yield path
+        path.replace(self.folder / name)
+
     def runs(self) -> Iterator[SavedRun]:
         """All saved runs, in the order of the plan."""
         for run_id in self.about["runs"]:
             folder = self.folder / "runs" / run_id
-            if (folder / "run.json").is_file():
+            if self.status(run_id) is not None:
                 record = _read_json(folder / "run.json")
-                launch = self.folder / "launches" / record["launch"] / "launch.json"
-                yield SavedRun(record=record, launch=_read_json(launch), folder=folder)
+                launch = self.folder / "launches" / str(record.get("launch")) / "launch.json"
+                told = _read_json(launch) if launch.is_file() else {}
+                yield SavedRun(record=record, launch=told, folder=folder)
+
+
+def _array(values: npt.NDArray[Any]) -> "pa.Array[Any]":
+    import pyarrow as pa
+
+    # an empty column of objects would have no type
+    return pa.array(values, pa.string()) if values.dtype == object else pa.array(values)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

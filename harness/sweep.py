@@ -1,5 +1,6 @@
 """One command's work on a study: plan it, do what is missing, tabulate and draw what is there."""
 
+import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -8,8 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.config import Config
-from harness.engines.config import SimEngine
-from harness.environment import Environment, snapshot
+from harness.environment import Environment, masked, snapshot
+from harness.errors import UserError
 from harness.plan import Plan, make_plan
 from harness.study import Study
 from harness.units import span
@@ -29,13 +30,13 @@ class Sweep:
     def prepare(cls, config: Config, words: Sequence[str]) -> Self:
         """Look at the machine and expand the grid."""
         environment = snapshot(getattr(config.engines[0], "python", None))
-        plan = make_plan(config, [gpu.uuid for gpu in _used(config, environment)])
+        plan = make_plan(config, _used(config, environment))
         return cls(config=config, plan=plan, environment=environment, words=tuple(words))
 
     @property
     def command(self) -> str:
-        """What was typed."""
-        return shlex.join(["python", "-m", "harness", *self.words])
+        """What was typed, secrets masked."""
+        return shlex.join(["python", "-m", "harness", *map(_told, self.words)])
 
     def engine_line(self) -> str:
         """Which engine, on what, and why."""
@@ -66,6 +67,7 @@ class Sweep:
         out = Path(options.out)
         study = Study.open(out, self.plan, self._about(), fresh=options.fresh)
         try:
+            self._check_environment(study)
             left = wanted(self.plan, study, retry=options.retry)
             missing = sum(len(launch.runs) for launch in left)
             self._say_where(study, left_runs=missing)
@@ -80,16 +82,35 @@ class Sweep:
                         models=out / ".models",
                     ).work(left)
             except (KeyboardInterrupt, SystemExit):
-                print("stopped: finished runs are kept; the same command continues", flush=True)
+                without = " (without fresh=true)" if options.fresh else ""
+                print(f"stopped: finished runs are kept; the same command{without} continues")
                 raise
             finally:
                 tabulate(study, say=print)
             failed = [run for run in study.runs() if not run.ok]
             if failed:
-                print(f"{len(failed)} runs failed; retry=true runs them again")
+                reasons = [
+                    f"{f['kind']}: {f['message']}" for f in (r.record["failure"] for r in failed)
+                ]
+                for reason in dict.fromkeys(reasons):
+                    print(f"{reasons.count(reason)}x {reason}")
+                print(f"{len(failed)} run{'s' * (len(failed) > 1)} failed; retry=true tries again")
             return 1 if failed else 0
         finally:
             study.close()
+
+    def _check_environment(self, study: Study) -> None:
+        """Nothing unlike is mixed: a study is continued on what it was begun on.
+
+        The harness' own version and commit may move on.
+        """
+        begun, now = study.about["environment"], json.loads(json.dumps(asdict(self.environment)))
+        for name in ("gpus", "driver_version", "packages", "variables"):
+            if begun[name] != now[name]:
+                raise UserError(
+                    f"{study.folder} was begun in another environment"
+                    f" ({name}{_difference(begun[name], now[name])}): fresh=true measures again."
+                )
 
     def _say_where(self, study: Study, left_runs: int) -> None:
         done = len(self.plan.runs) - left_runs
@@ -111,7 +132,6 @@ class Sweep:
             "begun_utc": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
             "engine": self._served_by(),
             "simulated": config.choice.kind == "sim",
-            "gpus": self._gpus(),
             "model": asdict(config.model),
             "load": _load_text(config),
             "axes": config.axes,
@@ -121,18 +141,26 @@ class Sweep:
             "environment": asdict(self.environment),
         }
 
-    def _gpus(self) -> str:
-        engine = self.plan.launches[0].engine
-        if isinstance(engine, SimEngine):
-            return f"{engine.tensor_parallel_size}x {engine.gpu} (simulated)"
-        ranks = self.plan.launches[0].ranks
-        names = [gpu.name for gpu in _used(self.config, self.environment)[:ranks]]
-        return ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names)) or "CPU"
-
     def _served_by(self) -> str:
         choice = self.config.choice
-        version = f"vLLM {choice.vllm_version} on " if choice.vllm_version else ""
-        return f"{version}{self._gpus()}" if choice.kind != "external" else "a server somebody runs"
+        if choice.kind == "external":
+            return "a server somebody runs"
+        gpus = " and ".join(dict.fromkeys(launch.gpus for launch in self.plan.launches))
+        return f"vLLM {choice.vllm_version} on {gpus}" if choice.vllm_version else gpus
+
+
+def _difference(before: Any, now: Any) -> str:
+    """Which entries of two parts of a snapshot differ, and how."""
+    if not isinstance(before, dict):
+        return ""
+    names = [n for n in sorted(before | now) if before.get(n) != now.get(n)]
+    return ": " + ", ".join(f"{n} was {before.get(n)}, is {now.get(n)}" for n in names)
+
+
+def _told(word: str) -> str:
+    name, equals, value = word.partition("=")
+    secret = name.lstrip("+").startswith("engine.env.")
+    return name + equals + (masked(name.rpartition(".")[2], value) if secret else value)
 
 
 def _used(config: Config, environment: Environment) -> tuple[Gpu, ...]:

@@ -1,14 +1,14 @@
-"""Tables: pure functions of a study's raw samples, made again whenever they are wanted."""
+"""Tables of a study, made of its raw samples alone, again whenever they are wanted."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from harness.columns import COLUMNS, Column
+from harness.columns import COLUMNS, SETTINGS, Column
+from harness.errors import UserError
 from harness.study import SavedRun, Study
 from harness.validity import codes
 from loadgen.config import Load
@@ -25,22 +25,35 @@ SIMULATED = "SIMULATED: no hardware was measured."
 
 
 def runs_table(study: Study) -> pd.DataFrame:
-    """One row a run, every column of harness/columns.py and one for each axis that has none."""
+    """One row a run, in the order of the grid: every column of harness/columns.py that a run has,
+    before them one for each axis that has no column of its own.
+    """
     about = study.about
-    rows = [_row(run, about) for run in study.runs()]
+    rows = []
+    for run in study.runs():
+        try:
+            rows.append(_row(run, about))
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the"
+                " same command measures it again, `table` leaves it out."
+            ) from None
+    rows.sort(key=lambda row: (*row["place"], row["launch_repeat"], row["run_repeat"]))
     table = pd.DataFrame(rows)
     if table.empty:
         return table
     names = [column.name for column in COLUMNS if column.name in table]
-    names[:0] = [name for name in _axis_columns(about["axes"]) if name not in names]
-    return _in_grid_order(table, about["axes"])[names]
+    axes = list(axis_columns(about["axes"]).values())
+    for name in axes:
+        table[name] = _of_one_type(table[name])
+    return table[[name for name in axes if name not in names] + names]
 
 
 def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame:
     """One row a point: the median of its good runs, how many they are, and how far they spread.
 
     `spread_frac` is (largest - smallest) / median of output_tok_per_s. `gain_frac` is against the
-    row before, wherever both were measured.
+    row before, if that differs in the innermost axis alone.
     """
     rows: list[dict[Any, Any]] = []
     for _, group in runs.groupby("point", sort=False):
@@ -56,8 +69,11 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
         row["validity"] = _union(group["validity"])
         rows.append(row)
     table = pd.DataFrame(rows)
-    table["gain_frac"] = table["output_tok_per_s"].pct_change(fill_method=None)
-    return _in_grid_order(table, axes)
+    rate = pd.to_numeric(table["output_tok_per_s"])
+    outer = [table[name].astype(str) for name in swept(axes)[:-1]]
+    before = rate.groupby(outer).shift() if outer else rate.shift()
+    table["gain_frac"] = rate / before - 1
+    return table
 
 
 def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
@@ -74,14 +90,14 @@ def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
     ]
     for row in points.to_dict("records"):
         lines.append("| " + " | ".join(_cell(c, row) for c in shown) + " |")
-    return f"{heading(about)}\n\n" + "\n".join(lines) + "\n"
+    return f"{heading(about, points)}\n\n" + "\n".join(lines) + "\n"
 
 
-def heading(about: dict[str, Any]) -> str:
+def heading(about: dict[str, Any], points: pd.DataFrame) -> str:
     """What was measured, in a sentence or two."""
     parts = [f"{about['sweep']}: {about['model']['name']}", about["engine"]]
     text = ", ".join(parts) + f". Load: {about['load']}."
-    return f"**{SIMULATED}** {text}" if about["simulated"] else text
+    return f"**{SIMULATED}** {text}" if points["simulated"].any() else text
 
 
 def write_tables(study: Study) -> pd.DataFrame | None:
@@ -91,15 +107,29 @@ def write_tables(study: Study) -> pd.DataFrame | None:
         return None
     about = study.about
     points = points_table(runs, about["axes"])
-    runs.to_parquet(study.folder / "table.parquet", index=False)
-    runs.to_csv(study.folder / "table.csv", index=False)
-    (study.folder / "table.md").write_text(markdown(points, about))
+    with study.draft("table.parquet") as path:
+        runs.to_parquet(path, index=False)
+    with study.draft("table.csv") as path:
+        runs.to_csv(path, index=False)
+    with study.draft("table.md") as path:
+        path.write_text(markdown(points, about))
     return points
+
+
+def axis_columns(axes: Iterable[str]) -> dict[str, str]:
+    """The column of each axis: its own name, or the whole dotted one where that would be taken."""
+    axes = list(axes)
+    leaves = [name.rpartition(".")[2] for name in axes]
+    measures = {column.name for column in COLUMNS} - {column.name for column in SETTINGS}
+    return {
+        name: leaf if leaves.count(leaf) == 1 and leaf not in measures else name
+        for name, leaf in zip(axes, leaves, strict=True)
+    }
 
 
 def swept(axes: dict[str, list[Any]]) -> list[str]:
     """Columns of the axes that have more than one value, outer first."""
-    return [name.rpartition(".")[2] for name, values in axes.items() if len(values) > 1]
+    return [column for name, column in axis_columns(axes).items() if len(axes[name]) > 1]
 
 
 def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
@@ -113,11 +143,12 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
         "launch": record["launch"],
         "launch_repeat": record["launch_repeat"],
         "run_repeat": record["run_repeat"],
+        "place": record["place"],
         "engine": record["engine"]["kind"],
-        "simulated": about["simulated"],
-        "model": about["model"]["name"],
+        "simulated": about["simulated"] or str(facts.get("vllm_version")).startswith("simulator"),
+        "model": launch.get("model") or about["model"]["name"],
         "vllm_version": facts.get("vllm_version"),
-        "gpus": about["gpus"],
+        "gpus": launch.get("gpus"),
         "status": record["status"],
         "failure": (record.get("failure") or {}).get("kind"),
         "arrival": record["load"]["arrival"],
@@ -134,8 +165,8 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
     for name in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size"):
         chosen = settings.get(name)  # what was asked for, else what the server says it took
         row[name] = chosen if chosen is not None else facts.get(name)
-    for name in about["axes"]:
-        row.setdefault(name.rpartition(".")[2], _value(record, name))
+    for name, column in axis_columns(about["axes"]).items():
+        row.setdefault(column, _value(record, name))
     row |= _measures(run) if run.ok else _nothing()
     row["validity"] = " ".join(codes(row))
     return row
@@ -161,36 +192,27 @@ def _value(record: dict[str, Any], name: str) -> Any:
     value: Any = record
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    return value if not isinstance(value, dict) else str(value)
+    return value
 
 
-def _in_grid_order(table: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame:
-    """Rows in the order of the grid, whatever the order in which they were run."""
-    places = {}
-    for name, values in axes.items():
-        listed = [str(value) for value in values]
-        column = table[name.rpartition(".")[2]]
-        places[name] = column.map(lambda v, listed=listed: _place(v, listed))
-    if not places:
-        return table
-    order = pd.DataFrame(places).sort_values(list(places), kind="stable").index
-    return table.loc[order].reset_index(drop=True)
+def _of_one_type(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Numbers as they are; a column that holds anything else besides, as text."""
+    is_number = all(type(value) in (int, float, type(None)) for value in values)
+    return values if is_number else values.map(lambda v: v if v is None else value_text(v))
 
 
-def _place(value: Any, listed: Sequence[str]) -> int:
-    if pd.isna(value):  # "left to vLLM" is a value, too
-        value = None
-    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    return listed.index(text) if text in listed else len(listed)
-
-
-def _axis_columns(axes: Iterable[str]) -> list[str]:
-    return [name.rpartition(".")[2] for name in axes]
+def value_text(value: Any) -> str:
+    """A setting's value as people write it; None is left to the server."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "default"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _shown_columns(axes: dict[str, list[Any]]) -> list[Column]:
     own = {column.name: column for column in COLUMNS}
-    extra = [n for n in _axis_columns(axes) if n not in own or not own[n].title]
+    extra = [n for n in axis_columns(axes).values() if n not in own or not own[n].title]
     return [Column(name=n, meaning="", title=n) for n in extra] + [c for c in COLUMNS if c.title]
 
 
@@ -215,8 +237,3 @@ def _union(texts: Iterable[str]) -> str:
 
 def _index(columns: list[Column], name: str) -> int:
     return [c.name for c in columns].index(name)
-
-
-def load_table(path: Path) -> pd.DataFrame:
-    """table.parquet of a study's folder."""
-    return pd.read_parquet(path / "table.parquet")

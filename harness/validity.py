@@ -42,13 +42,15 @@ CODES = {
     ),
     "sim_late": Code(meaning="the simulator fell behind its own clock by over 2 %", fatal=True),
     "died": Code(meaning="the server died or hung in this run, or did not start", fatal=True),
+    "harness_fault": Code(meaning="the harness itself failed in this run", fatal=True),
 }
 
 
 def codes(row: Mapping[str, Any]) -> list[str]:
-    """The codes that apply to a row of a table, most serious reasons included in their order."""
+    """The codes that apply to a row of a table, in the order of `CODES`."""
     if row["status"] != "ok":
-        return [*(["simulated"] if row["simulated"] else []), "died"]
+        fault = "harness_fault" if row["failure"] == "harness" else "died"
+        return [*(["simulated"] if row["simulated"] else []), fault]
     applies = {
         "simulated": row["simulated"],
         "failures": _over(row, "requests_failed", 0),

@@ -1,7 +1,10 @@
 """The parent's side of the load: one worker process, kept for many runs."""
 
 import multiprocessing
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, Self
 
 from loadgen.config import Load
@@ -22,7 +25,8 @@ class Worker:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
         self._process = spawn.Process(target=serve, args=(theirs,), name="loadgen", daemon=True)
-        self._process.start()
+        with _interrupts_blocked():
+            self._process.start()
         theirs.close()  # else the pipe would never say that the worker is gone
         self.pid = self._process.pid
 
@@ -112,3 +116,14 @@ class Generator:
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Ctrl-C is the parent's: a child started in here does not see it, from its first instant."""
+    resource_tracker.ensure_running()  # else the start below does it, and unblocks SIGINT again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

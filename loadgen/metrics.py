@@ -30,9 +30,9 @@ class Summary:
     """One run in numbers; the names are the columns of the table."""
 
     requests_ok: int
-    requests_failed: int
+    requests_failed: int  # of the whole run, warm-up included: a flaw wherever it shows
     requests_cut: int
-    failed_frac: float | None  # failed / (ok + failed)
+    failed_frac: float | None  # failed / (ok + failed), of the sample
     window_s: float | None
     warmup_s: float | None  # from the start to the window, as it was
     first_generation_done: bool | None  # closed: each stream had one reply before the window
@@ -82,12 +82,12 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
     ttft, ttft_sched = ttft_s(requests)[timed], ttft_sched_s(requests)[timed]
     tpot, e2e = tpot_s(requests)[timed], e2e_s(requests)[timed]
     itl = itl_s(chunks, requests["request"][sample])
-    num_failed = int((failed & counted).sum())
+    failed_of_sample = int((failed & counted).sum())
     return Summary(
         requests_ok=int(sample.sum()),
-        requests_failed=num_failed,
+        requests_failed=int(failed.sum()),
         requests_cut=int((cut & counted).sum()),
-        failed_frac=_ratio(num_failed, num_failed + int(sample.sum())),
+        failed_frac=_ratio(failed_of_sample, failed_of_sample + int(sample.sum())),
         window_s=_defined(window_s),
         warmup_s=_defined(window.opened_at_s - window.started_at_s),
         first_generation_done=first_generation_done(requests, window, load),

@@ -4,7 +4,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 
-@dataclass(kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Monitor:
     """Sampling intervals. GPUs change fastest; a scrape of /metrics costs the server CPU time."""
 

@@ -4,12 +4,16 @@ Three kinds: `vllm` and `sim` are started by the harness with the same settings,
 server somebody else runs. `engine=auto` is resolved to one of them before this schema is applied.
 """
 
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-STRICT = ConfigDict(extra="forbid")
+from harness.environment import masked
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+SIM_NUM_GPUS = 2  # of the machine that the simulator imitates
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -65,10 +69,19 @@ class SimEngine(ServeSettings):
     """The simulator: vLLM's scheduling, a roofline model's time, no GPU."""
 
     kind: Literal["sim"] = "sim"
-    gpu: str = Field("h200", description="the GPU to imitate: a name of harness/sim/gpus.py")
+    gpu: Literal["b200", "h200", "h100", "a100", "l40s", "l4", "a10g"] = Field(
+        "h200", description="the GPU to imitate"
+    )
     start_timeout_s: float = Field(60.0, gt=0, description="from start to /health")
     first_token_timeout_s: float = Field(30.0, gt=0, description="from /health to a first token")
     stop_timeout_s: float = Field(5.0, gt=0, description="from SIGINT to SIGTERM")
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        for name in ("quantization", "data_parallel_size"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"engine.{name} has no effect on the simulator: leave it unset")
+        return self
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -76,9 +89,19 @@ class ExternalEngine:
     """A server that somebody else runs; it is neither started nor stopped."""
 
     kind: Literal["external"] = "external"
-    url: str = Field(description="e.g. http://127.0.0.1:8000")
+    url: str = Field(
+        pattern=r"^https?://[^/\s:]+(:\d{1,5})?(/\S*)?$", description="e.g. http://127.0.0.1:8000"
+    )
     served_model: str | None = Field(None, description="default: the first of /v1/models")
     first_token_timeout_s: float = Field(120.0, gt=0, description="wait for a first token")
 
 
 Engine = Annotated[VllmEngine | SimEngine | ExternalEngine, Field(discriminator="kind")]
+
+
+def stored(engine: Engine) -> dict[str, Any]:
+    """The settings as they may be written to disk: secrets of the server's environment masked."""
+    settings = asdict(engine)
+    if "env" in settings:
+        settings["env"] = {name: masked(name, value) for name, value in settings["env"].items()}
+    return settings

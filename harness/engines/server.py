@@ -26,6 +26,7 @@ from harness.engines.facts import (
 )
 from harness.engines.failure import EngineFailed, Failure, FailureKind, classify, tail
 from harness.engines.process import Exit, Follower, Process, port_owner
+from harness.environment import masked
 from monitors.nvml import memory_used_bytes
 
 HOST = "127.0.0.1"
@@ -296,5 +297,6 @@ def _free_port() -> int:
 
 def _shell(env: Mapping[str, str], command: Sequence[str]) -> str:
     """The command as a shell would take it, with what it adds to the environment."""
-    words = [*(f"{name}={shlex.quote(value)}" for name, value in env.items()), shlex.join(command)]
+    told = {name: shlex.quote(masked(name, value)) for name, value in env.items()}
+    words = [*(f"{name}={value}" for name, value in told.items()), shlex.join(command)]
     return " \\\n  ".join(words) + "\n"

@@ -5,12 +5,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.engines.config import SimEngine
+from harness.engines.config import SIM_NUM_GPUS, SimEngine
 from harness.engines.server import HOST, Server, Setup, launch
 from harness.engines.vllm import flags, serving
 from harness.model import Model, materialise
-
-NUM_GPUS = 2  # of the machine that is imitated
 
 
 def start(
@@ -23,7 +21,7 @@ def start(
 ) -> Server:
     """Start the simulator and wait for a first token. Raises EngineFailed."""
     served = materialise(model, models_folder)
-    arguments = flags(serving(engine, model, NUM_GPUS) | {"gpu": engine.gpu})
+    arguments = flags(serving(engine, model, SIM_NUM_GPUS) | {"gpu": engine.gpu})
     # the server finds this very package, wherever the harness was started
     here = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))

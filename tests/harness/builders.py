@@ -30,7 +30,6 @@ def about(made: Plan, *, simulated: bool = False) -> dict[str, Any]:
     return {
         "engine": "vLLM 0.25.1 on 2x NVIDIA H200",
         "simulated": simulated,
-        "gpus": "2x NVIDIA H200",
         "model": {"name": "tiny"},
         "load": "closed loop, 64 tokens in, 4 out",
         "axes": made.axes,
@@ -83,6 +82,7 @@ def record(made: Plan, run: Run, folder: Path, **changes: Any) -> dict[str, Any]
         "launch": folder.name,
         "launch_repeat": launch.repeat,
         "run_repeat": run.repeat,
+        "place": run.place,
         "engine": asdict(launch.engine),
         "load": asdict(run.load),
         "window": asdict(WINDOW),
@@ -97,7 +97,8 @@ def fill(kept: Study, made: Plan, *, num: int = 700, ttft_s: float = 0.05) -> No
     for index, launch in enumerate(made.launches):
         folder = kept.new_launch(launch.id)
         facts = {"vllm_version": "0.25.1", "max_num_batched_tokens": 8192}
-        kept.save_launch(folder, {"facts": facts, "startup_s": {"imports": 17.0, "weights": 2.0}})
+        startup_s = {"imports": 17.0, "weights": 2.0}
+        kept.save_launch(folder, {"gpus": launch.gpus, "facts": facts, "startup_s": startup_s})
         for run in launch.runs:
             samples = requests(num * (index + 1), ttft_s, 0.01)
             kept.save_run(run.id, record(made, run, folder), **samples)

@@ -3,8 +3,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.config import Config, compose
+from harness.errors import UserError
 from harness.overrides import parse
 from harness.plan import Plan, make_plan
+from monitors.nvml import Gpu
 
 SIM = ["engine=sim", "sweep=single", "model=tiny", "load.concurrency=2"]
 
@@ -13,8 +15,21 @@ def config(*words: str) -> Config:
     return compose(parse([*SIM, *words]))
 
 
+def gpu(uuid: str) -> Gpu:
+    return Gpu(
+        index=0,
+        uuid=uuid,
+        name="NVIDIA H200",
+        memory_total_bytes=1,
+        power_limit_w=None,
+        sm_clock_max_hz=None,
+        memory_clock_max_hz=None,
+        ecc=None,
+    )
+
+
 def plan(*words: str, gpus: tuple[str, ...] = ()) -> Plan:
-    return make_plan(config(*words), gpus)
+    return make_plan(config(*words), [gpu(uuid) for uuid in gpus])
 
 
 def test_engine_axes_are_outside_and_load_axes_inside() -> None:
@@ -58,6 +73,27 @@ def test_what_changes_a_measurement_changes_the_id(word: str) -> None:
 
 def test_other_gpus_make_other_ids() -> None:
     assert plan(gpus=("GPU-a",)).id != plan(gpus=("GPU-b",)).id
+
+
+@pytest.mark.parametrize("word", ["seed=5", "monitor=none", "order=shuffled"])
+def test_what_changes_what_is_stored_makes_another_study(word: str) -> None:
+    assert plan().id != plan(word).id
+
+
+@pytest.mark.parametrize(
+    "word", ["engine.max_num_seqs=4,4", "engine.start_timeout_s=9,8", "load.concurrency=1,1"]
+)
+def test_a_point_is_not_measured_twice_under_one_name(word: str) -> None:
+    with pytest.raises(UserError, match="are the same"):
+        plan(word)
+
+
+def test_each_launch_tells_what_serves() -> None:
+    made = plan("engine.gpu=h200,a100", "engine.tensor_parallel_size=1")
+    assert [launch.gpus for launch in made.launches] == [
+        "1x h200 (simulated)",
+        "1x a100 (simulated)",
+    ]
 
 
 @pytest.mark.parametrize("word", ["engine.start_timeout_s=9", "out=/tmp/x", "plan=true"])

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -8,7 +9,7 @@ from harness.plan import Plan
 from harness.plots import draw
 from harness.study import Study
 from harness.tables import markdown, points_table, runs_table, write_tables
-from tests.harness.builders import fill, plan, record, study
+from tests.harness.builders import fill, plan, record, requests, study
 
 GRID = ("engine.max_num_seqs=4,8", "load.concurrency=2")
 
@@ -40,6 +41,79 @@ def test_gain_is_against_the_row_before(tmp_path: Path) -> None:
     assert points["max_num_seqs"].tolist() == [4, 8]
     assert pd.isna(points["gain_frac"][0])
     assert points["gain_frac"][1] == pytest.approx(1.0)
+
+
+def test_gain_is_not_told_between_rows_that_differ_in_two_axes(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, "engine.max_num_seqs=4,8", "load.concurrency=2,4")
+    gains = points_table(runs_table(kept), made.axes)["gain_frac"].tolist()
+    assert [pd.isna(gain) for gain in gains] == [True, False, True, False]
+
+
+def test_a_study_of_failures_only_has_a_table(tmp_path: Path) -> None:
+    made = plan(*GRID)
+    kept = study(tmp_path, made)
+    folder = kept.new_launch("x")
+    kept.save_launch(folder, {})
+    for run in made.runs:
+        failure = {"kind": "hangs", "message": "", "evidence": []}
+        kept.save_run(run.id, record(made, run, folder, status="failed", failure=failure))
+    points = write_tables(kept)
+    assert points is not None
+    assert markdown(points, kept.about).count("| hangs |") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "column", "values"),
+    [
+        (("load.rate_rps=1.5,2.0,2.5", "load=poisson"), "rate_rps", [1.5, 2.0, 2.5]),
+        (("engine.enforce_eager=true,false",), "enforce_eager", ["true", "false"]),
+        (("engine.block_size=null,16",), "block_size", [None, 16]),
+        (("engine.extra.x=auto,1",), "x", ["auto", "1"]),
+        (("load.warmup_s=2,4",), "load.warmup_s", [2, 4]),
+        (
+            ("load.input_tokens={dist:uniform,min:1,max:8}", "load.input_tokens.max=8,4"),
+            "max",
+            [8, 4],
+        ),
+    ],
+)
+def test_an_axis_of_any_kind_has_its_column_and_its_plots(
+    tmp_path: Path, words: tuple[str, ...], column: str, values: list[object]
+) -> None:
+    kept, _ = filled(tmp_path, *words)
+    runs = runs_table(kept)
+    assert [None if pd.isna(value) else value for value in runs[column]] == values
+    points = write_tables(kept)
+    assert points is not None
+    assert len(draw(points, kept.about, kept.folder / "plots")) == 2
+
+
+def test_axes_of_the_same_name_keep_apart(tmp_path: Path) -> None:
+    kept, _ = filled(
+        tmp_path,
+        "load.input_tokens={dist:uniform,min:1,max:8}",
+        "load.output_tokens={dist:uniform,min:1,max:8}",
+        "load.input_tokens.max=8,4",
+        "load.output_tokens.max=2,3",
+    )
+    runs = runs_table(kept)
+    assert runs["load.input_tokens.max"].tolist() == [8, 8, 4, 4]
+    assert runs["load.output_tokens.max"].tolist() == [2, 3, 2, 3]
+
+
+def test_a_run_in_which_nothing_came_back_has_a_row(tmp_path: Path) -> None:
+    made = plan("load.concurrency=2")
+    kept = study(tmp_path, made)
+    fill(kept, made)
+    (run,) = made.runs
+    saved = next(kept.runs())
+    samples = requests(3, 0.05, 0.01)
+    samples["requests"] |= {"status": np.array(["failed"] * 5), "num_chunks": np.zeros(5, int)}
+    samples["chunks"] = {"request": np.zeros(0, int), "at_s": np.zeros(0)}
+    kept.save_run(run.id, saved.record, **samples)
+    (row,) = runs_table(kept).to_dict("records")
+    assert row["requests_failed"] == 5
+    assert row["validity"].split()[:2] == ["failures", "no_samples"]
 
 
 def test_rows_follow_the_grid_whatever_the_order_of_the_runs(tmp_path: Path) -> None:

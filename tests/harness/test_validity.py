@@ -65,7 +65,8 @@ def test_what_was_not_sampled_raises_no_code() -> None:
         ({"client_cpu_frac": 0.9}, "client_busy"),
         ({"client_loop_lag_p99_s": 0.03}, "client_busy"),
         ({"sim_lag_frac": 0.03}, "sim_late"),
-        ({"status": "failed"}, "died"),
+        ({"status": "failed", "failure": "hangs"}, "died"),
+        ({"status": "failed", "failure": "harness"}, "harness_fault"),
     ],
 )
 def test_each_flaw_raises_its_code_alone(changes: dict[str, Any], code: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -140,17 +141,20 @@ def test_a_launch_that_fails_in_the_middle_costs_its_runs_only(tool: Tool) -> No
 
 
 def test_a_server_that_dies_in_a_run_costs_that_run_only(tool: Tool) -> None:
-    # 40 tokens are made in the first run, none of the others lives to its end either
+    # each server lives for 5,000 tokens: a run of one stream makes fewer, one of 64 makes more
     done = tool(
         "sweep=single",
         *QUICK,
-        "engine.extra.fault=null,'die_after_tokens=40'",
-        "load.concurrency=1,2,4",
+        "load.output_tokens=100",
+        "engine.gpu=l4",
+        "engine.extra.fault='die_after_tokens=5000'",
+        "load.concurrency=1,64,2",
     )
     assert done.returncode == 1
     runs = table(tool.study("single"))
-    assert runs["status"].tolist() == ["ok"] * 3 + ["failed"] * 3
-    assert set(runs["failure"][3:]) == {"died_under_load"}
+    assert runs["status"].tolist() == ["ok", "failed", "ok"]
+    assert runs["failure"].tolist()[1] == "died_under_load"
+    assert len(list(tool.study("single").glob("launches/*/launch.json"))) == 2
     assert not tool.wait_until_gone()
 
 
@@ -197,6 +201,13 @@ def test_plan_prints_launches_runs_and_time_and_starts_nothing(tool: Tool) -> No
         (["sweep=batching", "load.concurrency=-4"], "must be greater"),
         (["batching"], "sweep=batching"),
         (["tabel"], "name=value"),
+        (["sweep=single", "load.duration_s=inf"], "finite"),
+        (["sweep=single", "engine=sim", "engine.gpu=nonsense"], "'h200'"),
+        (["sweep=single", "engine=sim", "engine.quantization=fp8"], "no effect on the simulator"),
+        (["sweep=single", "engine=external", "engine.url=localhost:8000"], "engine.url"),
+        (["sweep=single", "engine=sim", "load.concurrency=4,4"], "are the same"),
+        (["sweep=single", "out="], "out"),
+        (["sweep=single", "engine=vllm", "engine.python=/nonexistent"], "/nonexistent"),
         (["table", "/nowhere"], "is not a study"),
         (["--config-dir", "/nowhere", "sweep=single"], "no such folder"),
         (["sweep=single", "load.concurrency=1", "out=/proc/x"], "cannot be written"),
@@ -215,14 +226,15 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(
 
 
 def test_two_harnesses_do_not_share_a_study(tool: Tool) -> None:
-    command = ["sweep=single", *QUICK, "load.concurrency=1,2"]
+    command = ["sweep=single", *QUICK, "load.duration_s=60", "load.concurrency=1"]
     first = tool.start(*command)
     wait_for_line(first, "study:")
     second = tool(*command)
     assert second.returncode == 2
     assert "another harness" in second.stderr
-    assert first.wait(timeout=LIMIT_S) == 0
-    first.communicate()
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=LIMIT_S)
+    assert first.returncode == 130
 
 
 def test_a_table_is_made_again_from_the_samples(tool: Tool) -> None:
@@ -233,6 +245,37 @@ def test_a_table_is_made_again_from_the_samples(tool: Tool) -> None:
         path.unlink()
     assert tool("table", str(study)).returncode == 0
     assert (study / "table.md").read_text() == before
+
+
+def test_a_damaged_run_is_named_and_can_be_measured_again(tool: Tool) -> None:
+    command = ["sweep=single", *QUICK, "load.concurrency=1,2"]
+    tool(*command)
+    study = tool.study("single")
+    first, second = sorted(study.glob("runs/*"))
+    (first / "run.json").write_text("{")
+    done = tool(*command)
+    assert done.returncode == 0, done.stderr
+    assert "1 to do" in done.stdout
+    (second / "requests.parquet").write_text("PAR1")
+    done = tool("table", str(study))
+    assert done.returncode == 2
+    assert f"{second.name} is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_simulator_is_known_behind_a_url_too(tool: Tool) -> None:
+    process = tool.start("sweep=single", *QUICK, "load.duration_s=60", "out=served")
+    wait_for_line(process, "run 1/1")
+    (command,) = (tool.folder / "served").glob("single/*/launches/*/command.txt")
+    port = re.search(r"--port (\d+)", command.read_text())
+    assert port is not None
+    url = f"engine.url=http://127.0.0.1:{port[1]}"
+    done = tool("sweep=single", *QUICK[2:], "engine=external", url, "load.concurrency=1")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    assert "SIMULATED" in done.stdout
+    assert "simulated" in table(tool.study("single"))["validity"][0]
 
 
 def test_help_lists_the_sweeps_with_their_first_comment_line(tool: Tool) -> None:
