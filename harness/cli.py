@@ -79,7 +79,8 @@ def _table(words: list[str]) -> int:
 
     if len(words) != 1:
         raise UserError("table takes one study's folder: python -m harness table results/...")
-    tabulate(Study(Path(words[0])), say=print)
+    if not tabulate(Study(Path(words[0]))):
+        raise UserError(f"{words[0]} holds no samples of a run to make a table of.")
     return 0
 
 

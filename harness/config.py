@@ -7,6 +7,7 @@ included, before anything starts.
 Under `engine.` and `load.` a list where one value is wanted is an axis. The grid is their product.
 """
 
+import resource
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from itertools import product
@@ -141,6 +142,7 @@ def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> 
         loads=tuple(loads),
     )
     _check_lengths(config)
+    _check_connections(config)
     return config
 
 
@@ -192,6 +194,9 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
             path = options(group, conf_dirs)[name]
             if not path.read_text(errors="replace").startswith(GLOBAL):
                 raise UserError(f"{path}: a sweep's first line must be '{GLOBAL}'.")
+        is_folder = name.startswith(("/", ".", "~"))
+        if group == "model" and is_folder and not (Path(name) / "config.json").is_file():
+            raise UserError(f"model={name}: there is no config.json in that folder.")
         is_weights = group == "model" and name and ("/" in name or Path(name).exists())
         if name in known or is_weights:
             continue
@@ -319,6 +324,17 @@ def _check_lengths(config: Config) -> None:
                 f"load.input_tokens + load.output_tokens can reach {sum(longest)}, over the"
                 f" {limit} tokens of engine.max_model_len: lower them or raise it."
             )
+
+
+def _check_connections(config: Config) -> None:
+    """A stream is a connection, and a connection is an open file of the load generator."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(load.concurrency or 0 for load in config.loads)
+    if most != resource.RLIM_INFINITY and wanted + 100 > most:
+        raise UserError(
+            f"load.concurrency={wanted} needs as many open files, and a process may have {most}"
+            " here: raise the hard limit (ulimit -Hn) or lower it."
+        )
 
 
 def _put(node: dict[str, Any], path: list[str], value: Any) -> None:

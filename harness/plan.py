@@ -142,7 +142,14 @@ def make_plan(config: Config, gpus: Sequence[Gpu]) -> Plan:
 
 def _decided(engine: Engine, config: Config) -> Engine:
     """The engine with its tensor parallel size decided, so that ids and tables know it."""
-    if not isinstance(engine, VllmEngine | SimEngine) or engine.tensor_parallel_size is not None:
+    if not isinstance(engine, VllmEngine | SimEngine):
+        return engine
+    if (asked := engine.tensor_parallel_size) is not None:
+        if (fits := tensor_parallel_size(config.model, asked)) != asked:
+            raise UserError(
+                f"engine.tensor_parallel_size={asked}: the heads of {config.model.name} cannot be"
+                f" spread over {asked} GPUs, over {fits} they can."
+            )
         return engine
     num_gpus = SIM_NUM_GPUS if isinstance(engine, SimEngine) else config.choice.num_gpus
     each = num_gpus // (engine.data_parallel_size or 1)

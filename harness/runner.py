@@ -40,6 +40,7 @@ class Runner:
     gpus: tuple[str, ...]  # uuids, in the order in which the server takes them
     display: Display
     models: Path
+    salt: int  # added to every seed: not 0 where a server outlives the study, with its caches
 
     def work(self, launches: list[Launch]) -> None:
         """Run these launches, holding only the runs that are wanted."""
@@ -148,7 +149,7 @@ class Runner:
         sampler.start()
         try:
             result = generator.run(
-                run.load, target, seed=run.seed, on_progress=watch.see, should_stop=watch.gone
+                run.load, target, seed=record["seed"], on_progress=watch.see, should_stop=watch.gone
             )
         except Exception:  # a fault of ours: recorded with its trace, the sweep goes on
             sampler.stop()
@@ -214,7 +215,7 @@ class Runner:
             "launch": folder.name,
             "launch_repeat": launch.repeat,
             "run_repeat": run.repeat,
-            "seed": run.seed,
+            "seed": run.seed + self.salt,
             "place": run.place,
             "engine": stored(launch.engine),
             "load": asdict(run.load),

@@ -2,10 +2,11 @@
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import randbits
 from typing import Any, Self
 
 from harness.config import Config
@@ -80,13 +81,14 @@ class Sweep:
                         gpus=gpus,
                         display=show,
                         models=out / ".models",
+                        salt=randbits(32) if config.choice.kind == "external" else 0,
                     ).work(left)
             except (KeyboardInterrupt, SystemExit):
                 without = " (without fresh=true)" if options.fresh else ""
                 print(f"stopped: finished runs are kept; the same command{without} continues")
                 raise
             finally:
-                tabulate(study, say=print)
+                tabulate(study)
             failed = [run for run in study.runs() if not run.ok]
             if failed:
                 reasons = [
@@ -168,19 +170,29 @@ def _used(config: Config, environment: Environment) -> tuple[Gpu, ...]:
     return environment.gpus if config.choice.place == "gpu" else ()
 
 
-def tabulate(study: Study, say: Callable[[str], None]) -> None:
-    """Make the study's table and plots of what is there, and show the table."""
+def tabulate(study: Study) -> bool:
+    """Make the study's table and plots of what is there, and show the table; False if nothing is.
+
+    A terminal gets what fits on it, everything else Markdown.
+    """
+    from rich.console import Console
+
     from harness.plots import draw
+    from harness.screen import print_table
     from harness.tables import markdown, write_tables
 
     points = write_tables(study)
     if points is None:
-        say("no run is there yet")
-        return
+        return False
     plots = draw(points, study.about, study.folder / "plots")
-    say("")
-    say(markdown(points, study.about))
-    say(f"tables and {len(plots)} plots: {study.folder}")
+    console = Console(highlight=False)
+    print()
+    if console.is_terminal:
+        print_table(console, points, study.about)
+    else:
+        print(markdown(points, study.about))
+    print(f"table.md, .csv, .parquet and {len(plots)} plots: {study.folder}", flush=True)
+    return True
 
 
 def _load_text(config: Config) -> str:

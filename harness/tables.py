@@ -78,7 +78,7 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
 
 def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
     """The points as a Markdown table for people, with what it is above it."""
-    shown = [c for c in _shown_columns(about["axes"]) if c.name in points]
+    shown = [c for c in shown_columns(about["axes"]) if c.name in points]
     shown = [c for c in shown if c.name not in INTENSITY or points[c.name].notna().any()]
     if (points["runs_all"] > 1).any():
         shown.append(Column(name="runs_ok", meaning="", title="runs", shown=lambda v: f"{v:.0f}"))
@@ -89,7 +89,7 @@ def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
         "|" + "|".join(" ---: " if c.name != "validity" else " :--- " for c in shown) + "|",
     ]
     for row in points.to_dict("records"):
-        lines.append("| " + " | ".join(_cell(c, row) for c in shown) + " |")
+        lines.append("| " + " | ".join(cell(c, row) for c in shown) + " |")
     return f"{heading(about, points)}\n\n" + "\n".join(lines) + "\n"
 
 
@@ -210,13 +210,15 @@ def value_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _shown_columns(axes: dict[str, list[Any]]) -> list[Column]:
+def shown_columns(axes: dict[str, list[Any]]) -> list[Column]:
+    """What people are shown: the axes, then every column with a title."""
     own = {column.name: column for column in COLUMNS}
     extra = [n for n in axis_columns(axes).values() if n not in own or not own[n].title]
     return [Column(name=n, meaning="", title=n) for n in extra] + [c for c in COLUMNS if c.title]
 
 
-def _cell(column: Column, row: dict[Any, Any]) -> str:
+def cell(column: Column, row: dict[Any, Any]) -> str:
+    """A value as people are shown it."""
     value = row[column.name]
     if column.name == "output_tok_per_s" and row["status"] != "ok":
         return f"{row['failure']}"

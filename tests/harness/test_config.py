@@ -103,6 +103,7 @@ def test_a_wrong_name_is_answered_with_the_nearest_right_one(word: str, says: st
         (["load.concurrency=[]"], "at least one value"),
         (["engine.max_model_len=128"], "over the 128 tokens of engine.max_model_len"),
         (["seed=1,2"], "seed"),
+        (["load.concurrency=100000000"], "open files"),
     ],
 )
 def test_a_wrong_value_is_answered_with_the_rule_it_breaks(words: list[str], says: str) -> None:
@@ -142,6 +143,8 @@ def test_own_configuration_folders_add_sweeps_and_models(tmp_path: Path) -> None
 
 
 def test_a_model_can_be_a_folder_or_a_hub_id(tmp_path: Path) -> None:
+    assert "config.json" in refused("sweep=single", f"model={tmp_path}")
+    (tmp_path / "config.json").write_text('{"vocab_size": 512}')
     config = composed("sweep=single", f"model={tmp_path}", "load.concurrency=1")
     assert config.model.path == str(tmp_path)
     config = composed("sweep=single", "model=Qwen/Qwen3-8B", "load.concurrency=1")

@@ -88,6 +88,11 @@ def test_a_point_is_not_measured_twice_under_one_name(word: str) -> None:
         plan(word)
 
 
+def test_a_tensor_parallel_size_that_the_heads_do_not_allow_is_refused() -> None:
+    with pytest.raises(UserError, match=r"tensor_parallel_size=3: the heads of tiny"):
+        plan("engine.tensor_parallel_size=3")
+
+
 def test_each_launch_tells_what_serves() -> None:
     made = plan("engine.gpu=h200,a100", "engine.tensor_parallel_size=1")
     assert [launch.gpus for launch in made.launches] == [

@@ -11,6 +11,8 @@ import pytest
 
 from tests.harness.whole_tool import LIMIT_S, QUICK, Tool, wait_for_line
 
+REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "2xh200" / "batching"
+
 
 @pytest.fixture
 def tool(tmp_path: Path) -> Tool:
@@ -209,6 +211,7 @@ def test_plan_prints_launches_runs_and_time_and_starts_nothing(tool: Tool) -> No
         (["sweep=single", "out="], "out"),
         (["sweep=single", "engine=vllm", "engine.python=/nonexistent"], "/nonexistent"),
         (["table", "/nowhere"], "is not a study"),
+        (["table", str(REFERENCE)], "no samples"),
         (["--config-dir", "/nowhere", "sweep=single"], "no such folder"),
         (["sweep=single", "load.concurrency=1", "out=/proc/x"], "cannot be written"),
         (["--help", "nothing"], "there is no help on"),
@@ -270,12 +273,17 @@ def test_the_simulator_is_known_behind_a_url_too(tool: Tool) -> None:
     port = re.search(r"--port (\d+)", command.read_text())
     assert port is not None
     url = f"engine.url=http://127.0.0.1:{port[1]}"
-    done = tool("sweep=single", *QUICK[2:], "engine=external", url, "load.concurrency=1")
+    words = ["sweep=single", *QUICK[2:], "engine=external", url, "load.concurrency=1"]
+    tool(*words)
+    done = tool(*words, "fresh=true")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
     assert "SIMULATED" in done.stdout
-    assert "simulated" in table(tool.study("single"))["validity"][0]
+    newest = max((tool.folder / "results" / "single").glob("*-*"), key=lambda p: p.stat().st_ctime)
+    row = table(newest).iloc[0]
+    assert "simulated" in row["validity"]
+    assert "prefix_hits" not in row["validity"], "its prompts are not those of the first sweep"
 
 
 def test_help_lists_the_sweeps_with_their_first_comment_line(tool: Tool) -> None:

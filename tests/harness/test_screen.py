@@ -1,0 +1,27 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.screen import print_table
+from harness.tables import points_table, runs_table
+from tests.harness.builders import fill, plan, study
+
+
+@pytest.mark.parametrize("width", [60, 80, 140, 240])
+def test_the_table_fits_on_the_screen_and_keeps_what_matters(tmp_path: Path, width: int) -> None:
+    made = plan("engine.max_num_seqs=4,8", "load.concurrency=2")
+    kept = study(tmp_path, made, simulated=True)
+    fill(kept, made)
+    out = io.StringIO()
+    points = points_table(runs_table(kept), made.axes)
+    print_table(Console(file=out, width=width), points, kept.about)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "SIMULATED" in out.getvalue()
+    head = next(line for line in lines if "max_num_seqs" in line)
+    assert "output tok/s" in head
+    assert "validity" in head
+    assert any(line.split()[:2] == ["8", "560"] for line in lines)
+    assert ("power W" in head) == (width == 240)
