@@ -64,9 +64,9 @@ def test_the_server_was_sampled(runs: pd.DataFrame) -> None:
     assert (good["max_num_batched_tokens"] > 0).all(), "left to vLLM, told by the server"
 
 
-def test_the_smaller_batch_makes_requests_wait(runs: pd.DataFrame) -> None:
-    small, large = (runs[runs["max_num_seqs"] == n].iloc[0] for n in (2, 16))
-    assert small["ttft_p50_s"] > large["ttft_p50_s"]
+def test_the_server_was_started_with_the_swept_setting(runs: pd.DataFrame) -> None:
+    good = runs[runs["status"] == "ok"]
+    assert (good["requests_running_mean"] <= good["max_num_seqs"]).all()
 
 
 def test_tables_and_plots_are_there(study: Path) -> None:
