@@ -36,6 +36,7 @@ from profiles.config import Profile
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 ENGINES: dict[str, type] = {"vllm": VllmEngine, "sim": SimEngine, "external": ExternalEngine}
+SCHEMAS: dict[str, type] = {"model": Model, "load": Load, "monitor": Monitor, "profile": Profile}
 GLOBAL = "# @package _global_"
 PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's parts for kinds of machines
 SWEPT = ("engine", "load")  # groups whose lists are axes, outer first
@@ -98,7 +99,7 @@ def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
 def documented_settings() -> Iterator[tuple[str, str]]:
     """Every setting of every engine by its dotted name, with its meaning and default."""
     parts: list[tuple[str, Any]] = [*(("engine.", cls) for cls in ENGINES.values())]
-    parts += [("model.", Model), ("load.", Load), ("monitor.", Monitor), ("", Options)]
+    parts += [*((f"{group}.", cls) for group, cls in SCHEMAS.items()), ("", Options)]
     told = set()
     for prefix, cls in parts:
         for name, field in _fields(cls, prefix):
@@ -111,13 +112,7 @@ def documented_settings() -> Iterator[tuple[str, str]]:
 
 def known_names(engine: type) -> list[str]:
     """Every setting by its dotted name."""
-    groups = {
-        "engine": engine,
-        "model": Model,
-        "load": Load,
-        "monitor": Monitor,
-        "profile": Profile,
-    }
+    groups = {"engine": engine} | SCHEMAS
     return [*_names(Options, ""), *(n for g, c in groups.items() for n in _names(c, f"{g}."))]
 
 

@@ -61,9 +61,7 @@ class Launch:
     @property
     def ranks(self) -> int | None:
         """How many GPUs the server takes; None if it is not started by us."""
-        if isinstance(self.engine, ExternalEngine):
-            return None
-        return (self.engine.tensor_parallel_size or 1) * (self.engine.data_parallel_size or 1)
+        return _ranks(self.engine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,14 +154,19 @@ def _decided(engine: Engine, config: Config) -> Engine:
     return replace(engine, tensor_parallel_size=tensor_parallel_size(config.model, each))
 
 
+def _ranks(engine: Engine) -> int | None:
+    if isinstance(engine, ExternalEngine):
+        return None
+    return (engine.tensor_parallel_size or 1) * (engine.data_parallel_size or 1)
+
+
 def _gpus_text(engine: Engine, gpus: Sequence[Gpu]) -> str:
     """What serves: "2x NVIDIA H200"."""
     if isinstance(engine, ExternalEngine):
         return "unknown"
     if isinstance(engine, SimEngine):
         return f"{engine.tensor_parallel_size}x {engine.gpu} (simulated)"
-    ranks = (engine.tensor_parallel_size or 1) * (engine.data_parallel_size or 1)
-    names = [gpu.name for gpu in gpus[:ranks]]
+    names = [gpu.name for gpu in gpus[: _ranks(engine)]]
     return ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names)) or "CPU"
 
 

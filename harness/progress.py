@@ -82,7 +82,6 @@ class Bars:
     """One bar for the sweep, one for what runs now."""
 
     def __init__(self, console: Console, total_runs: int, done_runs: int) -> None:
-        self._console = console
         self._noted: set[str] = set()
         self._total, self._done = total_runs, done_runs
         # Drawn when told to, four times a second at most: no thread of our own beside the load.

@@ -124,11 +124,8 @@ class Study:
 
     def status(self, run_id: str) -> str | None:
         """ok, failed, or None for a run that is not there."""
-        path = self.folder / "runs" / run_id / "run.json"
-        try:
-            return str(_read_json(path)["status"])
-        except (FileNotFoundError, ValueError, KeyError):
-            return None  # not there, or damaged: to be measured
+        record = self._record(run_id)
+        return str(record["status"]) if record else None
 
     def new_launch(self, launch_id: str) -> Path:
         """An empty folder for a life of a server: LAUNCH_ID.1, LAUNCH_ID.2 for a second life."""
@@ -169,12 +166,19 @@ class Study:
     def runs(self) -> Iterator[SavedRun]:
         """All saved runs, in the order of the plan."""
         for run_id in self.about["runs"]:
-            folder = self.folder / "runs" / run_id
-            if self.status(run_id) is not None:
-                record = _read_json(folder / "run.json")
+            if record := self._record(run_id):
                 launch = self.folder / "launches" / str(record.get("launch")) / "launch.json"
                 told = _read_json(launch) if launch.is_file() else {}
+                folder = self.folder / "runs" / run_id
                 yield SavedRun(record=record, launch=told, folder=folder)
+
+    def _record(self, run_id: str) -> dict[str, Any] | None:
+        """run.json; None if it is not there, or damaged: the run is then to be measured."""
+        try:
+            record = _read_json(self.folder / "runs" / run_id / "run.json")
+        except (FileNotFoundError, ValueError):
+            return None
+        return record if "status" in record else None
 
 
 def _array(values: npt.NDArray[Any]) -> "pa.Array[Any]":
