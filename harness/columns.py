@@ -50,6 +50,8 @@ SETTINGS = (
 MEASURES = (
     _("output_tok_per_s", "output tokens a second in the window", "output tok/s", whole),
     _("gain_frac", "output_tok_per_s over that of the row before, minus 1", "gain %", percent),
+    _("drift_frac", "output tokens in the second half of the window over the first, minus 1"),
+    _("chunks_per_s", "content chunks a second in the window"),
     _("total_tok_per_s", "input and output tokens a second in the window"),
     _("output_tok_per_s_run", "output tokens a second over the whole run, warm-up included"),
     _("requests_per_s", "requests completed a second in the window"),
@@ -87,8 +89,13 @@ MEASURES = (
     _("server_cpu_max_frac", "CPU of the busiest server process; ranks wait by spinning, so 1.0"),
     _("server_cpu_max_role", "which process that is"),
     _("server_rss_bytes", "memory of the server's processes, peak"),
-    _("client_cpu_frac", "CPU of our load generator, cores"),
+    _("client_transport", "how requests were sent: direct or aiohttp"),
+    _("client_workers", "processes of our load generator"),
+    _("client_cpu_frac", "CPU of the busiest of them, cores"),
     _("client_loop_lag_p99_s", "how late the load generator's own timers were, 99th percentile"),
+    _("client_error_p50_s", "calibrated before the study: TTFT too high by, median"),
+    _("client_error_p99_s", "calibrated before the study: TTFT too high by, 99th percentile"),
+    _("client_clean_chunks_per_s", "calibrated: the rate up to which that is below 5 ms"),
     _("monitor_gap_max_s", "longest time without a GPU or server sample"),
     _("sim_lag_frac", "share of the run that the simulator was behind its own clock"),
 )
@@ -96,6 +103,7 @@ MEASURES = (
 COUNTS = (
     _("requests_ok", "requests that completed inside the sample", "requests", whole),
     _("requests_failed", "requests that failed, of the whole run", "failures", whole),
+    _("failure_kinds", "how many failed in which way"),
     _("requests_cut", "requests still in flight when the run was over"),
     _("failed_frac", "failed over failed and completed requests, of the sample"),
     _("window_s", "length of the measured window"),

@@ -30,7 +30,9 @@ from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine
 from harness.errors import UserError
 from harness.model import Model
 from harness.overrides import GROUPS, Words, did_you_mean
-from loadgen.config import Load
+from loadgen.config import Client, Load
+from loadgen.lengths import longest_tokens
+from loadgen.prompts import check_files
 from monitors.config import Monitor
 from profiles.config import Profile
 
@@ -56,6 +58,7 @@ class Options:
     """What belongs to no group."""
 
     repeats: Repeats = Field(default_factory=lambda: Repeats(launches=1, runs=1))
+    client: Client = Field(default_factory=Client)
     order: Literal["listed", "shuffled"] = Field("listed", description="of launches and runs")
     seed: int = Field(0, ge=0, description="of every random draw")
     out: str = Field("results", min_length=1, description="studies go to OUT/<sweep>/<study>/")
@@ -136,8 +139,10 @@ def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> 
         engines=tuple(engines),
         loads=tuple(loads),
     )
+    _check_files(config)
     _check_lengths(config)
     _check_connections(config)
+    _check_reach(config)
     return config
 
 
@@ -311,14 +316,36 @@ def _check_lengths(config: Config) -> None:
         limit = limit or (
             config.model.shape.max_position_embeddings if config.model.shape else None
         )
-        longest = [
-            n if isinstance(n, int) else n.max for n in (load.input_tokens, load.output_tokens)
-        ]
-        if limit is not None and sum(longest) > limit:
+        if load.arrival == "trace" or load.prompts.kind == "dataset":
+            continue  # the server will say which requests are too long for it
+        turns = load.conversation.turns if load.conversation else 1
+        longest = turns * (longest_tokens(load.input_tokens) + longest_tokens(load.output_tokens))
+        if limit is not None and longest > limit:
+            times = f"load.conversation.turns={turns} times " if turns > 1 else ""
             raise UserError(
-                f"load.input_tokens + load.output_tokens can reach {sum(longest)}, over the"
+                f"{times}load.input_tokens + load.output_tokens can reach {longest}, over the"
                 f" {limit} tokens of engine.max_model_len: lower them or raise it."
             )
+
+
+def _check_files(config: Config) -> None:
+    """Lengths, conversations and traces are there, and can be read."""
+    for load in config.loads:
+        try:
+            check_files(load)
+        except (OSError, ValueError) as error:
+            raise UserError(f"load: {error}") from None
+
+
+def _check_reach(config: Config) -> None:
+    """The client can speak to an external server, and has what it must tell it."""
+    for engine in config.engines:
+        if isinstance(engine, ExternalEngine):
+            try:
+                config.options.client.transport_for(engine.url)
+                engine.headers()
+            except ValueError as error:
+                raise UserError(str(error)) from None
 
 
 def _check_connections(config: Config) -> None:

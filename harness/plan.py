@@ -22,9 +22,10 @@ from harness.engines.config import (
 from harness.engines.parallel import tensor_parallel_size
 from harness.errors import UserError
 from loadgen.config import Load
+from loadgen.prompts import file_digests
 from monitors.nvml import Gpu
 
-MEASUREMENT_VERSION = 1  # raised whenever a stored or reported number changes its meaning
+MEASUREMENT_VERSION = 2  # raised whenever a stored or reported number changes its meaning
 
 # Settings that decide how a server is run, not what it does.
 OPERATIONAL = ("python", "port", "start_timeout_s", "first_token_timeout_s", "stop_timeout_s")
@@ -128,7 +129,8 @@ def make_plan(config: Config, gpus: Sequence[Gpu]) -> Plan:
             "two points of the grid are the same: an axis holds a value twice, or only settings"
             f" that change no measurement ({', '.join(OPERATIONAL)})."
         )
-    drawn_by = [options.seed, asdict(config.monitor)]  # changes no point, but what is stored of it
+    # These change no point, but what is stored of it.
+    drawn_by = [options.seed, asdict(config.monitor), asdict(options.client)]
     return Plan(
         sweep=config.sweep,
         id=_digest(sorted(run.id for run in runs), options.order, drawn_by)[:6],
@@ -185,7 +187,7 @@ def _run(
     config: Config,
     repeats: tuple[int, int],
 ) -> Run:
-    point = _digest(_what(engine), asdict(load), identity)
+    point = _digest(_what(engine), asdict(load), file_digests(load), identity)
     # The same prompts at the same load of every engine setting (pairs), never twice in a launch.
     seed = _digest(config.options.seed, asdict(load), repeats)
     launch_repeat, run_repeat = repeats
@@ -213,13 +215,14 @@ def _label(settings: Any, group: str, axes: dict[str, list[Any]]) -> str:
     swept = [name for name, values in axes.items() if len(values) > 1]
     names = [name.removeprefix(f"{group}.") for name in swept if name.startswith(f"{group}.")]
     if isinstance(settings, Load):
-        intensity = "concurrency" if settings.arrival == "closed" else "rate_rps"
+        named = {"closed": "concurrency", "trace": "trace.speed"}
+        intensity = named.get(settings.arrival, "rate_rps")
         names += [intensity] if intensity not in names else []
     return " ".join(f"{name.rpartition('.')[2]}={value_of(settings, name)}" for name in names)
 
 
 def _longest_s(load: Load) -> float:
-    if load.arrival == "closed":
+    if not load.is_open:
         return max(load.warmup_s, load.warmup_max_s) + load.duration_s
     return load.warmup_s + load.duration_s + load.drain_s
 

@@ -17,6 +17,7 @@ from harness.engines import external, sim, vllm
 from harness.engines.config import ExternalEngine, SimEngine, VllmEngine, stored
 from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.server import Server
+from harness.instrument import Instrument
 from harness.plan import Launch, Plan, Run
 from harness.progress import Display
 from harness.study import Study
@@ -38,6 +39,7 @@ class Runner:
     config: Config
     study: Study
     gpus: tuple[str, ...]  # uuids, in the order in which the server takes them
+    instrument: Instrument
     display: Display
     models: Path
     salt: int  # added to every seed: not 0 where a server outlives the study, with its caches
@@ -124,7 +126,11 @@ class Runner:
             metrics_url=f"{server.url}/metrics",
             root_pid=server.pid,
         )
-        with Generator() as generator, Sampler(self.config.monitor, targets) as sampler:
+        client, cores = self.instrument.client, self.instrument.cores
+        with (
+            Generator(client, cores=cores) as generator,
+            Sampler(self.config.monitor, targets) as sampler,
+        ):
             for index, run in enumerate(runs):
                 self.display.running(launch, run)
                 server.settle()
@@ -143,7 +149,13 @@ class Runner:
     ) -> bool:
         """Measure one run and save it. False if the server did not survive it."""
         record = self._record(launch, folder, run)
-        target = Target(url=server.url, model=server.model, vocab_size=_vocab_size(self.config))
+        headers = launch.engine.headers() if isinstance(launch.engine, ExternalEngine) else {}
+        target = Target(
+            url=server.url,
+            model=server.model,
+            vocab_size=_vocab_size(self.config),
+            headers=headers,
+        )
         watch = _Watch(server=server, display=self.display)
         lag_before_s = server.step_lag_s()
         sampler.start()

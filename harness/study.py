@@ -122,6 +122,10 @@ class Study:
         except ValueError as error:
             raise UserError(f"{self.folder}/study.json is damaged ({error}).") from None
 
+    def add(self, **entries: Any) -> None:
+        """Put more into study.json."""
+        _write_json(self.folder / "study.json", self.about | entries)
+
     def status(self, run_id: str) -> str | None:
         """ok, failed, or None for a run that is not there."""
         record = self._record(run_id)

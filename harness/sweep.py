@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbits
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from harness.config import Config
 from harness.environment import Environment, masked, snapshot
@@ -15,7 +15,20 @@ from harness.errors import UserError
 from harness.plan import Plan, make_plan
 from harness.study import Study
 from harness.units import span
+from loadgen.config import Dataset, Empirical, SharedPrefix
 from monitors.nvml import Gpu
+
+if TYPE_CHECKING:
+    from harness.instrument import Instrument
+
+ARRIVALS = {
+    "closed": "closed loop",
+    "constant": "even arrivals",
+    "poisson": "Poisson arrivals",
+    "gamma": "gamma arrivals",
+    "ramp": "Poisson arrivals",
+    "trace": "arrivals and lengths",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +73,7 @@ class Sweep:
 
     def run(self) -> int:
         """Do what the study lacks; returns the exit code."""
+        from harness.instrument import Instrument
         from harness.progress import display
         from harness.runner import Runner, wanted
 
@@ -73,12 +87,17 @@ class Sweep:
             missing = sum(len(launch.runs) for launch in left)
             self._say_where(study, left_runs=missing)
             gpus = tuple(gpu.uuid for gpu in _used(config, self.environment))
+            instrument = self._instrument(study) if missing else Instrument.none()
             try:
-                with display(len(self.plan.runs), len(self.plan.runs) - missing) as show:
+                with (
+                    instrument.apart(),
+                    display(len(self.plan.runs), len(self.plan.runs) - missing) as show,
+                ):
                     Runner(
                         config=config,
                         study=study,
                         gpus=gpus,
+                        instrument=instrument,
                         display=show,
                         models=out / ".models",
                         salt=randbits(32) if config.choice.kind == "external" else 0,
@@ -100,6 +119,20 @@ class Sweep:
             return 1 if failed else 0
         finally:
             study.close()
+
+    def _instrument(self, study: Study) -> "Instrument":
+        """The study's load generator: calibrated now, or as the study was begun with."""
+        from harness.instrument import Instrument
+
+        if (begun := study.about.get("instrument")) is not None:
+            instrument = Instrument.from_study(begun)
+        else:
+            is_tls = any(getattr(e, "url", "").startswith("https:") for e in self.config.engines)
+            client = self.config.options.client
+            instrument = Instrument.make(client, self.config.loads, over_tls=is_tls)
+            study.add(instrument=asdict(instrument))
+        print(instrument.line(), flush=True)
+        return instrument
 
     def _check_environment(self, study: Study) -> None:
         """Nothing unlike is mixed: a study is continued on what it was begun on.
@@ -198,16 +231,27 @@ def tabulate(study: Study) -> bool:
 def _load_text(config: Config) -> str:
     """The load in a sentence: what is fixed over the sweep."""
     load = config.loads[0]
-    arrival = "closed loop" if load.arrival == "closed" else "Poisson arrivals"
+    arrival = ARRIVALS[load.arrival]
     swept = {name.partition(".")[2] for name, values in config.axes.items() if len(values) > 1}
     parts = [arrival]
     if load.arrival == "closed" and "concurrency" not in swept:
         parts.append(f"concurrency {load.concurrency}")
-    if load.arrival == "poisson" and "rate_rps" not in swept:
-        parts.append(f"{load.rate_rps:g} req/s")
+    if load.rate_rps is not None and "rate_rps" not in swept:
+        to = f" to {load.rate_end_rps:g}" if load.rate_end_rps is not None else ""
+        parts.append(f"{load.rate_rps:g}{to} req/s")
+    if load.trace is not None:
+        return f"{arrival} of {Path(load.trace.path).name}, speed {load.trace.speed:g}"
+    if load.conversation is not None:
+        parts.append(f"{load.conversation.turns} turns, {load.conversation.think_s:g} s between")
+    match load.prompts:
+        case SharedPrefix(groups=groups, hit_frac=hit_frac):
+            parts.append(f"{hit_frac:.0%} of each prompt shared in {groups} groups")
+        case Dataset(path=path):
+            parts.append(f"prompts of {Path(path).name}")
+    is_text = isinstance(load.prompts, Dataset)
     for name, unit in (("input_tokens", "tokens in"), ("output_tokens", "out")):
         value = getattr(load, name)
-        if name not in swept:
+        if name not in swept and not (name == "input_tokens" and is_text):
             parts.append(
                 f"{value} {unit}" if isinstance(value, int) else f"{_spread(value)} {unit}"
             )
@@ -216,4 +260,6 @@ def _load_text(config: Config) -> str:
 
 def _spread(length: Any) -> str:
     """A distribution of lengths in a word or two."""
+    if isinstance(length, Empirical):
+        return f"as in {Path(length.path).name}"
     return f"{length.dist} {length.min} to {length.max}"

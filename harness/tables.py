@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.study import SavedRun, Study
 from harness.validity import codes
 from loadgen.config import Load
-from loadgen.metrics import Summary, summarise
+from loadgen.metrics import Summary, failures_by_kind, summarise
 from loadgen.records import Window
 from monitors.metrics import MonitorSummary
 from monitors.metrics import summarise as summarise_monitors
@@ -136,6 +136,8 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
     record, launch = run.record, run.launch
     settings = record["engine"] | record["load"]
     facts, client = launch.get("facts") or {}, record.get("client") or {}
+    calibration = (about.get("instrument") or {}).get("calibration") or {}
+    at_load = calibration.get("at_load") or {}
     row: dict[str, Any] = {
         "sweep": about["sweep"],
         "run": record["id"],
@@ -158,8 +160,13 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
         "startup_s": sum((launch.get("startup_s") or {}).values()) or None,
         "foreign_processes": launch.get("foreign_processes"),
         "not_monitored": record.get("not_monitored"),
+        "client_transport": client.get("transport"),
+        "client_workers": client.get("workers"),
         "client_cpu_frac": client.get("cpu_frac"),
         "client_loop_lag_p99_s": client.get("loop_lag_p99_s"),
+        "client_error_p50_s": at_load.get("ttft_error_p50_s"),
+        "client_error_p99_s": at_load.get("ttft_error_p99_s"),
+        "client_clean_chunks_per_s": calibration.get("clean_chunks_per_s"),
         "sim_lag_frac": record.get("sim_lag_frac"),
     }
     for name in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size"):
@@ -175,17 +182,19 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
 def _measures(run: SavedRun) -> dict[str, Any]:
     window = Window(**run.record["window"])
     load = Load(**run.record["load"])
-    summary = summarise(run.samples("requests"), run.samples("chunks"), window=window, load=load)
+    requests = run.samples("requests")
+    summary = summarise(requests, run.samples("chunks"), window=window, load=load)
+    kinds = [f"{number} {kind}" for kind, number in failures_by_kind(requests).items()]
     sampled = {name: run.samples(name) or empty for name, empty in NOT_SAMPLED.items()}
     monitored = summarise_monitors(
         Samples(**sampled, notes=()), window.opened_at_s, window.closed_at_s
     )
-    return asdict(summary) | asdict(monitored)
+    return asdict(summary) | asdict(monitored) | {"failure_kinds": ", ".join(kinds)}
 
 
 def _nothing() -> dict[str, Any]:
     names = [*Summary.__dataclass_fields__, *MonitorSummary.__dataclass_fields__]
-    return dict.fromkeys(names)
+    return dict.fromkeys([*names, "failure_kinds"])
 
 
 def _value(record: dict[str, Any], name: str) -> Any:

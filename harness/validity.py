@@ -21,8 +21,8 @@ CODES = {
     "no_samples": Code(meaning="no request completed inside the sample", fatal=True),
     "few_samples": Code(meaning=f"p99 of fewer than {MIN_P99} requests"),
     "not_steady": Code(
-        meaning="the window opened before every stream had one request through: TTFT still holds"
-        " the start, throughput may"
+        meaning="the window opened before every stream had one request through (TTFT still holds"
+        " the start), or throughput changed by over 10 % from its first half to its second"
     ),
     "cut": Code(meaning="requests due in the window had not ended when the run was over"),
     "lengths_off": Code(meaning="token counts came back different from those asked", fatal=True),
@@ -37,9 +37,14 @@ CODES = {
     "client_late": Code(meaning="requests were written more than 10 ms late (p99)", fatal=True),
     "client_busy": Code(
         meaning="our load generator used over 80 % of its core, or its timers were over 20 ms late"
-        " (p99): TTFT may be its own queue",
+        " (p99): TTFT may be its own queue; client.workers=N gives it more processes",
         fatal=True,
     ),
+    "client_limit": Code(
+        meaning="more chunks a second than our load generator was calibrated for: its TTFT may be"
+        " over 5 ms too high; client.workers=N gives it more processes"
+    ),
+    "not_calibrated": Code(meaning="the load generator's own error was not measured"),
     "sim_late": Code(meaning="the simulator fell behind its own clock by over 2 %", fatal=True),
     "died": Code(meaning="the server died or hung in this run, or did not start", fatal=True),
     "harness_fault": Code(meaning="the harness itself failed in this run", fatal=True),
@@ -51,13 +56,14 @@ def codes(row: Mapping[str, Any]) -> list[str]:
     if row["status"] != "ok":
         fault = "harness_fault" if row["failure"] == "harness" else "died"
         return [*(["simulated"] if row["simulated"] else []), fault]
+    is_closed = row["arrival"] == "closed"
     applies = {
         "simulated": row["simulated"],
         "failures": _over(row, "requests_failed", 0),
         "no_samples": row["requests_ok"] == 0,
         "few_samples": 0 < row["requests_ok"] < MIN_P99,
-        "not_steady": row["first_generation_done"] is False,
-        "cut": row["arrival"] == "poisson" and _over(row, "requests_cut", 0),
+        "not_steady": row["first_generation_done"] is False or (is_closed and _drifted(row)),
+        "cut": not is_closed and _over(row, "requests_cut", 0),
         "lengths_off": _over(row, "lengths_off_frac", 0.01),
         "token_bundles": _over(row, "tokens_per_chunk", 1.05),
         "prefix_hits": _over(row, "prefix_cache_hit_frac", 0.01),
@@ -70,14 +76,24 @@ def codes(row: Mapping[str, Any]) -> list[str]:
         "client_late": _over(row, "send_lag_p99_s", 0.010),
         "client_busy": _over(row, "client_cpu_frac", 0.8)
         or _over(row, "client_loop_lag_p99_s", 0.020),
+        "client_limit": _over(row, "chunks_per_s", row["client_clean_chunks_per_s"]),
+        "not_calibrated": row["client_clean_chunks_per_s"] is None,
         "sim_late": _over(row, "sim_lag_frac", 0.02),
     }
     return [code for code, holds in applies.items() if holds]
 
 
-def _over(row: Mapping[str, Any], name: str, limit: float) -> bool:
+def _over(row: Mapping[str, Any], name: str, limit: float | None) -> bool:
     value = row.get(name)
-    return value is not None and value > limit
+    return value is not None and limit is not None and bool(value > limit)
+
+
+def _drifted(row: Mapping[str, Any]) -> bool:
+    """Streams that go in step make waves, one a reply: less than one in half a window is none."""
+    drift_frac, reply_s, window_s = row["drift_frac"], row["e2e_p50_s"], row["window_s"]
+    if drift_frac is None or reply_s is None:
+        return False
+    return bool(abs(drift_frac) > max(0.1, reply_s / (window_s / 2)))
 
 
 def _fell(row: Mapping[str, Any], low: str, mean: str, share: float) -> bool:

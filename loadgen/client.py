@@ -1,85 +1,119 @@
-"""The only file that speaks HTTP: one POST, and when each piece of its reply came.
+"""Sends requests, by whichever transport, and says how each ended.
 
-Bytes are stamped as they arrive and kept; they are parsed after the reply has ended, when nothing
-else is to be done. Parsing in between would take the event loop's time, and the streams that wait
-for it would look like slow replies. Two chunks that arrive in one read get the same stamp.
+A transport stamps bytes as they arrive and keeps them; they are parsed after the reply has ended.
+Parsing in between would take the event loop's time, and the streams that wait for it would look
+like slow replies. Two chunks that arrive in one read get the same stamp.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Self
+from typing import Protocol, Self
 
-import aiohttp
-
-from loadgen.records import Exchange, FailureKind, Target
+from loadgen.config import Client, Load
+from loadgen.direct import Direct
+from loadgen.records import Exchange, FailureKind, RequestFailedError, Target
+from loadgen.via_aiohttp import ViaAiohttp
 
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
-# uvicorn closes idle connections after 5 s; one that is reused just then is a failure.
-KEEPALIVE_S = 4.0
-# Above what a socket buffers, so that reading never pauses.
-READ_BUFFER_BYTES = 2**20
+WATCH_S = 0.25
 
 
-class Client:
-    """Connections to one endpoint, as many as there are requests in flight."""
+class Transport(Protocol):
+    """The seam to the network: one POST, and when each piece of its reply came."""
 
-    def __init__(self, target: Target, endpoint: str, timeout_s: float) -> None:
-        self.num_events = 0  # for display: `data:` lines so far, near one a token
+    async def warm(self, connections: int) -> None:
+        """Open connections before they are needed, where that can be done; never raises."""
+
+    async def post(self, exchange: Exchange, request_id: str, body: bytes) -> None:
+        """Send, and fill in the exchange until the reply has ended.
+
+        Raises RequestFailedError if there is no reply, or not the whole of it. When it is
+        cancelled, or raises, the connection is given up.
+        """
+
+    async def close(self) -> None:
+        """Give up all connections."""
+
+
+def make_transport(client: Client, target: Target, endpoint: str) -> Transport:
+    """The transport that the settings mean for this URL."""
+    url = target.url.rstrip("/") + PATHS[endpoint]
+    kind = Direct if client.transport_for(target.url) == "direct" else ViaAiohttp
+    return kind(url, target.headers)
+
+
+class Sender:
+    """Sends the requests of one run; a request that fails is data, not an exception."""
+
+    def __init__(
+        self, transport: Transport, load: Load, run_id: int, secrets: Sequence[str] = ()
+    ) -> None:
+        self.transport = transport
+        self.in_flight: dict[Exchange, asyncio.Timeout] = {}
         self.recent_ttft_s: deque[float] = deque(maxlen=100)  # for display
-        self._url = target.url.rstrip("/") + PATHS[endpoint]
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=None
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=timeout_s),
-            read_bufsize=READ_BUFFER_BYTES,
-            auto_decompress=False,
-        )
+        self._num_reads = 0  # of requests that have ended
+        self._load = load
+        self._run_id = run_id
+        self._secrets = secrets
+        self._watch = asyncio.create_task(self._watch_limits())
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+        self._watch.cancel()
+        await self.transport.close()
 
     async def send(self, exchange: Exchange, body: bytes) -> None:
-        """POST, and fill in what comes back; a request that fails is data, not an exception."""
-        exchange.sent_at_s = perf_counter()
+        """POST, and fill in what comes back."""
+        exchange.secrets = self._secrets
+        request_id = f"{self._run_id}-{exchange.request}"
         try:
-            await self._post(exchange, body)
+            async with asyncio.timeout(None) as limit:
+                self.in_flight[exchange] = limit
+                await self.transport.post(exchange, request_id, body)
         except asyncio.CancelledError:
             exchange.cut = True
             raise
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            exchange.failure = _kind(error)
-            exchange.detail = f"{type(error).__name__}: {error}"
+        except RequestFailedError as error:
+            exchange.failure, exchange.detail = error.kind, str(error)
+        except TimeoutError:
+            pass  # the watch has said which
         finally:
             exchange.ended_at_s = perf_counter()
+            del self.in_flight[exchange]
+            self._num_reads += len(exchange.read_at_s)
+            if exchange.piece_at_s:
+                self.recent_ttft_s.append(exchange.piece_at_s[0] - exchange.sent_at_s)
 
-    async def _post(self, exchange: Exchange, body: bytes) -> None:
-        async with self._session.post(self._url, data=body, allow_redirects=False) as response:
-            exchange.http_status = response.status
-            read = response.content.readany
-            keep_stamp, keep_piece = exchange.piece_at_s.append, exchange.pieces.append
-            while piece := await read():
-                keep_stamp(perf_counter())
-                keep_piece(piece)
-                self.num_events += piece.count(b"data:")
-                if len(exchange.pieces) == 1:
-                    self.recent_ttft_s.append(exchange.piece_at_s[0] - exchange.sent_at_s)
+    def num_reads(self) -> int:
+        """How often something came so far, over all requests: for display, near one a token."""
+        return self._num_reads + sum(len(exchange.read_at_s) for exchange in self.in_flight)
+
+    async def _watch_limits(self) -> None:
+        """End what takes too long, by one timer for all requests: each needs none of its own."""
+        load = self._load
+        shortest_s = min(load.request_timeout_s, load.ttft_timeout_s, load.stall_timeout_s)
+        while True:
+            await asyncio.sleep(min(WATCH_S, shortest_s / 4))
+            now_s = perf_counter()
+            for exchange, limit in list(self.in_flight.items()):
+                if exchange.failure is None and (fault := overdue(exchange, load, now_s)):
+                    exchange.failure, exchange.detail = fault
+                    limit.reschedule(asyncio.get_running_loop().time())
 
 
-def _kind(error: Exception) -> FailureKind:
-    """The most specific kind; aiohttp's timeouts and connect errors are several things at once."""
-    match error:
-        case TimeoutError():
-            return FailureKind.TIMEOUT
-        case aiohttp.ClientConnectorError():
-            return FailureKind.CONNECT
-        case aiohttp.ClientResponseError():  # what came back is not HTTP
-            return FailureKind.GARBLED
-        case _:
-            return FailureKind.DISCONNECTED
+def overdue(exchange: Exchange, load: Load, now_s: float) -> tuple[FailureKind, str] | None:
+    """Which limit a request has passed, if any. A request that waits for a connection counts from
+    when it was due."""
+    began_at_s = exchange.sent_at_s if exchange.sent_at_s > 0 else exchange.due_at_s
+    if now_s - began_at_s > load.request_timeout_s:
+        return FailureKind.TIMEOUT, f"not ended within {load.request_timeout_s:g} s"
+    if not exchange.read_at_s:
+        if now_s - began_at_s > load.ttft_timeout_s:
+            return FailureKind.TTFT_TIMEOUT, f"no reply within {load.ttft_timeout_s:g} s"
+    elif now_s - exchange.read_at_s[-1] > load.stall_timeout_s:
+        return FailureKind.STALL, f"silent for {load.stall_timeout_s:g} s inside the reply"
+    return None

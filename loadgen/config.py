@@ -42,47 +42,137 @@ class LogNormal:
         return self
 
 
+@dataclass(kw_only=True, config=STRICT)
+class Empirical:
+    """Lengths drawn with replacement from a file that holds one number of tokens a line."""
+
+    dist: Literal["empirical"] = "empirical"
+    path: str = Field(min_length=1, description="text file, one number of tokens a line")
+
+
 def _dist(value: Any) -> str:
     if isinstance(value, dict):
         return str(value.get("dist", "missing"))
     return str(getattr(value, "dist", "fixed"))
 
 
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("kind", "missing"))
+    return str(getattr(value, "kind", "missing"))
+
+
 # A tag instead of a plain union: a wrong `min` is then one error, not one for each variant.
 Length = Annotated[
     Annotated[int, Field(ge=1), Tag("fixed")]
     | Annotated[Uniform, Tag("uniform")]
-    | Annotated[LogNormal, Tag("lognormal")],
+    | Annotated[LogNormal, Tag("lognormal")]
+    | Annotated[Empirical, Tag("empirical")],
     Discriminator(
         _dist,
         custom_error_type="length",
-        custom_error_message="must be a number of tokens, or have dist: uniform or lognormal",
+        custom_error_message=(
+            "must be a number of tokens, or have dist: uniform, lognormal or empirical"
+        ),
     ),
 ]
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Unique:
+    """Random tokens; no two prompts of a study begin alike, so no prefix cache helps."""
+
+    kind: Literal["unique"] = "unique"
+
+
+@dataclass(kw_only=True, config=STRICT)
+class SharedPrefix:
+    """Random tokens; the first `hit_frac` of each prompt is the prefix of one of `groups`."""
+
+    kind: Literal["shared_prefix"] = "shared_prefix"
+    groups: int = Field(ge=1, description="different prefixes, each drawn as often")
+    hit_frac: float = Field(
+        ge=0, lt=1, description="share of each prompt that its group has in common"
+    )
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Dataset:
+    """Text of people: the first user message, or for chat the messages up to the last answer."""
+
+    kind: Literal["dataset"] = "dataset"
+    path: str = Field(
+        min_length=1, description="ShareGPT-like JSON, or JSONL with OpenAI `messages`"
+    )
+    unique: bool = Field(
+        default=True, description="each prompt gets a number in front, so that none is cached"
+    )
+
+
+PromptSource = Annotated[
+    Annotated[Unique, Tag("unique")]
+    | Annotated[SharedPrefix, Tag("shared_prefix")]
+    | Annotated[Dataset, Tag("dataset")],
+    Discriminator(
+        _kind,
+        custom_error_type="prompts",
+        custom_error_message="must have kind: unique, shared_prefix or dataset",
+    ),
+]
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Conversation:
+    """Several turns, each sent after the reply to the last one, with all that was said before."""
+
+    turns: int = Field(ge=1, le=1000, description="requests in a conversation")
+    think_s: float = Field(default=0.0, ge=0, description="from a reply's end to the next turn")
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Trace:
+    """Arrivals and lengths of a published or recorded trace."""
+
+    path: str = Field(min_length=1, description="Mooncake JSONL or BurstGPT CSV")
+    speed: float = Field(default=1.0, gt=0, description="2 plays it twice as fast")
 
 
 @dataclass(kw_only=True, config=STRICT)
 class Load:
     """How the server is driven."""
 
-    arrival: Literal["closed", "poisson"] = Field(
-        description="closed: streams that wait for their reply; poisson: arrivals that do not"
+    arrival: Literal["closed", "constant", "poisson", "gamma", "ramp", "trace"] = Field(
+        description="closed: streams that wait for their reply; all others: arrivals that do not"
     )
     concurrency: int | None = Field(
         default=None, ge=1, description="closed: streams kept in flight"
     )
     rate_rps: float | None = Field(
-        default=None, gt=0, description="poisson: mean arrivals a second"
+        default=None, gt=0, description="constant, poisson, gamma: mean arrivals a second"
     )
+    burstiness: float | None = Field(
+        default=None, gt=0, description="gamma: shape; 1 is poisson, below 1 comes in bursts"
+    )
+    rate_end_rps: float | None = Field(
+        default=None, gt=0, description="ramp: poisson from rate_rps to this at the window's end"
+    )
+    trace: Trace | None = Field(default=None, description="trace: what is played")
     input_tokens: Length = Field(
         default=512, description="prompt length: a number or a distribution"
     )
     output_tokens: Length = Field(
         default=128, description="reply length: a number or a distribution"
     )
+    prompts: PromptSource = Field(
+        default_factory=Unique, description="what prompts are made of, and what they share"
+    )
+    conversation: Conversation | None = Field(
+        default=None, description="chat: several turns instead of one"
+    )
     endpoint: Literal["completions", "chat"] = Field(
         default="completions", description="completions sends token ids, chat sends text"
     )
+    stream: bool = Field(default=True, description="false: whole replies, so without TTFT and TPOT")
     ignore_eos: bool = Field(default=True, description="replies are exactly as long as asked")
     temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0 is greedy")
     warmup_s: float = Field(default=5.0, ge=0, description="load before the window, at least")
@@ -96,30 +186,85 @@ class Load:
     drain_s: float = Field(
         default=30.0,
         ge=0,
-        description="poisson: longest wait for requests that were due in the window",
+        description="open loop: longest wait for requests that were due in the window",
     )
     request_timeout_s: float = Field(
         default=600.0, gt=0, description="one request, from start to end"
     )
+    ttft_timeout_s: float = Field(
+        default=600.0, gt=0, description="one request, from start to the first byte of its reply"
+    )
+    stall_timeout_s: float = Field(
+        default=120.0, gt=0, description="longest silence inside a reply that has begun"
+    )
 
     @model_validator(mode="after")
     def check(self) -> "Load":
-        match self.arrival:
-            case "closed":
-                if self.concurrency is None:
-                    raise ValueError("concurrency is required for a closed loop")
-                if self.rate_rps is not None:
-                    raise ValueError("rate_rps is for poisson arrivals, a closed loop has none")
-                if self.warmup_max_s < max(self.warmup_s, self.ramp_s):
-                    raise ValueError("warmup_max_s must be >= warmup_s and >= ramp_s")
-            case "poisson":
-                if self.rate_rps is None:
-                    raise ValueError("rate_rps is required for poisson arrivals")
-                if self.concurrency is not None:
-                    raise ValueError("concurrency is for a closed loop, poisson arrivals have none")
+        if problem := self._arrival_problem() or self._content_problem():
+            raise ValueError(problem)
         return self
+
+    def _arrival_problem(self) -> str | None:
+        needed = {
+            "closed": ["concurrency"],
+            "constant": ["rate_rps"],
+            "poisson": ["rate_rps"],
+            "gamma": ["rate_rps", "burstiness"],
+            "ramp": ["rate_rps", "rate_end_rps"],
+            "trace": ["trace"],
+        }
+        mine = needed[self.arrival]
+        for name in dict.fromkeys(name for names in needed.values() for name in names):
+            is_set = getattr(self, name) is not None
+            if name in mine and not is_set:
+                return f"{name} is required for arrival={self.arrival}"
+            if name not in mine and is_set:
+                users = [arrival for arrival, names in needed.items() if name in names]
+                return f"{name} is for arrival={', '.join(users)}, not for {self.arrival}"
+        if not self.is_open and self.warmup_max_s < max(self.warmup_s, self.ramp_s):
+            return "warmup_max_s must be >= warmup_s and >= ramp_s"
+        return None
+
+    def _content_problem(self) -> str | None:
+        if self.conversation is not None and self.endpoint != "chat":
+            return "a conversation needs endpoint=chat: a next turn holds the reply's text"
+        if self.arrival == "trace" and (self.conversation or self.prompts.kind != "unique"):
+            return "a trace says itself what its prompts share: leave prompts and conversation out"
+        return None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether arrivals do not wait for replies."""
+        return self.arrival != "closed"
 
     @property
     def planned_s(self) -> float:
         """Warm-up and window, without what a slow first generation or a drain may add."""
         return self.warmup_s + self.duration_s
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Client:
+    """How the load is sent: settings of the instrument, not of what is measured."""
+
+    transport: Literal["auto", "direct", "aiohttp"] = Field(
+        default="auto",
+        description="direct: plain HTTP/1.1 and least overhead; aiohttp: TLS; auto: by the URL",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="processes that send [default: as many as calibration needs]",
+    )
+    calibrate: bool = Field(
+        default=True, description="measure the client's own error before the study"
+    )
+
+    def transport_for(self, url: str) -> str:
+        """What `auto` means for this URL. Raises ValueError where `direct` cannot."""
+        is_tls = url.startswith("https://")
+        if self.transport == "direct" and is_tls:
+            raise ValueError("client.transport=direct speaks plain http:// only: take aiohttp")
+        if self.transport == "auto":
+            return "aiohttp" if is_tls else "direct"
+        return self.transport

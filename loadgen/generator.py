@@ -1,45 +1,62 @@
-"""The parent's side of the load: one worker process, kept for many runs."""
+"""The parent's side of the load: worker processes, kept for many runs, and the phases of each run.
 
+The workers say what has happened, the parent decides what follows from it: when the load starts,
+when the window opens, when the run is over. One worker and many are the same.
+"""
+
+import dataclasses
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf, isnan, nan
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from time import perf_counter
 from typing import Any, Self
 
-from loadgen.config import Load
-from loadgen.records import Progress, Result, Target
-from loadgen.worker import Crash, Job, Stop, serve
+from loadgen.config import Client, Load
+from loadgen.loop import Share
+from loadgen.messages import Crash, Job, Open, Outcome, Prepared, Reached, Start, Stop
+from loadgen.records import ClientHealth, Progress, Result, Target, merge
+from loadgen.worker import serve
 
 STOP_TIMEOUT_S = 0.5
+TICK_S = 0.25  # how often progress is told, and whether to stop is asked
+# From a decision to what it decides: orders must have reached every worker by then.
+LEAD_S = 0.01
+Message = Prepared | Progress | Reached | Outcome | Crash
 
 
 class WorkerError(Exception):
-    """The worker process died, or has a bug; the message says which."""
+    """A worker process died, or has a bug; the message says which."""
 
 
 class Worker:
     """One worker process, and our end of the pipe to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, core: int | None) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=serve, args=(theirs,), name="loadgen", daemon=True)
+        self.pipe, theirs = spawn.Pipe()
+        self._process = spawn.Process(
+            target=serve, args=(theirs, core), name="loadgen", daemon=True
+        )
         with _interrupts_blocked():
             self._process.start()
         theirs.close()  # else the pipe would never say that the worker is gone
-        self.pid = self._process.pid
+        self.pid = self._process.pid or 0
 
-    def tell(self, message: Job | Stop) -> None:
-        self._or_died(self._pipe.send, message)
+    def tell(self, message: Job | Start | Open | Stop) -> None:
+        self._or_died(self.pipe.send, message)
 
-    def hear(self) -> Progress | Result | Crash:
-        message: Progress | Result | Crash = self._or_died(self._pipe.recv)
+    def hear(self) -> Message:
+        message: Message = self._or_died(self.pipe.recv)
         return message
 
     def stop(self) -> None:
         """Close the pipe, which the worker takes as the order to end; kill it if it is busy."""
-        self._pipe.close()
+        self.pipe.close()
         self._process.join(STOP_TIMEOUT_S)
         if self._process.is_alive():
             self._process.kill()
@@ -56,26 +73,29 @@ class Worker:
 
 
 class Generator:
-    """Runs loads, one at a time, in a process of its own.
+    """Runs loads, one at a time, in processes of its own.
 
     with Generator() as generator:
         result = generator.run(load, target, seed=1)
     """
 
-    def __init__(self) -> None:
-        self._worker: Worker | None = None
+    def __init__(self, client: Client | None = None, *, cores: Sequence[int] = ()) -> None:
+        """`cores`: one for each worker, to which it is pinned; none leaves them to the system."""
+        self._client = client or Client()
+        self._cores = cores
+        self._workers: list[Worker] = []
 
     def __enter__(self) -> Self:
-        self._worker = Worker()
+        self._begin()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop()
 
     @property
-    def pid(self) -> int | None:
-        """The worker's; None while there is none."""
-        return self._worker.pid if self._worker else None
+    def pids(self) -> list[int]:
+        """The workers'; empty while there are none."""
+        return [worker.pid for worker in self._workers]
 
     def run(
         self,
@@ -90,32 +110,155 @@ class Generator:
 
         When `should_stop` says so the run ends at once, with what it has. No two runs against one
         server may have the same seed: their prompts would be the same. After an exception (Ctrl-C
-        too) the load has ended, and the next run starts a new worker.
+        too) the load has ended, and the next run starts new workers. Raises ValueError if the
+        transport does not suit the URL, WorkerError if a worker dies.
         """
-        worker = self._worker = self._worker or Worker()
-        stopped = False
+        self._client.transport_for(target.url)
+        self._begin()
+        run = _Run(self._workers, load, on_progress, should_stop)
         try:
-            worker.tell(Job(load=load, target=target, seed=seed))
-            while True:
-                match worker.hear():
-                    case Result() as result:
-                        return result
-                    case Crash() as crash:
-                        raise WorkerError(f"a bug in the load generator:\n{crash.report}")
-                    case Progress() as progress:
-                        if on_progress is not None:
-                            on_progress(progress)
-                        if should_stop is not None and not stopped and should_stop():
-                            worker.tell(Stop())
-                            stopped = True
+            for index, worker in enumerate(self._workers):
+                share = Share(index, len(self._workers))
+                worker.tell(
+                    Job(load=load, target=target, seed=seed, client=self._client, share=share)
+                )
+            return run.result()
         except BaseException:
             self._stop()
             raise
 
+    def _begin(self) -> None:
+        while len(self._workers) < (self._client.workers or 1):
+            index = len(self._workers)
+            self._workers.append(Worker(self._cores[index] if self._cores else None))
+
     def _stop(self) -> None:
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
+        for worker in self._workers:
+            worker.stop()
+        self._workers = []
+
+
+class _Run:
+    """One run, as the parent sees it."""
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        load: Load,
+        on_progress: Callable[[Progress], None] | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
+        self._load = load
+        self._on_progress = on_progress
+        self._should_stop = should_stop
+        self._workers: dict[Connection, Worker] = {worker.pipe: worker for worker in workers}
+        self._prepared: set[Worker] = set()
+        self._reached: set[Worker] = set()
+        self._progress: dict[Worker, Progress] = {}
+        self._outcomes: dict[Worker, Outcome] = {}
+        self._started_at_s = nan
+        self._decided = False  # closed loop: the window opens; open loop: the run is over
+        self._stopped = False
+        self._told_at_s = -inf
+
+    def result(self) -> Result:
+        """Hear the workers until all have handed in their parts."""
+        while len(self._outcomes) < len(self._workers):
+            for pipe in wait(list(self._workers), timeout=self._patience_s()):
+                assert isinstance(pipe, Connection)
+                self._heard(self._workers[pipe])
+            self._decide()
+            self._show()
+        return self._merged()
+
+    def _heard(self, worker: Worker) -> None:
+        match worker.hear():
+            case Prepared():
+                self._prepared.add(worker)
+                if len(self._prepared) == len(self._workers):
+                    self._started_at_s = perf_counter() + LEAD_S
+                    self._tell(Start(self._started_at_s))
+            case Reached():
+                self._reached.add(worker)
+            case Progress() as progress:
+                self._progress[worker] = progress
+            case Outcome() as outcome:
+                self._outcomes[worker] = outcome
+            case Crash() as crash:
+                raise WorkerError(f"a bug in the load generator:\n{crash.report}")
+
+    def _decide(self) -> None:
+        """The next phase, when all workers are there or have been waited for long enough."""
+        if self._decided or isnan(self._started_at_s):
+            return
+        now_s = perf_counter()
+        if len(self._reached) < len(self._workers) and now_s < self._deadline_s():
+            return
+        self._decided = True
+        if self._load.is_open:
+            self._tell(Stop())
+        else:
+            self._tell(Open(max(now_s + LEAD_S, self._started_at_s + self._load.warmup_s)))
+
+    def _deadline_s(self) -> float:
+        load = self._load
+        after_s = load.planned_s + load.drain_s if load.is_open else load.warmup_max_s
+        return self._started_at_s + after_s
+
+    def _patience_s(self) -> float:
+        if self._decided or isnan(self._started_at_s):
+            return TICK_S
+        return min(TICK_S, max(0.0, self._deadline_s() - perf_counter()))
+
+    def _show(self) -> None:
+        if perf_counter() - self._told_at_s < TICK_S:
+            return
+        self._told_at_s = perf_counter()
+        if self._on_progress and len(self._progress) == len(self._workers):
+            self._on_progress(_together(list(self._progress.values())))
+        if self._should_stop and not self._stopped and self._should_stop():
+            self._stopped = self._decided = True
+            self._tell(Stop())
+
+    def _tell(self, message: Start | Open | Stop) -> None:
+        for worker in self._workers.values():
+            worker.tell(message)
+
+    def _merged(self) -> Result:
+        outcomes = list(self._outcomes.values())
+        window = outcomes[0].window
+        requests, chunks = merge([(o.requests, o.chunks) for o in outcomes])
+        return Result(
+            load=self._load,
+            window=dataclasses.replace(
+                window, ended_at_s=max(o.window.ended_at_s for o in outcomes)
+            ),
+            requests=requests,
+            chunks=chunks,
+            client=_worst([o.health for o in outcomes]),
+        )
+
+
+def _together(parts: Sequence[Progress]) -> Progress:
+    ttft_p50_s = [part.ttft_p50_s for part in parts if part.ttft_p50_s is not None]
+    return dataclasses.replace(
+        parts[0],
+        output_tok_per_s=sum(part.output_tok_per_s for part in parts),
+        ttft_p50_s=statistics.median(ttft_p50_s) if ttft_p50_s else None,
+        in_flight=sum(part.in_flight for part in parts),
+        completed=sum(part.completed for part in parts),
+        failed=sum(part.failed for part in parts),
+    )
+
+
+def _worst(parts: Sequence[ClientHealth]) -> ClientHealth:
+    return ClientHealth(
+        transport=parts[0].transport,
+        workers=len(parts),
+        cpu_frac=max(part.cpu_frac for part in parts),
+        loop_lag_p99_s=max(part.loop_lag_p99_s for part in parts),
+        loop_lag_max_s=max(part.loop_lag_max_s for part in parts),
+    )
 
 
 @contextmanager

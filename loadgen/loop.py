@@ -1,70 +1,91 @@
 """The two ways to drive a server: streams that wait for their reply, and arrivals that do not.
 
-All due times are absolute, so a late request delays no later one, and how late each was is kept.
+Each worker does its share: of the streams, or of the arrivals. All due times are absolute, so a
+late request delays no later one, and how late each was is kept.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from math import nan
 from time import perf_counter
 
 from loadgen.config import Load
 from loadgen.prompts import Prompts, Request
 from loadgen.records import Exchange
-from loadgen.schedule import poisson_offsets_s, ramp_offsets_s
+from loadgen.schedule import offsets_s, ramp_offsets_s
 
 Send = Callable[[Exchange, bytes], Awaitable[None]]
 
 # A dead server refuses in microseconds; without a pause, the loop would do nothing but ask it.
 BACK_OFF_S = 0.05
-
-
 # Work beside the streams is done in short turns: a long one would delay the stamps of whatever
 # arrives meanwhile.
 TURN_S = 0.0005
 REST_S = 0.002
+SHELF_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Every `workers`-th item, from the `worker`-th on."""
+
+    worker: int = 0
+    workers: int = 1
 
 
 class Larder:
-    """Requests serialised before they are due, in order, and the number of the next one.
+    """A worker's requests, serialised before they are due, in order.
 
     Each is made from (seed, number) alone, so timing does not change what is sent.
     """
 
-    def __init__(self, prompts: Prompts, size: int) -> None:
+    def __init__(self, prompts: Prompts, size: int, share: Share) -> None:
         self._prompts = prompts
         self._size = size
-        self._shelf = deque(prompts.request(index) for index in range(size))
-        self._next = size
+        self._share = share
+        self._next = share.worker
+        self._shelf: deque[Request] = deque()
+        self._num_bytes = 0
         self._taken = asyncio.Event()
+        while self._is_short():
+            self._put()
 
     def take(self) -> Request:
+        """The first turn of the next conversation."""
         self._taken.set()
-        return self._shelf.popleft() if self._shelf else self._make()
+        if not self._shelf:
+            self._put()
+        request = self._shelf.popleft()
+        self._num_bytes -= len(request.body)
+        return request
 
     async def refill(self) -> None:
         while True:
             await self._taken.wait()
             self._taken.clear()
-            while len(self._shelf) < self._size:
+            while self._is_short():
                 await asyncio.sleep(REST_S)
                 until_s = perf_counter() + TURN_S
-                while len(self._shelf) < self._size and perf_counter() < until_s:
-                    self._shelf.append(self._make())
+                while self._is_short() and perf_counter() < until_s:
+                    self._put()
 
-    def _make(self) -> Request:
-        self._next += 1
-        return self._prompts.request(self._next - 1)
+    def _is_short(self) -> bool:
+        return len(self._shelf) < self._size and self._num_bytes < SHELF_BYTES
+
+    def _put(self) -> None:
+        request = self._prompts.request(self._next)
+        self._next += self._share.workers
+        self._shelf.append(request)
+        self._num_bytes += len(request.body)
 
 
 class Reader:
     """Parses replies that have ended, so that their bytes need not be kept until the run is over.
 
-    At 20,000 chunks a second those would be 6 MB more each second, and a second of parsing between
-    two runs for every fifteen of load. It costs about 4 us a chunk.
+    At 20,000 chunks a second those would be 6 MB more each second. It costs about 1 us a chunk.
     """
 
     def __init__(self) -> None:
@@ -88,12 +109,21 @@ class Reader:
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One run as it goes: what was sent, and which phase it is in."""
+    """One worker's run as it goes: what was sent, and which phase it is in.
+
+    `reached` is called once: closed loop, every stream has had one reply; open loop, all that was
+    due in the window has ended.
+    """
 
     load: Load
+    seed: int
     send: Send
+    prompts: Prompts
     larder: Larder
     started_at_s: float
+    opening: asyncio.Future[float]  # when the window opens, once that is decided
+    reached: Callable[[], None]
+    share: Share = field(default_factory=Share)
     reader: Reader = field(default_factory=Reader)
     opened_at_s: float = nan
     closed_at_s: float = nan
@@ -102,15 +132,19 @@ class Run:
     failed: int = 0
     in_flight: int = 0
 
-    async def perform(self, due_at_s: float, stream: int | None = None) -> Exchange:
-        """Take the next request, send it, and wait for its end."""
-        request = self.larder.take()
+    async def perform(self, request: Request, due_at_s: float, stream: int) -> Exchange:
+        """Send one request, and wait for its end."""
+        asked = request.input_tokens
         exchange = Exchange(
             request=request.index,
-            stream=request.index if stream is None else stream,
+            conversation=request.conversation,
+            turn=request.turn,
+            stream=stream,
             due_at_s=due_at_s,
-            input_tokens_asked=request.input_tokens,
+            input_tokens_asked=nan if asked is None else asked,
             output_tokens_asked=request.output_tokens,
+            streamed=self.load.stream,
+            keep_text=self.load.conversation is not None,
         )
         self.exchanges.append(exchange)
         self.in_flight += 1
@@ -125,6 +159,16 @@ class Run:
             self.completed += 1
         return exchange
 
+    def next_turn(self, request: Request, last: Exchange) -> tuple[Request, float] | None:
+        """What follows in the conversation, and when it is due; None: nothing."""
+        if self.load.conversation is None or last.looks_failed():
+            return None
+        last.read()
+        following = self.prompts.next_turn(request, last.text)
+        if following is None:
+            return None
+        return following, last.ended_at_s + self.load.conversation.think_s
+
 
 async def sleep_until(at_s: float) -> None:
     """Sleep on the run's clock: never early, where uvloop's timers may be by a millisecond."""
@@ -132,88 +176,99 @@ async def sleep_until(at_s: float) -> None:
         await asyncio.sleep(left_s)
 
 
-async def drive_closed(run: Run) -> None:
-    """Keep `concurrency` requests in flight; at the end of the window, cut them all.
+async def drive(run: Run) -> None:
+    """Drive the load until it is over; an open loop is over when it is cancelled."""
+    await (drive_open(run) if run.load.is_open else drive_closed(run))
 
-    The window opens when every stream has had one whole request, and no sooner than `warmup_s`:
-    until then, all streams are at the same place in their replies, which no steady load is.
+
+async def drive_closed(run: Run) -> None:
+    """Keep this worker's streams in flight; at the end of the window, cut them all.
+
+    The window opens when every stream of every worker has had one whole request: until then, all
+    streams are at the same place in their replies, which no steady load is.
     """
     load = run.load
     assert load.concurrency is not None
-    waiting = set(range(load.concurrency))
-    all_had_one = asyncio.Event()
+    offset_s = ramp_offsets_s(load.concurrency, load.ramp_s)
+    mine = range(run.share.worker, load.concurrency, run.share.workers)
+    waiting = set(mine)
+    if not waiting:
+        run.reached()
 
-    async def stream(number: int, due_at_s: float) -> None:
+    async def stream(number: int) -> None:
+        due_at_s = run.started_at_s + offset_s[number]
+        following: tuple[Request, float] | None = None
         while True:
+            request, due_at_s = following or (None, due_at_s)
             await sleep_until(due_at_s)
-            exchange = await run.perform(due_at_s, number)
+            request = request or run.larder.take()
+            exchange = await run.perform(request, due_at_s, number)
+            if number in waiting:
+                waiting.discard(number)
+                if not waiting:
+                    run.reached()
+            following = run.next_turn(request, exchange)
             due_at_s = exchange.ended_at_s + (BACK_OFF_S if exchange.looks_failed() else 0.0)
-            waiting.discard(number)
-            if not waiting:
-                all_had_one.set()
 
     async with asyncio.TaskGroup() as group:
-        offsets_s = ramp_offsets_s(load.concurrency, load.ramp_s)
-        tasks = [
-            group.create_task(stream(number, run.started_at_s + offset_s))
-            for number, offset_s in enumerate(offsets_s)
-        ]
+        tasks = [group.create_task(stream(number)) for number in mine]
         tasks += [group.create_task(work) for work in (run.larder.refill(), run.reader.work())]
-        await sleep_until(run.started_at_s + load.warmup_s)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(run.started_at_s + load.warmup_max_s - perf_counter()):
-                await all_had_one.wait()
-        run.opened_at_s = perf_counter()
-        await sleep_until(run.opened_at_s + load.duration_s)
-        run.closed_at_s = perf_counter()
+        opened_at_s = await run.opening
+        await sleep_until(opened_at_s)
+        run.opened_at_s = opened_at_s
+        await sleep_until(opened_at_s + load.duration_s)
+        run.closed_at_s = opened_at_s + load.duration_s
         for task in tasks:
             task.cancel()
 
 
-async def drive_open(run: Run, seed: int) -> None:
+async def drive_open(run: Run) -> None:
     """Send each request at its due time, whatever the earlier ones are doing.
 
-    Arrivals go on after the window until all that were due in it have ended: without them, the
-    last ones would be served by an emptier and faster server than the first.
+    Arrivals go on after the window until all that were due in it have ended, at every worker:
+    without them, the last ones would be served by an emptier and faster server than the first.
     """
-    load, rate_rps = run.load, run.load.rate_rps
-    assert rate_rps is not None
+    load = run.load
     opened_at_s = run.started_at_s + load.warmup_s
     closed_at_s = opened_at_s + load.duration_s
     unfinished = 0  # due in the window
     one_less = asyncio.Event()
-    tasks: set[asyncio.Task[None]] = set()
 
-    async def one(due_at_s: float) -> None:
+    def is_inside(due_at_s: float) -> bool:
+        return opened_at_s <= due_at_s < closed_at_s
+
+    async def converse(due_at_s: float) -> None:
         nonlocal unfinished
-        await run.perform(due_at_s)
-        if opened_at_s <= due_at_s < closed_at_s:
-            unfinished -= 1
-            one_less.set()
+        request = run.larder.take()
+        while True:
+            exchange = await run.perform(request, due_at_s, request.conversation)
+            following = run.next_turn(request, exchange)
+            unfinished -= is_inside(due_at_s)
+            if following is None:
+                break
+            request, due_at_s = following
+            unfinished += is_inside(due_at_s)
+            await sleep_until(due_at_s)
+        one_less.set()
 
     async def arrivals(group: asyncio.TaskGroup) -> None:
         nonlocal unfinished
-        for offset_s in poisson_offsets_s(rate_rps, seed):
+        mine = islice(offsets_s(load, run.seed), run.share.worker, None, run.share.workers)
+        for offset_s in mine:
             due_at_s = run.started_at_s + offset_s
-            unfinished += (
-                opened_at_s <= due_at_s < closed_at_s
-            )  # before it is sent, lest it be late
+            unfinished += is_inside(due_at_s)  # before it is sent, lest it be late
             await sleep_until(due_at_s)
-            task = group.create_task(one(due_at_s))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            group.create_task(converse(due_at_s))
 
     async with asyncio.TaskGroup() as group:
-        beside = (run.larder.refill(), run.reader.work(), arrivals(group))
-        tasks |= {group.create_task(work) for work in beside}
+        for work in (run.larder.refill(), run.reader.work(), arrivals(group)):
+            group.create_task(work)
         await sleep_until(opened_at_s)
         run.opened_at_s = opened_at_s
         await sleep_until(closed_at_s)
         run.closed_at_s = closed_at_s
-        with suppress(TimeoutError):
-            async with asyncio.timeout(closed_at_s + load.drain_s - perf_counter()):
-                while unfinished:
-                    one_less.clear()
-                    await one_less.wait()
-        for task in tasks:
-            task.cancel()
+        while unfinished:
+            one_less.clear()
+            await one_less.wait()
+        run.reached()
+        await asyncio.Event().wait()  # until all other workers are there, too: then comes a cancel

@@ -13,6 +13,7 @@ Failed requests are in no time's sample; they are counted beside it. What is und
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,9 @@ class Summary:
     first_generation_done: bool | None  # closed: each stream had one reply before the window
     requests_per_s: float | None  # completions in the window / window
     output_tok_per_s: float | None  # tokens that came in the window / window
+    chunks_per_s: float | None  # content chunks that came in the window / window
     total_tok_per_s: float | None  # plus the prompts whose first token came in the window
+    drift_frac: float | None  # tokens in the window's second half / first half − 1
     output_tok_per_s_run: float | None  # from start to end, ramp and drain included
     ttft_mean_s: float | None  # t_1 − t_0
     ttft_p50_s: float | None
@@ -71,16 +74,19 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
     finished_at_s = np.where(shown, requests["last_at_s"], requests["ended_at_s"])
     ended_inside = _inside(finished_at_s, window)
     due_inside = _inside(requests["due_at_s"], window)
-    counted = due_inside if load.arrival == "poisson" else ended_inside | cut
+    counted = due_inside if load.is_open else ended_inside | cut
     sample = ok & counted
-    timed = counted & ~failed if load.arrival == "poisson" else sample
+    timed = counted & ~failed if load.is_open else sample
+    streamed = timed & load.stream  # a whole reply has no first token
 
     window_s = window.closed_at_s - window.opened_at_s
     tokens, at_s = arrivals(requests, chunks)
     tokens_inside = float(tokens[_inside(at_s, window)].sum())
-    prompts_inside = input_tokens(requests)[_inside(requests["first_at_s"], window)].sum()
-    ttft, ttft_sched = ttft_s(requests)[timed], ttft_sched_s(requests)[timed]
-    tpot, e2e = tpot_s(requests)[timed], e2e_s(requests)[timed]
+    silent_at_s = np.where(ok, requests["ended_at_s"], np.nan)  # no text, or not streamed
+    answered_at_s = np.where(requests["num_chunks"] > 0, requests["first_at_s"], silent_at_s)
+    prompts_inside = input_tokens(requests)[_inside(answered_at_s, window)].sum()
+    ttft, ttft_sched = ttft_s(requests)[streamed], ttft_sched_s(requests)[streamed]
+    tpot, e2e = tpot_s(requests)[streamed], e2e_s(requests)[timed]
     itl = itl_s(chunks, requests["request"][sample])
     failed_of_sample = int((failed & counted).sum())
     return Summary(
@@ -93,7 +99,9 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
         first_generation_done=first_generation_done(requests, window, load),
         requests_per_s=_ratio(int((ok & ended_inside).sum()), window_s),
         output_tok_per_s=_ratio(tokens_inside, window_s),
+        chunks_per_s=_ratio(int(_inside(chunks["at_s"], window).sum()), window_s),
         total_tok_per_s=_ratio(tokens_inside + prompts_inside, window_s),
+        drift_frac=drift_frac(tokens, at_s, window),
         output_tok_per_s_run=_ratio(tokens.sum(), window.ended_at_s - window.started_at_s),
         ttft_mean_s=mean(ttft),
         ttft_p50_s=quantile(ttft, 0.5),
@@ -168,6 +176,20 @@ def arrivals(requests: Columns, chunks: Columns) -> tuple[Floats, Floats]:
     return tokens, np.concatenate((chunks["at_s"], requests["ended_at_s"][silent]))
 
 
+def drift_frac(tokens: Floats, at_s: Floats, window: Window) -> float | None:
+    """Output tokens in the second half of the window over those in the first, minus 1."""
+    middle_at_s = (window.opened_at_s + window.closed_at_s) / 2
+    inside = _inside(at_s, window)
+    first = tokens[inside & (at_s < middle_at_s)].sum()
+    ratio = _ratio(tokens[inside & (at_s >= middle_at_s)].sum(), first)
+    return None if ratio is None else ratio - 1
+
+
+def failures_by_kind(requests: Columns) -> dict[str, int]:
+    """How many requests failed in which way, the most frequent first; of the whole run."""
+    return dict(Counter(filter(None, requests["failure"])).most_common())
+
+
 def tokens_per_chunk(requests: Columns, among: Bools) -> float | None:
     """Σn / Σk over the requests `among` that showed text."""
     shown = among & (requests["num_chunks"] > 0)
@@ -190,7 +212,8 @@ def lengths_off(requests: Columns, load: Load) -> Bools:
     if load.ignore_eos:
         off = requests["output_tokens"] != asked
     if load.endpoint == "completions":
-        off = off | (requests["input_tokens"] != requests["input_tokens_asked"])
+        known = ~np.isnan(requests["input_tokens_asked"])
+        off = off | (known & (requests["input_tokens"] != requests["input_tokens_asked"]))
     return off
 
 

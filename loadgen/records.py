@@ -4,7 +4,7 @@ All instants are `time.perf_counter()`: CLOCK_MONOTONIC, the same in every proce
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from math import nan
@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadgen import sse
 from loadgen.config import Load
+from loadgen.reply import Reply, parse_stream, parse_whole
 
 Columns = dict[str, npt.NDArray[Any]]
 
 DETAIL_CHARACTERS = 300
+# A reply of 100,000 tokens is a quarter of it; without a limit, one server could fill the memory.
+MAX_REPLY_BYTES = 64 * 2**20
 # vLLM ends a stream in these ways when it gives a request up.
 BAD_FINISH_REASONS = {"abort", "error"}
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 ERROR_MARK = re.compile(rb'"error":\s*[{"]')
 
 
@@ -34,23 +38,41 @@ class FailureKind(StrEnum):
     CONNECT = "connect"  # no connection
     DISCONNECTED = "disconnected"  # the connection broke before the reply's end
     TIMEOUT = "timeout"  # longer than request_timeout_s
+    TTFT_TIMEOUT = "ttft_timeout"  # no byte of a reply within ttft_timeout_s
+    STALL = "stall"  # silence of stall_timeout_s inside a reply
     HTTP_ERROR = "http_error"  # a status other than 200
     ERROR_CHUNK = "error_chunk"  # the stream says that the request failed
-    TRUNCATED = "truncated"  # the stream ended without finish_reason
-    NO_USAGE = "no_usage"  # the stream ended without its token counts
+    TRUNCATED = "truncated"  # the reply ended without finish_reason
+    NO_USAGE = "no_usage"  # the reply ended without its token counts
     GARBLED = "garbled"  # not HTTP, or not the JSON of a completion
+    OVERSIZED = "oversized"  # longer than MAX_REPLY_BYTES
+
+
+class RequestFailedError(Exception):
+    """What a transport raises when a request has no reply, or only a part of one."""
+
+    def __init__(self, kind: FailureKind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The server, and the tokens a prompt may hold: `first_token_id` .. `vocab_size` − 1."""
+    """The server, and the tokens a prompt may hold: `first_token_id` .. `vocab_size` − 1.
+
+    `headers` go with every request. They may hold secrets: they are never shown and never stored.
+    """
 
     url: str
     model: str
     vocab_size: int
     first_token_id: int = 16  # below are the control tokens of many tokenizers
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        for name, value in self.headers.items():
+            if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
+                raise ValueError(f"header {name!r}: not a header, or a value of several lines")
         if not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url must start with http:// or https://, got {self.url!r}")
         if not 0 <= self.first_token_id < self.vocab_size - 1:
@@ -74,9 +96,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientHealth:
-    """How busy the worker was over the window; a busy client measures its own queue."""
+    """How busy the workers were over the window; a busy client measures its own queue."""
 
-    cpu_frac: float  # of one core, which is all that one event loop can use
+    transport: str
+    workers: int
+    cpu_frac: float  # the busiest one, of one core: all that its event loop can use
     loop_lag_p99_s: float  # how late the event loop's timers were
     loop_lag_max_s: float
 
@@ -104,30 +128,43 @@ class Progress:
     failed: int
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Exchange:
-    """One request and its raw reply; the client fills it in as it happens."""
+    """One request and its raw reply; the transport fills it in as it happens."""
 
     request: int
     stream: int
     due_at_s: float
-    input_tokens_asked: int
+    input_tokens_asked: float
     output_tokens_asked: int
-    sent_at_s: float = nan
+    conversation: int = 0
+    turn: int = 1
+    streamed: bool = True
+    keep_text: bool = False
+    sent_at_s: float = nan  # just before the request is written to an open connection
     ended_at_s: float = nan
     http_status: int | None = None
-    piece_at_s: list[float] = field(default_factory=list)
-    pieces: list[bytes] = field(default_factory=list)
+    read_at_s: list[float] = field(default_factory=list)  # when anything came
+    pieces: list[bytes] = field(default_factory=list)  # the reply's body …
+    piece_at_s: list[float] = field(default_factory=list)  # … and when each piece of it came
     failure: FailureKind | None = None
     detail: str = ""
     cut: bool = False
+    secrets: Sequence[str] = ()  # what a server may send back, and must not be stored
+    text: str = ""  # of the answer, if `keep_text`, once it is read
     told: "tuple[RequestRow, npt.NDArray[np.float64]] | None" = None
+
+    def keep(self, piece: bytes, at_s: float) -> None:
+        """Take a piece of the body."""
+        self.pieces.append(piece)
+        self.piece_at_s.append(at_s)
 
     def read(self) -> "tuple[RequestRow, npt.NDArray[np.float64]]":
         """Its row, and when each content chunk came; the reply's bytes are then let go."""
         if self.told is None:
             self.told = read(self)
             self.pieces, self.piece_at_s = [], []
+            self.read_at_s = []
         return self.told
 
     def looks_failed(self) -> bool:
@@ -141,14 +178,16 @@ class Exchange:
 class RequestRow:
     """A row of the requests table. Undefined numbers are NaN, undefined texts empty."""
 
-    request: int  # in order of sending
+    request: int  # its number: unique in the run, and in the X-Request-Id that was sent
+    conversation: int  # the requests of one conversation share it
+    turn: int  # in the conversation, from 1
     stream: int  # closed loop: which stream; open loop: equals request
     due_at_s: float  # closed loop: when the stream's last request ended
     sent_at_s: float
     first_at_s: float  # first content chunk
-    last_at_s: float  # last content chunk
-    ended_at_s: float  # end of the stream
-    input_tokens_asked: int
+    last_at_s: float  # last content chunk; the end of a reply that is not streamed
+    ended_at_s: float  # end of the reply
+    input_tokens_asked: float  # NaN: text, which only the server counts
     output_tokens_asked: int
     input_tokens: float  # the server's count
     output_tokens: float  # the server's count
@@ -165,8 +204,8 @@ DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64, str: np.object_}
 
 
 def tabulate(exchanges: Iterable[Exchange]) -> tuple[Columns, Columns]:
-    """The tables (requests, chunks) of a run."""
-    told = [exchange.read() for exchange in exchanges]
+    """The tables (requests, chunks) of a run, in the order of the requests' numbers."""
+    told = [exchange.read() for exchange in sorted(exchanges, key=lambda e: e.request)]
     rows = [row for row, _ in told]
     requests = {
         column.name: np.array([getattr(row, column.name) for row in rows], DTYPES[column.type])
@@ -179,20 +218,43 @@ def tabulate(exchanges: Iterable[Exchange]) -> tuple[Columns, Columns]:
     return requests, chunks
 
 
+def merge(parts: Sequence[tuple[Columns, Columns]]) -> tuple[Columns, Columns]:
+    """The tables of several workers as one, in the order of the requests' numbers."""
+    if len(parts) == 1:
+        return parts[0]
+    return (
+        _merged([requests for requests, _ in parts]),
+        _merged([chunks for _, chunks in parts]),
+    )
+
+
+def _merged(parts: Sequence[Columns]) -> Columns:
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(whole["request"], kind="stable")
+    return {name: column[order] for name, column in whole.items()}
+
+
 def read(exchange: Exchange) -> tuple[RequestRow, npt.NDArray[np.float64]]:
     """Parse one reply: its row, and when each of its content chunks came."""
-    reply = sse.parse(exchange.pieces)
+    parse = parse_stream if exchange.streamed else parse_whole
+    reply = parse(exchange.pieces, keep_text=exchange.keep_text)
+    exchange.text = "".join(reply.texts)
     status, failure, detail = judge(exchange, reply)
     at_s = np.array([exchange.piece_at_s[piece] for piece in reply.content_pieces])
+    last_at_s = at_s[-1] if len(at_s) else nan
+    if not exchange.streamed and status == Status.OK:
+        last_at_s = exchange.piece_at_s[-1]
     usage = reply.usage
     cached = usage.cached_tokens if usage else None
     row = RequestRow(
         request=exchange.request,
+        conversation=exchange.conversation,
+        turn=exchange.turn,
         stream=exchange.stream,
         due_at_s=exchange.due_at_s,
         sent_at_s=exchange.sent_at_s,
         first_at_s=float(at_s[0]) if len(at_s) else nan,
-        last_at_s=float(at_s[-1]) if len(at_s) else nan,
+        last_at_s=float(last_at_s),
         ended_at_s=exchange.ended_at_s,
         input_tokens_asked=exchange.input_tokens_asked,
         output_tokens_asked=exchange.output_tokens_asked,
@@ -204,17 +266,25 @@ def read(exchange: Exchange) -> tuple[RequestRow, npt.NDArray[np.float64]]:
         failure=failure or "",
         http_status=nan if exchange.http_status is None else exchange.http_status,
         finish_reason=reply.finish_reason or "",
-        detail=detail[:DETAIL_CHARACTERS],
+        detail=_without(exchange.secrets, detail)[:DETAIL_CHARACTERS],
     )
     return row, at_s
 
 
-def judge(exchange: Exchange, reply: sse.Reply) -> tuple[Status, FailureKind | None, str]:
+def _without(secrets: Sequence[str], text: str) -> str:
+    for secret in filter(None, secrets):
+        for part in (secret, secret.removeprefix("Bearer ")):
+            text = text.replace(part, "***")
+    return text
+
+
+def judge(exchange: Exchange, reply: Reply) -> tuple[Status, FailureKind | None, str]:
     """Whether a request went well. What the server said comes before how the stream ended."""
     complete = reply.finish_reason is not None and reply.usage is not None
     failed: tuple[FailureKind, str] | None = None
     if exchange.http_status not in (None, 200):
-        failed = FailureKind.HTTP_ERROR, b"".join(exchange.pieces).decode(errors="replace")
+        said = b"".join(exchange.pieces).decode(errors="replace")
+        failed = FailureKind.HTTP_ERROR, said or f"HTTP status {exchange.http_status}"
     elif reply.error is not None:
         failed = FailureKind.ERROR_CHUNK, reply.error
     elif reply.finish_reason in BAD_FINISH_REASONS:
@@ -226,9 +296,9 @@ def judge(exchange: Exchange, reply: sse.Reply) -> tuple[Status, FailureKind | N
     elif exchange.cut and not complete:
         return Status.CUT, None, ""
     elif reply.finish_reason is None:
-        failed = FailureKind.TRUNCATED, "the stream ended without finish_reason"
+        failed = FailureKind.TRUNCATED, "the reply ended without finish_reason"
     elif reply.usage is None:
-        failed = FailureKind.NO_USAGE, "the stream ended without usage"
+        failed = FailureKind.NO_USAGE, "the reply ended without usage"
     if failed is None:
         return Status.OK, None, ""
     return Status.FAILED, *failed

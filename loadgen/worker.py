@@ -1,7 +1,7 @@
-"""The process that sends: one event loop that does nothing else, so that stamps are true.
+"""A process that sends: one event loop that does nothing else, so that stamps are true.
 
-It is driven through a pipe: a Job comes in, Progress and one Outcome go out. The other end of the
-pipe closes when the parent ends, however it ends, and then so does this process.
+It is driven through a pipe (messages.py). The other end of the pipe closes when the parent ends,
+however it ends, and then so does this process.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ import signal
 import statistics
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from math import isnan, nan
 from multiprocessing.connection import Connection
@@ -22,40 +23,22 @@ from time import perf_counter
 import numpy as np
 import uvloop
 
-from loadgen.client import Client
-from loadgen.config import Load
-from loadgen.loop import Larder, Run, drive_closed, drive_open
+from loadgen.client import Sender, make_transport
+from loadgen.loop import Larder, Run, drive
+from loadgen.messages import Crash, Job, Open, Outcome, Prepared, Reached, Start, Stop
 from loadgen.prompts import Prompts
-from loadgen.records import ClientHealth, Progress, Result, Target, Window, tabulate
+from loadgen.records import ClientHealth, Progress, Window, tabulate
 
 PROGRESS_S = 0.25
 PULSE_S = 0.02
-# Between preparation and the first request, so that the first one is not late.
-LEAD_S = 0.01
+MAX_WARM_CONNECTIONS = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    load: Load
-    target: Target
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The parent asks for the run's end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crash:
-    """A bug in the worker: its traceback."""
-
-    report: str
-
-
-def serve(connection: Connection) -> None:
+def serve(connection: Connection, core: int | None) -> None:
     """Do one job after the other until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection is an open file
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -65,11 +48,11 @@ def serve(connection: Connection) -> None:
                 connection.send(_work(job, connection))
 
 
-def _work(job: Job, connection: Connection) -> Result | Crash:
+def _work(job: Job, connection: Connection) -> Outcome | Crash:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            run, pulse, ended_at_s = runner.run(_drive(job, connection))
-        return _result(run, pulse, ended_at_s)
+            run, pulse = runner.run(_drive(job, connection))
+        return _outcome(job, run, pulse)
     except Exception:
         return Crash(report=traceback.format_exc())
 
@@ -90,75 +73,119 @@ class Pulse:
             self.lag_s.append(max(0.0, self.at_s[-1] - asleep_at_s - PULSE_S))
             self.cpu_s.append(time.process_time())
 
-    def health(self, opened_at_s: float, closed_at_s: float) -> ClientHealth:
+    def health(self, transport: str, opened_at_s: float, closed_at_s: float) -> ClientHealth:
         """Over the window; NaN if there was none."""
         at_s = np.array(self.at_s)
         inside = np.flatnonzero((at_s >= opened_at_s) & (at_s <= closed_at_s))
-        if len(inside) < 2:
-            return ClientHealth(cpu_frac=nan, loop_lag_p99_s=nan, loop_lag_max_s=nan)
-        first, last = inside[0], inside[-1]
-        lag_s = np.array(self.lag_s)[inside]
+        busy_frac = lag_p99_s = lag_max_s = nan
+        if len(inside) >= 2:
+            first, last = inside[0], inside[-1]
+            lag_s = np.array(self.lag_s)[inside]
+            busy_frac = (self.cpu_s[last] - self.cpu_s[first]) / (at_s[last] - at_s[first])
+            lag_p99_s, lag_max_s = float(np.percentile(lag_s, 99)), float(lag_s.max())
         return ClientHealth(
-            cpu_frac=(self.cpu_s[last] - self.cpu_s[first]) / (at_s[last] - at_s[first]),
-            loop_lag_p99_s=float(np.percentile(lag_s, 99)),
-            loop_lag_max_s=float(lag_s.max()),
+            transport=transport,
+            workers=1,
+            cpu_frac=busy_frac,
+            loop_lag_p99_s=lag_p99_s,
+            loop_lag_max_s=lag_max_s,
         )
 
 
-async def _drive(job: Job, connection: Connection) -> tuple[Run, Pulse, float]:
+class _Orders:
+    """What the parent says while a run is prepared and driven."""
+
+    def __init__(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        self.start: asyncio.Future[float] = loop.create_future()
+        self.opening: asyncio.Future[float] = loop.create_future()
+        self._driving = asyncio.current_task()
+        self._connection = connection
+        loop.add_reader(connection.fileno(), self._hear)
+        os.set_blocking(connection.fileno(), True)  # uvloop has made it non-blocking
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._connection.fileno())
+
+    def _hear(self) -> None:
+        try:
+            order = self._connection.recv()
+        except (EOFError, OSError):
+            os._exit(1)  # nobody is left to tell
+        match order:
+            case Start(at_s):
+                self.start.set_result(at_s)
+            case Open(at_s):
+                self.opening.set_result(at_s)
+            case Stop():
+                assert self._driving is not None
+                self._driving.cancel()
+
+
+async def _drive(job: Job, connection: Connection) -> tuple[Run, Pulse]:
     """Drive the load, with garbage collection off, until it is over or the parent says stop."""
-    load, pulse = job.load, Pulse()
+    load, pulse, orders = job.load, Pulse(), _Orders(connection)
     prompts = Prompts(load=load, target=job.target, seed=job.seed)
     # What may fall due at once: all streams, or the arrivals of a second.
-    shelf = load.concurrency or int(load.rate_rps or 0) + 64
-    larder = Larder(prompts, shelf)
-    async with Client(job.target, load.endpoint, load.request_timeout_s) as client:
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        run = Run(load=load, send=client.send, larder=larder, started_at_s=perf_counter() + LEAD_S)
-        pattern = drive_closed(run) if load.arrival == "closed" else drive_open(run, job.seed)
-        driving = asyncio.create_task(pattern)
-        aside = [
-            asyncio.create_task(pulse.beat()),
-            asyncio.create_task(_report(run, client, connection)),
-        ]
-        listening = asyncio.get_running_loop()
-        listening.add_reader(connection.fileno(), _hear, connection, driving)
-        os.set_blocking(connection.fileno(), True)  # uvloop has made it non-blocking
-        try:
-            with suppress(asyncio.CancelledError):
-                await driving
-        finally:
-            listening.remove_reader(connection.fileno())
-            for task in aside:
-                task.cancel()
-            gc.enable()
-            gc.unfreeze()
-        return run, pulse, perf_counter()
+    at_once = (load.concurrency or int(load.rate_rps or 0) + 64) // job.share.workers + 1
+    transport = make_transport(job.client, job.target, load.endpoint)
+    secrets = list(job.target.headers.values())
+    async with Sender(transport, load, job.seed, secrets) as sender:
+        run = Run(
+            load=load,
+            seed=job.seed,
+            send=sender.send,
+            prompts=prompts,
+            larder=Larder(prompts, at_once, job.share),
+            started_at_s=nan,
+            opening=orders.opening,
+            reached=lambda: connection.send(Reached()),
+            share=job.share,
+        )
+        with suppress(asyncio.CancelledError):  # a Stop: with what there is
+            await transport.warm(min(at_once, MAX_WARM_CONNECTIONS))
+            connection.send(Prepared())
+            run.started_at_s = await orders.start
+            async with _aside(pulse, run, sender, connection):
+                await drive(run)
+        orders.close()
+    return run, pulse
 
 
-def _hear(connection: Connection, driving: asyncio.Task[None]) -> None:
+@asynccontextmanager
+async def _aside(
+    pulse: Pulse, run: Run, sender: Sender, connection: Connection
+) -> AsyncIterator[None]:
+    """The pulse and the progress beside the load; and no garbage collection."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    tasks = [
+        asyncio.create_task(pulse.beat()),
+        asyncio.create_task(_report(run, sender, connection)),
+    ]
     try:
-        connection.recv()
-    except (EOFError, OSError):
-        os._exit(1)  # nobody is left to tell
-    driving.cancel()
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        gc.enable()
+        gc.unfreeze()
 
 
-async def _report(run: Run, client: Client, connection: Connection) -> None:
+async def _report(run: Run, sender: Sender, connection: Connection) -> None:
     """Send Progress a few times a second."""
-    events, at_s = 0, perf_counter()
+    reads, at_s = 0, perf_counter()
     while True:
         await asyncio.sleep(PROGRESS_S)
-        rate = (client.num_events - events) / (perf_counter() - at_s)
-        events, at_s = client.num_events, perf_counter()
+        rate = (sender.num_reads() - reads) / (perf_counter() - at_s)
+        reads, at_s = sender.num_reads(), perf_counter()
         _, writable, _ = select.select([], [connection], [], 0)
         if writable:  # a parent that does not read is not waited for
-            connection.send(_progress(run, client, rate))
+            connection.send(_progress(run, sender, rate))
 
 
-def _progress(run: Run, client: Client, output_tok_per_s: float) -> Progress:
+def _progress(run: Run, sender: Sender, output_tok_per_s: float) -> Progress:
     """Where the run is; the plan grows when the warm-up took longer."""
     opened, closed = not isnan(run.opened_at_s), not isnan(run.closed_at_s)
     planned_s = run.load.planned_s
@@ -169,17 +196,18 @@ def _progress(run: Run, client: Client, output_tok_per_s: float) -> Progress:
         elapsed_s=perf_counter() - run.started_at_s,
         planned_s=planned_s,
         output_tok_per_s=output_tok_per_s,
-        ttft_p50_s=statistics.median(client.recent_ttft_s) if client.recent_ttft_s else None,
+        ttft_p50_s=statistics.median(sender.recent_ttft_s) if sender.recent_ttft_s else None,
         in_flight=run.in_flight,
         completed=run.completed,
         failed=run.failed,
     )
 
 
-def _result(run: Run, pulse: Pulse, ended_at_s: float) -> Result:
+def _outcome(job: Job, run: Run, pulse: Pulse) -> Outcome:
+    ended_at_s = perf_counter()
     requests, chunks = tabulate(run.exchanges)
-    return Result(
-        load=run.load,
+    transport = job.client.transport_for(job.target.url)
+    return Outcome(
         window=Window(
             started_at_s=run.started_at_s,
             opened_at_s=run.opened_at_s,
@@ -190,5 +218,5 @@ def _result(run: Run, pulse: Pulse, ended_at_s: float) -> Result:
         ),
         requests=requests,
         chunks=chunks,
-        client=pulse.health(run.opened_at_s, run.closed_at_s),
+        health=pulse.health(transport, run.opened_at_s, run.closed_at_s),
     )

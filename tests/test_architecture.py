@@ -51,7 +51,7 @@ def test_lower_packages_need_nothing_of_the_application(package: str) -> None:
 
 
 def test_only_one_module_knows_each_outside_library() -> None:
-    owners = {"aiohttp": {"loadgen/client.py"}, "pynvml": {"monitors/nvml.py"}}
+    owners = {"aiohttp": {"loadgen/via_aiohttp.py"}, "pynvml": {"monitors/nvml.py"}}
     for library, files in owners.items():
         users = {
             str(path.relative_to(ROOT))
@@ -62,10 +62,10 @@ def test_only_one_module_knows_each_outside_library() -> None:
         assert users <= files
 
 
-def test_every_package_init_is_empty() -> None:
+def test_every_package_init_is_empty_but_the_librarys() -> None:
     for package in MAY_IMPORT:
         for path in (ROOT / package).rglob("__init__.py"):
-            assert not path.read_text(), path
+            assert not path.read_text() or path.parent.name == "loadgen", path
 
 
 def test_conf_holds_yaml_only() -> None:

@@ -4,6 +4,7 @@ Three kinds: `vllm` and `sim` are started by the harness with the same settings,
 server somebody else runs. `engine=auto` is resolved to one of them before this schema is applied.
 """
 
+import os
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
@@ -93,7 +94,30 @@ class ExternalEngine:
         pattern=r"^https?://[^/\s:]+(:\d{1,5})?(/\S*)?$", description="e.g. http://127.0.0.1:8000"
     )
     served_model: str | None = Field(None, description="default: the first of /v1/models")
+    api_key_env: str | None = Field(
+        None, description="environment variable with the API key, sent as a bearer token"
+    )
+    header_env: dict[str, str] = Field(
+        default_factory=dict, description="header -> environment variable with its value"
+    )
     first_token_timeout_s: float = Field(120.0, gt=0, description="wait for a first token")
+
+    def headers(self) -> dict[str, str]:
+        """What goes with every request; read from the environment, and never stored.
+
+        Raises ValueError where the environment lacks a variable.
+        """
+        headers = {name: _from_environment(env, name) for name, env in self.header_env.items()}
+        if self.api_key_env is not None:
+            key = _from_environment(self.api_key_env, "Authorization")
+            headers["Authorization"] = f"Bearer {key}"
+        return headers
+
+
+def _from_environment(variable: str, header: str) -> str:
+    if not (value := os.environ.get(variable)):
+        raise ValueError(f"the environment has no {variable}, which the header {header} needs")
+    return value
 
 
 Engine = Annotated[VllmEngine | SimEngine | ExternalEngine, Field(discriminator="kind")]

@@ -1,5 +1,6 @@
 """A server that somebody else runs: looked at, used, and left alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 
@@ -16,20 +17,21 @@ def start(engine: ExternalEngine, folder: Path) -> Server:
     url = engine.url.rstrip("/").removesuffix("/v1")
     (folder / "command.txt").write_text(f"# not started by the harness: {url}\n")
     started_at_s = perf_counter()
+    timeout_s, headers = engine.first_token_timeout_s, engine.headers()
     try:
-        model = engine.served_model or _first_model(url, engine.first_token_timeout_s)
-        refusal = http.refusal(url, model, timeout_s=engine.first_token_timeout_s)
+        model = engine.served_model or _first_model(url, timeout_s, headers)
+        refusal = http.refusal(url, model, timeout_s=timeout_s, headers=headers)
     except TimeoutError:
-        timeout_s = engine.first_token_timeout_s
         message = f"{url} generated no token within {timeout_s:.0f} s"
         raise _failed(FailureKind.HANGS, message) from None
     except OSError as error:
         message = f"{url} does not answer ({error}): check engine.url, and that the server runs"
         raise _failed(FailureKind.DIED_AT_START, message) from None
     if refusal is not None:
-        raise _failed(
-            FailureKind.DIED_AT_START, f"{url} refused a request for one token: {refusal}"
-        )
+        for secret in headers.values():
+            refusal = refusal.replace(secret.removeprefix("Bearer "), "***")
+        message = f"{url} refused a request for one token: {refusal}"
+        raise _failed(FailureKind.DIED_AT_START, message)
     pages = {path: http.page(f"{url}{path}") for path in PAGES}
     return Server(
         url=url,
@@ -40,8 +42,8 @@ def start(engine: ExternalEngine, folder: Path) -> Server:
     )
 
 
-def _first_model(url: str, timeout_s: float) -> str:
-    answer = http.request(f"{url}{MODELS}", timeout_s=timeout_s)
+def _first_model(url: str, timeout_s: float, headers: Mapping[str, str]) -> str:
+    answer = http.request(f"{url}{MODELS}", timeout_s=timeout_s, headers=headers)
     try:
         return str(answer.json()["data"][0]["id"])
     except (TypeError, KeyError, IndexError):

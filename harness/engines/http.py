@@ -5,6 +5,7 @@ Never through a proxy: the environment's is for the way out, and would answer fo
 
 import http.client
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +26,9 @@ class Answer:
             return None
 
 
-def request(url: str, *, timeout_s: float, body: object = None) -> Answer:
+def request(
+    url: str, *, timeout_s: float, body: object = None, headers: Mapping[str, str] | None = None
+) -> Answer:
     """GET, or POST `body` as JSON. Raises OSError: refused, reset, cut off, TimeoutError."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
@@ -34,10 +37,10 @@ def request(url: str, *, timeout_s: float, body: object = None) -> Answer:
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
         if body is None:
-            connection.request("GET", target)
+            connection.request("GET", target, headers=dict(headers or {}))
         else:
-            headers = {"Content-Type": "application/json"}
-            connection.request("POST", target, json.dumps(body), headers)
+            told = {"Content-Type": "application/json", **(headers or {})}
+            connection.request("POST", target, json.dumps(body), told)
         answer = connection.getresponse()
         return Answer(status=answer.status, body=answer.read().decode(errors="replace"))
     except http.client.HTTPException as error:
@@ -55,13 +58,15 @@ def page(url: str, *, timeout_s: float = 5.0) -> str:
     return answer.body if answer.status == 200 else ""
 
 
-def refusal(url: str, model: str, *, timeout_s: float) -> str | None:
+def refusal(
+    url: str, model: str, *, timeout_s: float, headers: Mapping[str, str] | None = None
+) -> str | None:
     """Ask for one generated token: None if it comes, else why not. Raises OSError like `request`.
 
     `/health` is no proof: an engine may say 200 and die of its first request.
     """
     body = {"model": model, "prompt": [1, 2, 3], "max_tokens": 1, "temperature": 0}
-    answer = request(f"{url}/v1/completions", timeout_s=timeout_s, body=body)
+    answer = request(f"{url}/v1/completions", timeout_s=timeout_s, body=body, headers=headers)
     content = answer.json()
     if answer.status == 200 and isinstance(content, dict):
         tokens = (content.get("usage") or {}).get("completion_tokens", 0)

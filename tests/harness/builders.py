@@ -32,6 +32,12 @@ def about(made: Plan, *, simulated: bool = False) -> dict[str, Any]:
         "simulated": simulated,
         "model": {"name": "tiny"},
         "load": "closed loop, 64 tokens in, 4 out",
+        "instrument": {
+            "calibration": {
+                "at_load": {"ttft_error_p50_s": 1e-4, "ttft_error_p99_s": 1e-3},
+                "clean_chunks_per_s": 60_000.0,
+            }
+        },
         "axes": made.axes,
         "runs": [run.id for run in made.runs],
     }
@@ -44,11 +50,13 @@ def study(out: Path, made: Plan, *, simulated: bool = False) -> Study:
 def requests(num: int, ttft_s: float, tpot_s: float, output_tokens: int = 4) -> dict[str, Any]:
     """`num` requests one after another in the window, and two before it, all alike."""
     duration_s = ttft_s + tpot_s * (output_tokens - 1)
-    sent_at_s = np.concatenate([[101.0, 102.0], 105.0 + np.arange(num) * (9.0 / num)])
+    sent_at_s = np.concatenate([[101.0, 102.0], 105.0 + np.arange(num) * (9.9 / num)])
     rows = []
     for index, at_s in enumerate(sent_at_s):
         row = RequestRow(
             request=index,
+            conversation=index,
+            turn=1,
             stream=index % 2,
             due_at_s=at_s,
             sent_at_s=at_s,

@@ -28,6 +28,11 @@ def good(**changes: Any) -> dict[str, Any]:
         "send_lag_p99_s": 0.001,
         "client_cpu_frac": 0.3,
         "client_loop_lag_p99_s": 0.001,
+        "client_clean_chunks_per_s": 60_000.0,
+        "chunks_per_s": 20_000.0,
+        "drift_frac": 0.01,
+        "e2e_p50_s": 0.5,
+        "window_s": 20.0,
         "sim_lag_frac": None,
     }
     return row | changes
@@ -39,7 +44,14 @@ def test_a_good_row_has_no_code() -> None:
 
 def test_what_was_not_sampled_raises_no_code() -> None:
     names = ["prefix_cache_hit_frac", "preemptions", "throttled_frac", "sm_clock_min_hz"]
-    names += ["monitor_gap_max_s", "tokens_per_chunk", "client_cpu_frac"]
+    names += [
+        "drift_frac",
+        "e2e_p50_s",
+        "chunks_per_s",
+        "monitor_gap_max_s",
+        "tokens_per_chunk",
+        "client_cpu_frac",
+    ]
     assert codes(good(**dict.fromkeys(names))) == []
 
 
@@ -64,6 +76,9 @@ def test_what_was_not_sampled_raises_no_code() -> None:
         ({"send_lag_p99_s": 0.02}, "client_late"),
         ({"client_cpu_frac": 0.9}, "client_busy"),
         ({"client_loop_lag_p99_s": 0.03}, "client_busy"),
+        ({"drift_frac": -0.12}, "not_steady"),
+        ({"chunks_per_s": 60_001.0}, "client_limit"),
+        ({"client_clean_chunks_per_s": None}, "not_calibrated"),
         ({"sim_lag_frac": 0.03}, "sim_late"),
         ({"status": "failed", "failure": "hangs"}, "died"),
         ({"status": "failed", "failure": "harness"}, "harness_fault"),
@@ -76,3 +91,12 @@ def test_each_flaw_raises_its_code_alone(changes: dict[str, Any], code: str) -> 
 def test_every_code_has_a_meaning_and_a_test() -> None:
     parameters = test_each_flaw_raises_its_code_alone.pytestmark[0].args[1]
     assert {code for _, code in parameters} == set(CODES)
+
+
+def test_waves_of_long_replies_are_no_drift() -> None:
+    assert codes(good(drift_frac=0.3, e2e_p50_s=4.0)) == []
+    assert codes(good(drift_frac=0.5, e2e_p50_s=4.0)) == ["not_steady"]
+
+
+def test_an_open_loop_may_drift() -> None:
+    assert codes(good(arrival="poisson", requests_cut=0, drift_frac=0.5)) == []

@@ -22,6 +22,7 @@ QUICK = [
     "load.warmup_max_s=1",
     "load.ramp_s=0.1",
     "load.duration_s=0.6",
+    "client.calibrate=false",
 ]
 
 

@@ -109,6 +109,9 @@ class Server:
         length = int(head.split("content-length:")[1].split()[0])
         request = json.loads(await reader.readexactly(length))
         request["path"] = head.split()[1]
+        for line in head.splitlines()[1:]:
+            name, _, value = line.partition(": ")
+            request.setdefault(name, value)
         self.requests.append(request)
         self.asked.set()
         self.in_flight += 1
@@ -214,11 +217,12 @@ def tables():
         rows, owners, arrivals = [], [], []
         for number, (overrides, at_s) in enumerate(requests):
             row = {
-                "request": number, "stream": 0, "due_at_s": 0.0, "sent_at_s": 0.0,
+                "request": number, "conversation": number, "turn": 1,
+                "stream": 0, "due_at_s": 0.0, "sent_at_s": 0.0,
                 "first_at_s": at_s[0] if at_s else np.nan,
                 "last_at_s": at_s[-1] if at_s else np.nan,
                 "ended_at_s": at_s[-1] if at_s else np.nan,
-                "input_tokens_asked": 20, "output_tokens_asked": len(at_s),
+                "input_tokens_asked": 20.0, "output_tokens_asked": len(at_s),
                 "input_tokens": 20.0, "output_tokens": float(len(at_s)),
                 "cached_tokens": np.nan, "num_chunks": len(at_s), "status": "ok", "failure": "",
                 "http_status": 200.0, "finish_reason": "length", "detail": "",

@@ -4,18 +4,36 @@ import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from loadgen.config import Load, LogNormal, Uniform
+from loadgen.config import (
+    Client,
+    Dataset,
+    Empirical,
+    Load,
+    LogNormal,
+    SharedPrefix,
+    Uniform,
+    Unique,
+)
 
 CLOSED = {"arrival": "closed", "concurrency": 4}
+TRACE = {"arrival": "trace", "trace": {"path": "trace.jsonl"}}
+PREFIX = {"kind": "shared_prefix", "groups": 2, "hit_frac": 0.5}
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"arrival": "closed"}, "concurrency is required for a closed loop"),
-        ({"arrival": "poisson"}, "rate_rps is required for poisson arrivals"),
-        (CLOSED | {"rate_rps": 1.0}, "rate_rps is for poisson arrivals"),
-        ({"arrival": "poisson", "rate_rps": 1.0, "concurrency": 2}, "is for a closed loop"),
+        ({"arrival": "closed"}, "concurrency is required for arrival=closed"),
+        ({"arrival": "poisson"}, "rate_rps is required for arrival=poisson"),
+        ({"arrival": "gamma", "rate_rps": 1.0}, "burstiness is required for arrival=gamma"),
+        ({"arrival": "ramp", "rate_rps": 1.0}, "rate_end_rps is required for arrival=ramp"),
+        ({"arrival": "trace"}, "trace is required for arrival=trace"),
+        (CLOSED | {"rate_rps": 1.0}, "rate_rps is for arrival=constant, .*, not for closed"),
+        (CLOSED | {"burstiness": 2.0}, "burstiness is for arrival=gamma, not for closed"),
+        (
+            {"arrival": "poisson", "rate_rps": 1.0, "concurrency": 2},
+            "concurrency is for arrival=closed, not for poisson",
+        ),
         ({"arrival": "poisson", "rate_rps": 0}, "rate_rps\n  Input should be greater than 0"),
         (CLOSED | {"warmup_s": 60.0}, "warmup_max_s must be >= warmup_s"),
         (CLOSED | {"ramp_s": 60.0}, "warmup_max_s must be >= warmup_s and >= ramp_s"),
@@ -27,6 +45,15 @@ CLOSED = {"arrival": "closed", "concurrency": 4}
             "min <= median <= max must hold",
         ),
         (CLOSED | {"duration": 3}, "duration"),
+        (CLOSED | {"prompts": {"kind": "text"}}, "kind: unique, shared_prefix or dataset"),
+        (CLOSED | {"prompts": {"groups": 2, "hit_frac": 0.5}}, "kind: unique, shared_prefix or"),
+        (CLOSED | {"prompts": PREFIX | {"hit_frac": 1.0}}, "hit_frac"),
+        (CLOSED | {"conversation": {"turns": 2}}, "a conversation needs endpoint=chat"),
+        (TRACE | {"prompts": PREFIX}, "a trace says itself what its prompts share"),
+        (
+            TRACE | {"endpoint": "chat", "conversation": {"turns": 2}},
+            "a trace says itself what its prompts share",
+        ),
     ],
 )
 def test_a_load_that_makes_no_sense_is_refused_in_one_sentence(fields, message):
@@ -35,14 +62,46 @@ def test_a_load_that_makes_no_sense_is_refused_in_one_sentence(fields, message):
     assert caught.value.error_count() == 1
 
 
-def test_lengths_are_a_number_or_one_of_two_distributions():
+def test_lengths_are_a_number_or_one_of_three_distributions():
     lengths = {"dist": "lognormal", "median": 100, "sigma": 0.5, "max": 200}
     load = Load(
         **CLOSED, input_tokens={"dist": "uniform", "min": 1, "max": 3}, output_tokens=lengths
     )
     assert isinstance(load.input_tokens, Uniform)
     assert isinstance(load.output_tokens, LogNormal)
+    lengths = {"dist": "empirical", "path": "lengths.txt"}
+    assert isinstance(Load(**CLOSED, input_tokens=lengths).input_tokens, Empirical)
     assert Load(**CLOSED).input_tokens == 512
+
+
+def test_prompts_are_unique_unless_they_say_something_else():
+    assert isinstance(Load(**CLOSED).prompts, Unique)
+    assert isinstance(Load(**CLOSED, prompts=PREFIX).prompts, SharedPrefix)
+    prompts = {"kind": "dataset", "path": "chats.jsonl"}
+    assert Load(**CLOSED, prompts=prompts).prompts == Dataset(path="chats.jsonl", unique=True)
+
+
+def test_only_a_closed_loop_waits_for_replies():
+    assert not Load(**CLOSED).is_open
+    assert Load(**TRACE).is_open
+
+
+@pytest.mark.parametrize(
+    ("transport", "url", "meant"),
+    [
+        ("auto", "http://h", "direct"),
+        ("auto", "https://h", "aiohttp"),
+        ("aiohttp", "http://h", "aiohttp"),
+        ("direct", "http://h", "direct"),
+    ],
+)
+def test_the_transport_is_direct_where_it_can_be(transport, url, meant):
+    assert Client(transport=transport).transport_for(url) == meant
+
+
+def test_the_direct_transport_refuses_tls():
+    with pytest.raises(ValueError, match="speaks plain http:// only: take aiohttp"):
+        Client(transport="direct").transport_for("https://h")
 
 
 @pytest.mark.parametrize("name", ["closed", "poisson"])

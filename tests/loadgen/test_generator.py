@@ -9,8 +9,10 @@ import textwrap
 import threading
 
 import numpy as np
+import psutil
 import pytest
 
+from loadgen.config import Client
 from loadgen.generator import Generator, WorkerError
 from loadgen.metrics import summarise
 
@@ -55,10 +57,105 @@ def test_a_closed_loop_is_measured_from_warm_up_to_cut(generator, start_server, 
     assert len(chunks["at_s"]) == requests["num_chunks"].sum()
     assert "window" in phases
     assert 0 < result.client.cpu_frac < 1.5
+    assert (result.client.transport, result.client.workers) == ("direct", 1)
     summary = summarise(requests, chunks, window=window, load=load)
     assert summary.first_generation_done
     assert summary.lengths_off_frac == 0
     assert summary.output_tok_per_s == pytest.approx(4 * summary.requests_per_s, rel=0.2)
+
+
+@pytest.fixture(scope="session")
+def three_workers():
+    with Generator(Client(workers=3)) as generator:
+        yield generator
+
+
+def test_workers_share_a_closed_loop_and_its_window(three_workers, start_server, closed):
+    server = start_server()
+    result = three_workers.run(closed(concurrency=4), server.target(), seed=1)
+    requests = result.requests
+    assert result.client.workers == 3
+    assert server.most_in_flight == 4
+    assert set(requests["stream"]) == {0, 1, 2, 3}
+    assert (np.diff(requests["request"]) > 0).all()
+    assert len(result.chunks["at_s"]) == requests["num_chunks"].sum()
+    first_end_at_s = [requests["ended_at_s"][requests["stream"] == n].min() for n in range(4)]
+    assert max(first_end_at_s) < result.window.opened_at_s
+    prompts = [tuple(request["prompt"]) for request in server.requests]
+    assert len(set(prompts)) == len(prompts)
+
+
+def test_workers_share_the_arrivals_of_an_open_loop(
+    generator, three_workers, start_server, poisson
+):
+    alone = generator.run(poisson(), start_server().target(), seed=5)
+    shared = three_workers.run(poisson(), start_server().target(), seed=5)
+
+    def due_in_the_window(result):
+        due_at_s = result.requests["due_at_s"]
+        inside = (due_at_s >= result.window.opened_at_s) & (due_at_s < result.window.closed_at_s)
+        return due_at_s[inside] - result.window.started_at_s
+
+    assert len(due_in_the_window(alone)) > 5
+    assert due_in_the_window(shared) == pytest.approx(due_in_the_window(alone))
+    assert set(shared.requests["status"]) <= {"ok", "cut"}
+
+
+def test_more_workers_than_streams_do_no_harm(three_workers, start_server, closed):
+    result = three_workers.run(closed(concurrency=1), start_server().target(), seed=1)
+    assert "ok" in result.requests["status"]
+
+
+def test_when_one_of_several_workers_dies_all_end_and_the_next_run_is_clean(start_server, closed):
+    with Generator(Client(workers=2)) as generator:
+        first = generator.pids
+
+        def kill(_progress):
+            os.kill(generator.pids[1], signal.SIGKILL)
+
+        with pytest.raises(WorkerError, match="exit code -9"):
+            generator.run(
+                closed(duration_s=600.0), start_server(hangs).target(), seed=1, on_progress=kill
+            )
+        assert all(ended_within(pid, 30) for pid in first if psutil.pid_exists(pid))
+        assert "ok" in generator.run(closed(), start_server().target(), seed=2).requests["status"]
+
+
+def test_a_conversation_is_driven_turn_by_turn(generator, start_server, closed):
+    server = start_server()
+    load = closed(
+        concurrency=2, endpoint="chat", conversation={"turns": 3, "think_s": 0.02}, duration_s=1.0
+    )
+    result = generator.run(load, server.target(), seed=1)
+    requests = result.requests
+    assert set(requests["turn"]) == {1, 2, 3}
+    later = requests["turn"] > 1
+    before = np.searchsorted(requests["request"], requests["request"][later] - 1)
+    assert (requests["conversation"][later] == requests["conversation"][before]).all()
+    think_s = requests["due_at_s"][later] - requests["ended_at_s"][before]
+    assert think_s == pytest.approx(0.02)
+    last = next(r["messages"] for r in server.requests if len(r["messages"]) == 5)
+    assert [message["role"] for message in last] == ["user", "assistant"] * 2 + ["user"]
+    assert last[1]["content"] == "t1" * 4
+
+
+def test_replies_that_are_not_streamed_are_measured_to_their_end(generator, start_server, closed):
+    async def whole(wire):
+        assert wire.request["stream"] is False
+        body = (
+            b'{"choices": [{"text": "a", "finish_reason": "length"}],'
+            b' "usage": {"prompt_tokens": 20, "completion_tokens": 4}}'
+        )
+        await wire.raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    load = closed(stream=False)
+    result = generator.run(load, start_server(whole).target(), seed=1)
+    summary = summarise(result.requests, result.chunks, window=result.window, load=load)
+    assert summary.requests_ok > 5
+    assert summary.e2e_p50_s > 0
+    assert summary.ttft_p50_s is None
+    assert summary.tpot_p50_s is None
+    assert summary.output_tok_per_s == pytest.approx(4 * summary.requests_per_s)
 
 
 def test_what_is_in_flight_at_the_end_is_cut_and_its_chunks_kept(generator, start_server, closed):
@@ -93,13 +190,13 @@ def test_no_prompt_is_sent_twice_over_runs_of_different_seeds(generator, start_s
 
 
 def test_failures_are_rows_and_the_worker_lives_on(generator, start_server, closed):
-    pid = generator.pid
+    [pid] = generator.pids
     result = generator.run(closed(), start_server(refuses).target(), seed=1)
     assert set(result.requests["failure"]) <= {"http_error", ""}
     assert "http_error" in result.requests["failure"]
     good = generator.run(closed(), start_server().target(), seed=2)
     assert "ok" in good.requests["status"]
-    assert generator.pid == pid
+    assert generator.pids == [pid]
 
 
 def test_should_stop_ends_a_run_early_with_what_it_has(generator, start_server, closed):
@@ -121,7 +218,7 @@ def test_leaving_the_with_block_ends_the_worker_even_in_a_run(start_server, clos
 
     def leave_in_the_middle(target):
         with Generator() as generator:
-            pids.append(generator.pid)
+            pids.extend(generator.pids)
             generator.run(closed(duration_s=600.0), target, seed=1, on_progress=interrupted)
 
     def interrupted(_progress):
@@ -135,7 +232,7 @@ def test_leaving_the_with_block_ends_the_worker_even_in_a_run(start_server, clos
 
 def test_a_worker_that_does_not_listen_is_ended_too():
     with Generator() as generator:
-        pid = generator.pid
+        [pid] = generator.pids
         os.kill(pid, signal.SIGSTOP)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -161,7 +258,7 @@ def test_ctrl_c_does_not_reach_the_worker(generator, start_server, closed):
 
     def interrupt(_progress):
         if not once.is_set():
-            os.kill(generator.pid, signal.SIGINT)
+            os.kill(generator.pids[0], signal.SIGINT)
             once.set()
 
     result = generator.run(
@@ -173,7 +270,7 @@ def test_ctrl_c_does_not_reach_the_worker(generator, start_server, closed):
 
 def test_a_worker_that_dies_is_an_error_that_says_so(start_server, closed):
     def kill(_progress):
-        os.kill(generator.pid, signal.SIGKILL)
+        os.kill(generator.pids[0], signal.SIGKILL)
 
     with Generator() as generator:
         target = start_server(hangs).target()
@@ -191,7 +288,7 @@ def test_the_worker_dies_in_the_middle_of_a_run_when_its_parent_is_killed(start_
         if __name__ == "__main__":
             target = Target(url="http://127.0.0.1:{server.port}", model="m", vocab_size=512)
             with Generator() as generator:
-                print(generator.pid, flush=True)
+                print(generator.pids[0], flush=True)
                 load = Load(arrival="closed", concurrency=2, duration_s=600.0)
                 generator.run(load, target, seed=1)
     """

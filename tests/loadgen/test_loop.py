@@ -4,22 +4,44 @@ from time import perf_counter
 
 import pytest
 
-from loadgen.loop import BACK_OFF_S, Larder, Reader, Run, drive_closed, drive_open, sleep_until
+from loadgen import loop
+from loadgen.loop import BACK_OFF_S, Larder, Reader, Run, Share, sleep_until
 from loadgen.prompts import Prompts
 from loadgen.records import FailureKind, Target
 
 TARGET = Target(url="http://h", model="m", vocab_size=512)
 
 
-def drive(load, send, seed=1, size=8):
-    """Drive `send` with a load, to the end."""
+def drive(load, send, seed=1, size=8, share=None):
+    """Drive `send` with a load, to the end; what the parent would decide is decided at once."""
 
     async def main():
-        larder = Larder(Prompts(load=load, target=TARGET, seed=seed), size)
-        run = Run(load=load, send=send, larder=larder, started_at_s=perf_counter())
-        await asyncio.wait_for(
-            drive_closed(run) if load.arrival == "closed" else drive_open(run, seed), 60
-        )
+        share_ = share or Share()
+        prompts = Prompts(load=load, target=TARGET, seed=seed)
+        opening = asyncio.get_running_loop().create_future()
+
+        def reached():
+            if load.is_open:
+                driving.cancel()
+            else:
+                open_window()
+
+        def open_window():
+            if not opening.done():
+                opening.set_result(max(perf_counter(), run.started_at_s + load.warmup_s))
+
+        run = Run(
+            load=load, seed=seed, send=send, prompts=prompts,
+            larder=Larder(prompts, size, share_), started_at_s=perf_counter(),
+            opening=opening, reached=reached, share=share_,
+        )  # fmt: skip
+        driving = asyncio.create_task(loop.drive(run))
+        limit_s = load.planned_s + load.drain_s if load.is_open else load.warmup_max_s
+        limit = driving.cancel if load.is_open else open_window
+        asyncio.get_running_loop().call_later(limit_s, limit)
+        await asyncio.wait([driving], timeout=60)
+        if not driving.cancelled():
+            driving.result()
         return run
 
     return asyncio.run(main())

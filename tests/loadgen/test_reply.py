@@ -5,7 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from loadgen.sse import Usage, parse
+from loadgen.reply import Usage
+from loadgen.reply import parse_stream as parse
 
 
 def line(**event):
@@ -55,7 +56,6 @@ def test_a_completion_is_read_whole():
     assert reply.content_pieces == [0, 0, 1]
     assert reply.finish_reason == "length"
     assert reply.usage == Usage(input_tokens=7, output_tokens=3, cached_tokens=None)
-    assert reply.done
     assert (reply.error, reply.garbled) == (None, None)
 
 
@@ -110,4 +110,3 @@ def test_a_line_that_makes_no_sense_is_kept_as_garbled(event):
 def test_an_unfinished_last_line_is_no_damage_and_counts_if_it_is_whole():
     assert parse([text("a") + b'data: {"choi']).garbled is None
     assert parse([text("a") + text("b").rstrip()]).content_pieces == [0, 0]
-    assert parse([b"data: [DONE]"]).done

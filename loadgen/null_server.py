@@ -1,0 +1,146 @@
+"""A server whose schedule is known exactly, to measure a client with; and its log, the truth.
+
+What a client reports less what the log says is the client's own error: how late the server itself
+was is in neither.
+"""
+
+import multiprocessing
+import socket
+from collections.abc import Collection
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.generator import _interrupts_blocked
+from loadgen.null_process import MODEL, Pace, serve
+
+Floats = npt.NDArray[np.float64]
+
+START_TIMEOUT_S = 30.0
+
+
+class NullServerError(Exception):
+    """The null server's process died or did not start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLog:
+    """What the server did: requests in order of their arrival, and each write of a token."""
+
+    request: npt.NDArray[np.int64]  # the last part of X-Request-Id; −1 if there was none
+    arrived_at_s: Floats  # the last byte was read
+    first_at_s: Floats  # the first token was written; NaN if it was not
+    last_at_s: Floats
+    num_tokens: npt.NDArray[np.int64]  # written
+    written_at_s: Floats  # (tokens written,) of all requests
+    late_s: Floats  # (tokens written,) behind the schedule
+
+    @classmethod
+    def read(cls, requests: bytes, writes: bytes) -> Self:
+        """From rows of doubles: request, arrived, first, last, tokens; and written, late."""
+        rows, tokens = np.frombuffer(requests).reshape(-1, 5), np.frombuffer(writes).reshape(-1, 2)
+        written_order = np.argsort(tokens[:, 0], kind="stable")
+        arrival_order = np.argsort(rows[:, 1], kind="stable")
+        rows, tokens = rows[arrival_order], tokens[written_order]
+        return cls(
+            request=rows[:, 0].astype(np.int64),
+            arrived_at_s=rows[:, 1],
+            first_at_s=rows[:, 2],
+            last_at_s=rows[:, 3],
+            num_tokens=rows[:, 4].astype(np.int64),
+            written_at_s=tokens[:, 0],
+            late_s=tokens[:, 1],
+        )
+
+
+class NullServer:
+    """Answers /v1/completions and /v1/chat/completions on a free port, in a process of its own.
+
+    with NullServer(first_s=0.05, each_s=0.01) as server:
+        …  # load server.url
+        log = server.log()
+    """
+
+    model = MODEL
+
+    def __init__(
+        self,
+        first_s: float = 0.05,
+        each_s: float = 0.01,
+        *,
+        cores: Collection[int] = (),
+        processes: int = 1,
+    ) -> None:
+        """`cores`: those that it may run on. `processes`: among which connections are spread."""
+        self._pace, self._cores, self._num_processes = Pace(first_s, each_s), cores, processes
+        self._processes: list[Any] = []
+        self._pipes: list[Connection] = []
+
+    def __enter__(self) -> Self:
+        # Bound and not listening, it gets no connections; it keeps the port for those that do.
+        self._port = socket.socket()
+        self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._port.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._port.getsockname()[1]}"
+        try:
+            for _ in range(self._num_processes):
+                self._start()
+            for pipe in self._pipes:
+                self._hear(pipe, START_TIMEOUT_S)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in self._pipes:
+            pipe.close()  # the order to end
+        for process in self._processes:
+            process.terminate()
+            process.join()
+            process.close()
+        self._processes, self._pipes = [], []
+        self._port.close()
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    def pace(self, first_s: float, each_s: float) -> None:
+        """Another schedule, for requests to come; none may be in flight. A new log begins."""
+        self._pace = Pace(first_s, each_s)
+        self.log()
+
+    def log(self) -> ServerLog:
+        """What was done since the last time that this was asked."""
+        for pipe in self._pipes:
+            pipe.send(self._pace)
+        parts = [self._hear(pipe) for pipe in self._pipes]
+        return ServerLog.read(*(b"".join(part) for part in zip(*parts, strict=True)))
+
+    def _start(self) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        self._pipes.append(ours)
+        port = self._port.getsockname()[1]
+        process = spawn.Process(
+            target=serve,
+            args=(theirs, port, self._pace, self._cores),
+            name="null server",
+            daemon=True,
+        )
+        with _interrupts_blocked():
+            process.start()
+        self._processes.append(process)
+        theirs.close()  # else the pipe would never say that the process is gone
+
+    def _hear(self, pipe: Connection, timeout_s: float | None = None) -> Any:
+        try:
+            if not wait([pipe], timeout_s):
+                raise NullServerError(f"the null server did not start in {timeout_s:g} s")
+            return pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            raise NullServerError("the null server's process died") from error
