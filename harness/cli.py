@@ -74,13 +74,16 @@ def _sweep(words: list[str], extra_conf_dir: Path | None) -> int:
 
 def _table(words: list[str]) -> int:
     """python -m harness table STUDY"""
+    from harness.export import export
     from harness.study import Study
     from harness.sweep import tabulate
 
     if len(words) != 1:
         raise UserError("table takes one study's folder: python -m harness table results/...")
-    if not tabulate(Study(Path(words[0]))):
+    study = Study(Path(words[0]))
+    if not tabulate(study):
         raise UserError(f"{words[0]} holds no samples of a run to make a table of.")
+    export(study)
     return 0
 
 

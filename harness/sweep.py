@@ -73,6 +73,7 @@ class Sweep:
 
     def run(self) -> int:
         """Do what the study lacks; returns the exit code."""
+        from harness.export import export
         from harness.instrument import Instrument
         from harness.progress import display
         from harness.runner import Runner, wanted
@@ -102,6 +103,7 @@ class Sweep:
                         models=out / ".models",
                         salt=randbits(32) if config.choice.kind == "external" else 0,
                     ).work(left)
+                export(study)
             except (KeyboardInterrupt, SystemExit):
                 without = " (without fresh=true)" if options.fresh else ""
                 print(f"stopped: finished runs are kept; the same command{without} continues")

@@ -173,7 +173,7 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
         chosen = settings.get(name)  # what was asked for, else what the server says it took
         row[name] = chosen if chosen is not None else facts.get(name)
     for name, column in axis_columns(about["axes"]).items():
-        row.setdefault(column, _value(record, name))
+        row.setdefault(column, value_of_record(record, name))
     row |= _measures(run) if run.ok else _nothing()
     row["validity"] = " ".join(codes(row))
     return row
@@ -197,7 +197,8 @@ def _nothing() -> dict[str, Any]:
     return dict.fromkeys([*names, "failure_kinds"])
 
 
-def _value(record: dict[str, Any], name: str) -> Any:
+def value_of_record(record: dict[str, Any], name: str) -> Any:
+    """A setting's value in run.json, by its dotted name."""
     value: Any = record
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None

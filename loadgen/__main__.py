@@ -1,74 +1,175 @@
 """Drive an OpenAI-compatible server that is already up, and print what it does.
 
-python -m loadgen --url http://127.0.0.1:8000 --concurrency 8 --duration 10
+python -m loadgen http://127.0.0.1:8000 --concurrency 64
+python -m loadgen http://127.0.0.1:8000 --rate 10 --dataset conversations.json --endpoint chat
 """
 
 import argparse
 import json
+import os
 import sys
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
 
+import numpy as np
 from pydantic import ValidationError
 
-from loadgen.config import Load
-from loadgen.generator import Generator
-from loadgen.metrics import summarise
-from loadgen.records import Progress, Target
+from loadgen.calibration import Calibration, calibrate
+from loadgen.config import Client, Load
+from loadgen.generator import Generator, WorkerError
+from loadgen.metrics import Summary, failures_by_kind, summarise
+from loadgen.prompts import check_files
+from loadgen.records import Columns, Progress, Result, Target
+from loadgen.vllm_bench import vllm_bench_json
 
-
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="loadgen", description=__doc__.splitlines()[0])
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--model", help="default: the first of /v1/models")
-    parser.add_argument("--vocab-size", type=int, default=32000, help="of the model, or less")
-    pace = parser.add_mutually_exclusive_group()
-    pace.add_argument("--concurrency", type=int, help="closed loop: requests in flight")
-    pace.add_argument("--rate", type=float, help="open loop: Poisson arrivals a second")
-    parser.add_argument("--input-tokens", type=int, default=512)
-    parser.add_argument("--output-tokens", type=int, default=128)
-    parser.add_argument("--endpoint", default="completions", help="completions or chat")
-    parser.add_argument("--duration", type=float, default=20.0, help="seconds measured")
-    parser.add_argument("--warmup", type=float, default=5.0, help="seconds before, at least")
-    parser.add_argument("--seed", type=int, default=0, help="another one, other prompts")
-    return parser.parse_args(arguments)
+TIMES = ("ttft", "tpot", "itl", "e2e")
+STATISTICS = ("mean", "p50", "p90", "p99")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
-        load = Load(
-            arrival="closed" if args.rate is None else "poisson",
-            concurrency=args.concurrency or 1 if args.rate is None else None,
-            rate_rps=args.rate,
-            input_tokens=args.input_tokens,
-            output_tokens=args.output_tokens,
-            endpoint=args.endpoint,
-            duration_s=args.duration,
-            warmup_s=args.warmup,
-            warmup_max_s=max(30.0, 2 * args.warmup),
-        )
-        model = args.model or first_model(args.url)
-        target = Target(url=args.url, model=model, vocab_size=args.vocab_size)
-    except (ValidationError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        load, client, target = load_of(args), client_of(args), target_of(args)
+        check_files(load)
+        client.transport_for(target.url)
+        if args.out is not None:
+            args.out.mkdir(parents=True, exist_ok=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        refuse(": ".join(filter(None, (where, first["msg"].removeprefix("Value error, ")))))
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    if args.calibrate:
+        print_calibration(calibrated(client, load))
+    try:
+        with Generator(client) as generator:
+            result = generator.run(load, target, seed=args.seed, on_progress=show)
+    except WorkerError as error:
+        print(f"\nloadgen: {error}", file=sys.stderr)
         return 1
-    with Generator() as generator:
-        result = generator.run(load, target, seed=args.seed, on_progress=show)
-    summary = summarise(result.requests, result.chunks, window=result.window, load=load)
     print(file=sys.stderr)
-    for name, value in asdict(summary).items():
-        print(f"{name:24}{'-' if value is None else format(value, '.6g')}")
-    for failure in sorted(set(result.requests["failure"]) - {""}):
-        mine = result.requests["failure"] == failure
-        print(f"{failure}: {mine.sum()} requests, e.g. {result.requests['detail'][mine][0]}")
+    summary = summarise(result.requests, result.chunks, window=result.window, load=load)
+    print_summary(summary, result)
+    if args.out is not None:
+        write(args.out, result, summary, target)
     return 1 if summary.requests_ok == 0 else 0
 
 
-def first_model(url: str) -> str:
-    with urllib.request.urlopen(f"{url.rstrip('/')}/v1/models", timeout=10) as reply:
-        return str(json.load(reply)["data"][0]["id"])
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadgen",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("url", help="e.g. http://127.0.0.1:8000")
+    add("--model", help="default: the first of /v1/models")
+    add("--vocab-size", type=int, default=32000, help="of the model, or less [32000]")
+    add("--api-key-env", metavar="NAME", help="environment variable with the API key")
+    add("--header-env", metavar="HEADER=NAME", action="append", default=[], help="more headers")
+    add("--concurrency", type=int, help="closed loop: requests kept in flight [1]")
+    add("--rate", type=float, help="open loop: arrivals a second")
+    add("--arrival", help="of --rate: poisson, constant, gamma or ramp [poisson]")
+    add("--burstiness", type=float, help="gamma: shape; below 1 comes in bursts")
+    add("--rate-end", type=float, help="ramp: arrivals a second at the window's end")
+    add("--trace", metavar="FILE", help="arrivals and lengths: Mooncake JSONL, BurstGPT CSV")
+    add("--speed", type=float, default=1.0, help="of the trace [1]")
+    add("--input-tokens", type=int, default=512, help="[512]")
+    add("--output-tokens", type=int, default=128, help="[128]")
+    add("--dataset", metavar="FILE", help="text prompts: ShareGPT JSON or OpenAI messages JSONL")
+    add("--prefix-groups", type=int, help="prompts share the prefixes of so many groups")
+    add("--prefix-hit-frac", type=float, default=0.5, help="… which are this share of each [0.5]")
+    add("--turns", type=int, help="chat: requests in a conversation")
+    add("--think", type=float, default=0.0, help="… and seconds between them [0]")
+    add("--endpoint", default="completions", help="completions or chat [completions]")
+    add("--no-stream", dest="stream", action="store_false", help="whole replies")
+    add("--warmup", type=float, default=5.0, help="seconds before the window, at least [5]")
+    add("--duration", type=float, default=20.0, help="seconds measured [20]")
+    add("--seed", type=int, default=0, help="another one, other prompts [0]")
+    add("--transport", default="auto", help="direct, aiohttp or auto [auto]")
+    add("--workers", type=int, help="processes that send [1]")
+    add("--calibrate", action="store_true", help="measure the client's own error first")
+    add("--out", type=Path, metavar="FOLDER", help="write the records there")
+    return parser.parse_args(arguments)
+
+
+def load_of(args: argparse.Namespace) -> Load:
+    """What the words mean. Raises ValueError where they do not fit together."""
+    paces = [name for name in ("concurrency", "rate", "trace") if getattr(args, name) is not None]
+    if len(paces) > 1:
+        raise ValueError(f"--{' and --'.join(paces)}: a load has one pace, take one of them")
+    pace = paces[0] if paces else "concurrency"
+    if args.arrival is not None and pace != "rate":
+        raise ValueError("--arrival is for --rate")
+    arrival = {"concurrency": "closed", "rate": args.arrival or "poisson", "trace": "trace"}[pace]
+    prompts: dict[str, Any] = {"kind": "unique"}
+    if args.dataset is not None:
+        prompts = {"kind": "dataset", "path": args.dataset}
+    elif args.prefix_groups is not None:
+        prompts = {"kind": "shared_prefix", "groups": args.prefix_groups}
+        prompts["hit_frac"] = args.prefix_hit_frac
+    fields: dict[str, Any] = {
+        "arrival": arrival,
+        "concurrency": (args.concurrency or 1) if pace == "concurrency" else None,
+        "rate_rps": args.rate,
+        "burstiness": args.burstiness,
+        "rate_end_rps": args.rate_end,
+        "trace": {"path": args.trace, "speed": args.speed} if args.trace else None,
+        "prompts": prompts,
+        "conversation": {"turns": args.turns, "think_s": args.think} if args.turns else None,
+    }
+    return Load(
+        **fields,
+        input_tokens=args.input_tokens,
+        output_tokens=args.output_tokens,
+        endpoint=args.endpoint,
+        stream=args.stream,
+        duration_s=args.duration,
+        warmup_s=args.warmup,
+        warmup_max_s=max(30.0, 2 * args.warmup),
+    )
+
+
+def client_of(args: argparse.Namespace) -> Client:
+    return Client(transport=args.transport, workers=args.workers)
+
+
+def target_of(args: argparse.Namespace) -> Target:
+    """The server. Raises ValueError or OSError if it cannot be asked."""
+    headers = {}
+    for pair in args.header_env:
+        name, _, variable = pair.partition("=")
+        headers[name] = from_environment(variable)
+    if args.api_key_env is not None:
+        headers["Authorization"] = f"Bearer {from_environment(args.api_key_env)}"
+    known = Target(url=args.url, model="", vocab_size=args.vocab_size, headers=headers)
+    model = args.model or first_model(known)
+    return Target(url=args.url, model=model, vocab_size=args.vocab_size, headers=headers)
+
+
+def from_environment(variable: str) -> str:
+    if not (value := os.environ.get(variable)):
+        raise ValueError(f"the environment has no variable {variable!r}")
+    return value
+
+
+def first_model(target: Target) -> str:
+    url = f"{target.url.rstrip('/')}/v1/models"
+    request = urllib.request.Request(url, headers=dict(target.headers))
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return str(json.load(reply)["data"][0]["id"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{url} names no model ({error}): start the server, or say --model")  # noqa: B904
+
+
+def calibrated(client: Client, load: Load) -> Calibration:
+    streams = load.concurrency or 64
+    return calibrate(client, streams=streams, chunks_per_s=min(60_000.0, 100.0 * streams))
 
 
 def show(progress: Progress) -> None:
@@ -78,6 +179,78 @@ def show(progress: Progress) -> None:
         f"{progress.completed} done, {progress.failed} failed"
     )
     print(f"\r{line:78}", end="", file=sys.stderr, flush=True)
+
+
+def print_calibration(measured: Calibration) -> None:
+    probe = measured.at_load
+    print(
+        f"client        TTFT too high by {milliseconds(probe.ttft_error_p50_s)} ms (p50), "
+        f"{milliseconds(probe.ttft_error_p99_s)} ms (p99) at {probe.streams} streams and "
+        f"{probe.chunks_per_s:,.0f} chunks/s; good to {measured.clean_chunks_per_s:,.0f} chunks/s"
+    )
+
+
+def print_summary(summary: Summary, result: Result) -> None:
+    """For people: times in milliseconds."""
+    told = asdict(summary)
+    print(f"{'':6}" + "".join(f"{name + ' ms':>12}" for name in STATISTICS))
+    for time in TIMES:
+        values = [told.get(f"{time}_{statistic}_s") for statistic in STATISTICS]
+        print(f"{time.upper():6}" + "".join(f"{milliseconds(value):>12}" for value in values))
+    print(
+        f"output        {number(summary.output_tok_per_s)} tok/s, "
+        f"{number(summary.requests_per_s)} requests/s over {number(summary.window_s)} s\n"
+        f"requests      {summary.requests_ok} ok, {summary.requests_failed} failed, "
+        f"{summary.requests_cut} cut off\n"
+        f"client        {result.client.transport}, {result.client.workers} worker(s), "
+        f"{number(result.client.cpu_frac)} of a core, requests sent at most "
+        f"{milliseconds(summary.send_lag_p99_s)} ms late (p99)"
+    )
+    for kind, count in failures_by_kind(result.requests).items():
+        detail = result.requests["detail"][result.requests["failure"] == kind][0]
+        print(f"failed        {count} {kind}, e.g. {detail}")
+
+
+def milliseconds(value_s: float | None) -> str:
+    return "–" if value_s is None else f"{value_s * 1e3:,.2f}"
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
+
+
+def write(folder: Path, result: Result, summary: Summary, target: Target) -> None:
+    """requests.csv, chunks.csv, summary.json, and the run as `vllm bench serve` writes it."""
+    write_csv(folder / "requests.csv", result.requests)
+    write_csv(folder / "chunks.csv", result.chunks)
+    told = {
+        "load": asdict(result.load),
+        "window": asdict(result.window),
+        "client": asdict(result.client),
+        "summary": asdict(summary),
+    }
+    (folder / "summary.json").write_text(json.dumps(told, indent=1) + "\n")
+    bench = vllm_bench_json(
+        result.requests, result.chunks, window=result.window, load=result.load, model=target.model
+    )
+    (folder / "vllm_bench.json").write_text(json.dumps(bench) + "\n")
+    print(f"requests.csv, chunks.csv, summary.json, vllm_bench.json: {folder}")
+
+
+def write_csv(path: Path, columns: Columns) -> None:
+    import csv
+
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(
+            zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
+        )
+
+
+def refuse(message: str) -> NoReturn:
+    print(f"loadgen: {message}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -70,13 +70,10 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
     ok = requests["status"] == Status.OK
     failed = requests["status"] == Status.FAILED
     cut = requests["status"] == Status.CUT
-    shown = ok & (requests["num_chunks"] > 0)
-    finished_at_s = np.where(shown, requests["last_at_s"], requests["ended_at_s"])
-    ended_inside = _inside(finished_at_s, window)
     due_inside = _inside(requests["due_at_s"], window)
-    counted = due_inside if load.is_open else ended_inside | cut
-    sample = ok & counted
-    timed = counted & ~failed if load.is_open else sample
+    ended_inside = _inside(finished_at_s(requests), window)
+    mine = counted(requests, window, load)
+    sample, timed = ok & mine, mine & ~failed
     streamed = timed & load.stream  # a whole reply has no first token
 
     window_s = window.closed_at_s - window.opened_at_s
@@ -88,11 +85,11 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
     ttft, ttft_sched = ttft_s(requests)[streamed], ttft_sched_s(requests)[streamed]
     tpot, e2e = tpot_s(requests)[streamed], e2e_s(requests)[timed]
     itl = itl_s(chunks, requests["request"][sample])
-    failed_of_sample = int((failed & counted).sum())
+    failed_of_sample = int((failed & mine).sum())
     return Summary(
         requests_ok=int(sample.sum()),
         requests_failed=int(failed.sum()),
-        requests_cut=int((cut & counted).sum()),
+        requests_cut=int((cut & due_inside if load.is_open else cut).sum()),
         failed_frac=_ratio(failed_of_sample, failed_of_sample + int(sample.sum())),
         window_s=_defined(window_s),
         warmup_s=_defined(window.opened_at_s - window.started_at_s),
@@ -124,6 +121,20 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
         lengths_off_frac=_share(lengths_off(requests, load)[sample]),
         cached_tokens_frac=cached_tokens_frac(requests, sample),
     )
+
+
+def counted(requests: Columns, window: Window, load: Load) -> Bools:
+    """Which requests a run's numbers are about, whatever became of them."""
+    at_s = requests["due_at_s"] if load.is_open else finished_at_s(requests)
+    is_cut = requests["status"] == Status.CUT
+    inside = _inside(at_s, window)
+    return inside if load.is_open else inside & ~is_cut
+
+
+def finished_at_s(requests: Columns) -> Floats:
+    """t_n; the end of the reply where it showed no text, or failed."""
+    shown = (requests["status"] == Status.OK) & (requests["num_chunks"] > 0)
+    return np.where(shown, requests["last_at_s"], requests["ended_at_s"])
 
 
 def ttft_s(requests: Columns) -> Floats:

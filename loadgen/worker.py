@@ -13,8 +13,8 @@ import signal
 import statistics
 import time
 import traceback
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import isnan, nan
 from multiprocessing.connection import Connection
@@ -123,11 +123,12 @@ class _Orders:
 
 
 async def _drive(job: Job, connection: Connection) -> tuple[Run, Pulse]:
-    """Drive the load, with garbage collection off, until it is over or the parent says stop."""
+    """Prepare the load, and drive it until it is over or the parent says stop."""
     load, pulse, orders = job.load, Pulse(), _Orders(connection)
     prompts = Prompts(load=load, target=job.target, seed=job.seed)
     # What may fall due at once: all streams, or the arrivals of a second.
-    at_once = (load.concurrency or int(load.rate_rps or 0) + 64) // job.share.workers + 1
+    most_rps = max(load.rate_rps or 0.0, load.rate_end_rps or 0.0)
+    at_once = (load.concurrency or int(most_rps) + 64) // job.share.workers + 1
     transport = make_transport(job.client, job.target, load.endpoint)
     secrets = list(job.target.headers.values())
     async with Sender(transport, load, job.seed, secrets) as sender:
@@ -142,33 +143,32 @@ async def _drive(job: Job, connection: Connection) -> tuple[Run, Pulse]:
             reached=lambda: connection.send(Reached()),
             share=job.share,
         )
-        with suppress(asyncio.CancelledError):  # a Stop: with what there is
+        with suppress(asyncio.CancelledError), _no_garbage_collection():  # cancelled: a Stop
             await transport.warm(min(at_once, MAX_WARM_CONNECTIONS))
             connection.send(Prepared())
             run.started_at_s = await orders.start
-            async with _aside(pulse, run, sender, connection):
+            aside = [
+                asyncio.create_task(pulse.beat()),
+                asyncio.create_task(_report(run, sender, connection)),
+            ]
+            try:
                 await drive(run)
+            finally:
+                for task in aside:
+                    task.cancel()
         orders.close()
     return run, pulse
 
 
-@asynccontextmanager
-async def _aside(
-    pulse: Pulse, run: Run, sender: Sender, connection: Connection
-) -> AsyncIterator[None]:
-    """The pulse and the progress beside the load; and no garbage collection."""
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """It would stop the loop for milliseconds, to find next to nothing."""
     gc.collect()
     gc.freeze()
     gc.disable()
-    tasks = [
-        asyncio.create_task(pulse.beat()),
-        asyncio.create_task(_report(run, sender, connection)),
-    ]
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
         gc.enable()
         gc.unfreeze()
 

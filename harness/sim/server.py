@@ -2,7 +2,7 @@
 
 aiohttp.web on uvloop, one task a request and one write a chunk. On one core of an AMD EPYC, 256
 streams, the client on another core: 74,000 chunks/s bare, 30,600 with the engine and its metrics
-(`tests/benchmarks/bench_sim.py`), which is what the roofline asked for. Enough: no server of our
+(`benchmarks/simulator_speed.py`), which is what the roofline asked for. Enough: no server of our
 own.
 """
 

@@ -1,22 +1,89 @@
+import json
 import subprocess
 import sys
 
+import pytest
+
 from loadgen.__main__ import main
 
+QUICK = "--model m --vocab-size 512 --warmup 0.1 --duration 0.5 --input-tokens 9 --output-tokens 3"
 
-def test_the_command_line_prints_a_summary(start_server, capsys):
+
+def run(words, *, capsys):
+    try:
+        code = main(words.split())
+    except SystemExit as left:
+        code = left.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_run_is_printed_and_its_records_are_written(start_server, tmp_path, capsys):
     url = start_server().target().url
-    arguments = "--model m --vocab-size 512 --concurrency 2 --warmup 0.1 --duration 0.5"
-    arguments += f" --input-tokens 9 --output-tokens 3 --url {url}"
-    assert main(arguments.split()) == 0
-    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
-    assert float(printed["requests_ok"]) > 0
-    assert float(printed["input_tokens_mean"]) == 9
+    words = f"{url} --concurrency 2 --out {tmp_path}/out {QUICK}"
+    code, out, _ = run(words, capsys=capsys)
+    assert code == 0
+    assert "TTFT" in out
+    assert "0 failed" in out
+    summary = json.loads((tmp_path / "out/summary.json").read_text())["summary"]
+    assert summary["requests_ok"] > 0
+    assert summary["input_tokens_mean"] == 9
+    header, *rows = (tmp_path / "out/requests.csv").read_text().splitlines()
+    assert header.startswith("request,conversation,turn,stream,due_at_s,sent_at_s,first_at_s")
+    assert len(rows) >= summary["requests_ok"]
+    assert (tmp_path / "out/chunks.csv").exists()
+    bench = json.loads((tmp_path / "out/vllm_bench.json").read_text())
+    assert bench["completed"] == summary["requests_ok"]
 
 
-def test_a_wrong_value_is_one_message_and_an_exit_code(capsys):
-    assert main(["--model", "m", "--rate", "-1"]) == 1
-    assert "greater than 0" in capsys.readouterr().err
+def test_the_key_comes_from_the_environment_and_goes_into_no_file(
+    start_server, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    server = start_server()
+    words = f"{server.target().url} --api-key-env MY_KEY --out {tmp_path} {QUICK}"
+    assert run(words, capsys=capsys)[0] == 0
+    assert server.requests[0]["authorization"] == "bearer sk-secret"
+    for path in tmp_path.iterdir():
+        assert "sk-secret" not in path.read_text()
+
+
+def test_a_server_that_answers_nothing_well_is_exit_code_1(start_server, capsys):
+    async def refuses(wire):
+        await wire.raw(b"HTTP/1.1 500 X\r\nContent-Length: 4\r\n\r\noops")
+
+    code, out, _ = run(f"{start_server(refuses).target().url} {QUICK}", capsys=capsys)
+    assert code == 1
+    assert "http_error, e.g. oops" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("http://127.0.0.1:9 --rate -1", "rate_rps: Input should be greater than 0"),
+        ("http://127.0.0.1:9 --rate 1 --concurrency 2", "take one of them"),
+        ("http://127.0.0.1:9 --arrival gamma", "--arrival is for --rate"),
+        ("http://127.0.0.1:9 --rate 1 --arrival gamma", "burstiness is required"),
+        ("http://127.0.0.1:9 --turns 2", "needs endpoint=chat"),
+        ("ftp://127.0.0.1:9", "must start with http"),
+        ("https://127.0.0.1:9 --transport direct", "take aiohttp"),
+        ("http://127.0.0.1:9 --dataset /no/such/file", "/no/such/file"),
+        ("http://127.0.0.1:9 --trace /no/such/file", "/no/such/file"),
+        ("http://127.0.0.1:9 --api-key-env NO_SUCH_NAME", "no variable 'NO_SUCH_NAME'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(words, said, capsys):
+    code, out, err = run(f"{words} --model m", capsys=capsys)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.startswith("loadgen: ")
+    assert err.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_is_one_sentence(capsys):
+    code, _, err = run("http://127.0.0.1:9", capsys=capsys)
+    assert code == 2
+    assert "start the server, or say --model" in err
 
 
 def test_the_worker_imports_no_more_than_it_needs():
@@ -25,3 +92,13 @@ def test_the_worker_imports_no_more_than_it_needs():
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert not {"pandas", "pyarrow", "hydra", "matplotlib"} & set(done.stdout.split())
+
+
+def test_the_library_gives_what_it_names_and_nothing_before_it_is_asked_for():
+    program = (
+        "import sys, loadgen; early = {m for m in sys.modules if m.startswith('loadgen.')};"
+        "assert not early, early;"
+        "[getattr(loadgen, name) for name in loadgen.__all__];"
+        "assert not hasattr(loadgen, 'nonsense')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

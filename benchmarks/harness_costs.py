@@ -1,4 +1,4 @@
-"""What the harness itself costs: python -m pytest tests/benchmarks/bench_harness.py -m benchmark -s
+"""What the harness itself costs: python -m pytest benchmarks/harness_costs.py -m benchmark -s
 
 Each prints the number reached beside the one promised, and asserts none.
 """

@@ -4,7 +4,7 @@ The client reads raw sockets and counts events, so that it costs less than what 
 Linux both are pinned, to a core each. The rate asked for is what the roofline of the imitated GPU
 gives at this many streams; a lag far above zero says that this CPU was the limit.
 
-    python -m pytest tests/benchmarks/bench_sim.py -m benchmark -s
+    python -m pytest benchmarks/simulator_speed.py -m benchmark -s
 """
 
 import json

@@ -1,0 +1,40 @@
+"""Runs in the formats of other tools: vllm_bench.json, as `vllm bench serve` writes it in detail.
+
+Made of the raw samples like the tables, after the sweep: it would only be in the way between runs.
+"""
+
+import json
+from typing import Any
+
+from harness.study import SavedRun, Study
+from harness.tables import axis_columns, value_of_record
+from loadgen.config import Load
+from loadgen.records import Window
+from loadgen.vllm_bench import vllm_bench_json
+
+VLLM_BENCH = "vllm_bench.json"
+
+
+def export(study: Study) -> None:
+    """Write what is missing beside each run's samples. A run that measured nothing has none."""
+    about = study.about
+    for run in study.runs():
+        if run.ok and not (run.folder / VLLM_BENCH).exists():
+            document = json.dumps(vllm_bench(run, about), allow_nan=False) + "\n"
+            draft = run.folder / f".{VLLM_BENCH}"
+            draft.write_text(document)
+            draft.rename(run.folder / VLLM_BENCH)
+
+
+def vllm_bench(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
+    """One run; the values of the sweep's axes are in it as flat keys, as vLLM's sweep has them."""
+    axes = axis_columns(about["axes"])
+    values = {column: value_of_record(run.record, name) for name, column in axes.items()}
+    return vllm_bench_json(
+        run.samples("requests"),
+        run.samples("chunks"),
+        window=Window(**run.record["window"]),
+        load=Load(**run.record["load"]),
+        model=run.launch.get("model") or about["model"]["name"],
+        metadata={"run_number": run.record["run_repeat"], **values},
+    )
