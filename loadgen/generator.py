@@ -5,17 +5,14 @@ when the window opens, when the run is over. One worker and many are the same.
 """
 
 import dataclasses
-import multiprocessing
-import signal
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from math import inf, isnan, nan
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from time import perf_counter
 from typing import Any, Self
 
+from loadgen import child
 from loadgen.config import Client, Load
 from loadgen.loop import Share
 from loadgen.messages import Crash, Job, Open, Outcome, Prepared, Reached, Start, Stop
@@ -37,14 +34,7 @@ class Worker:
     """One worker process, and our end of the pipe to it."""
 
     def __init__(self, core: int | None) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self.pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(
-            target=serve, args=(theirs, core), name="loadgen", daemon=True
-        )
-        with _interrupts_blocked():
-            self._process.start()
-        theirs.close()  # else the pipe would never say that the worker is gone
+        self._process, self.pipe = child.start("loadgen", serve, core)
         self.pid = self._process.pid or 0
 
     def tell(self, message: Job | Start | Open | Stop) -> None:
@@ -259,14 +249,3 @@ def _worst(parts: Sequence[ClientHealth]) -> ClientHealth:
         loop_lag_p99_s=max(part.loop_lag_p99_s for part in parts),
         loop_lag_max_s=max(part.loop_lag_max_s for part in parts),
     )
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Ctrl-C is the parent's: a child started in here does not see it, from its first instant."""
-    resource_tracker.ensure_running()  # else the start below does it, and unblocks SIGINT again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

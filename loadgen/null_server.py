@@ -4,7 +4,6 @@ What a client reports less what the log says is the client's own error: how late
 was is in neither.
 """
 
-import multiprocessing
 import socket
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.generator import _interrupts_blocked
+from loadgen import child
 from loadgen.null_process import MODEL, Pace, serve
 
 Floats = npt.NDArray[np.float64]
@@ -122,20 +121,10 @@ class NullServer:
         return ServerLog.read(*(b"".join(part) for part in zip(*parts, strict=True)))
 
     def _start(self) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        ours, theirs = spawn.Pipe()
-        self._pipes.append(ours)
         port = self._port.getsockname()[1]
-        process = spawn.Process(
-            target=serve,
-            args=(theirs, port, self._pace, self._cores),
-            name="null server",
-            daemon=True,
-        )
-        with _interrupts_blocked():
-            process.start()
+        process, pipe = child.start("null server", serve, port, self._pace, self._cores)
         self._processes.append(process)
-        theirs.close()  # else the pipe would never say that the process is gone
+        self._pipes.append(pipe)
 
     def _hear(self, pipe: Connection, timeout_s: float | None = None) -> Any:
         try:

@@ -236,8 +236,12 @@ def _merged(parts: Sequence[Columns]) -> Columns:
 
 def read(exchange: Exchange) -> tuple[RequestRow, npt.NDArray[np.float64]]:
     """Parse one reply: its row, and when each of its content chunks came."""
-    parse = parse_stream if exchange.streamed else parse_whole
-    reply = parse(exchange.pieces, keep_text=exchange.keep_text)
+    if exchange.streamed:
+        reply = parse_stream(exchange.pieces, keep_text=exchange.keep_text)
+    elif exchange.cut or exchange.failure:
+        reply = Reply()  # a part of one object says nothing
+    else:
+        reply = parse_whole(exchange.pieces, keep_text=exchange.keep_text)
     exchange.text = "".join(reply.texts)
     status, failure, detail = judge(exchange, reply)
     at_s = np.array([exchange.piece_at_s[piece] for piece in reply.content_pieces])

@@ -299,3 +299,101 @@ def test_help_lists_the_sweeps_with_their_first_comment_line(tool: Tool) -> None
 )
 def test_help_topics_list_names_with_their_meaning(tool: Tool, topic: str, line: str) -> None:
     assert f"\n  {line} " in tool("--help", topic).stdout
+
+
+def test_the_client_is_calibrated_before_a_study_and_keeps_what_it_was(tool: Tool) -> None:
+    words = ["sweep=single", *QUICK, "load.concurrency=4", "client.calibrate=true"]
+    first = tool(*words)
+    assert first.returncode == 0, first.stderr
+    assert "client: direct, 1 worker; TTFT error p50" in first.stdout
+    study = tool.study("single")
+    begun = json.loads((study / "study.json").read_text())["instrument"]
+    assert begun["calibration"]["at_load"]["streams"] == 4
+    assert begun["calibration"]["clean_chunks_per_s"] >= 0
+    [row] = table(study).to_dict("records")
+    assert row["client_transport"] == "direct"
+    assert row["client_workers"] == 1
+    assert row["client_error_p99_s"] == begun["calibration"]["at_load"]["ttft_error_p99_s"]
+    assert "not_calibrated" not in row["validity"]
+
+    [run] = study.glob("runs/*")
+    (run / "run.json").unlink()  # as if it had not been measured yet
+    again = tool(*words)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((study / "study.json").read_text())["instrument"] == begun
+
+
+def test_each_run_is_written_as_vllm_bench_serve_does(tool: Tool) -> None:
+    done = tool("sweep=single", *QUICK, "load.concurrency=2,4")
+    assert done.returncode == 0, done.stderr
+    study = tool.study("single")
+    files = [json.loads(path.read_text()) for path in study.glob("runs/*/vllm_bench.json")]
+    assert sorted(file["max_concurrency"] for file in files) == [2, 4]
+    rows = table(study).set_index("concurrency")
+    for file in files:
+        assert file["completed"] == rows.loc[file["concurrency"], "requests_ok"]
+        assert file["p50_ttft_ms"] / 1e3 == pytest.approx(
+            rows.loc[file["concurrency"], "ttft_p50_s"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "column", "value"),
+    [
+        (["load=constant", "load.rate_rps=20"], "rate_rps", 20),
+        (["load=gamma", "load.rate_rps=20", "load.burstiness=0.5"], "rate_rps", 20),
+        (["load=ramp", "load.rate_rps=10", "load.rate_end_rps=40"], "rate_rps", 10),
+        (
+            ["load.endpoint=chat", "load.conversation={turns: 2, think_s: 0.01}"],
+            "failure_kinds",
+            "",
+        ),
+        (["load.prompts={kind: shared_prefix, groups: 2, hit_frac: 0.5}"], "failure_kinds", ""),
+        (["load.stream=false"], "failure_kinds", ""),
+    ],
+)
+def test_every_kind_of_load_is_measured(
+    tool: Tool, words: list[str], column: str, value: object
+) -> None:
+    quick = [word for word in QUICK if words[0].startswith("load.") or "ramp_s" not in word]
+    if not words[0].startswith("load."):
+        quick = [word for word in quick if "warmup_max_s" not in word]
+    done = tool("sweep=single", *words, *quick)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [row] = table(tool.study("single")).to_dict("records")
+    assert row["requests_ok"] > 0
+    assert row["requests_failed"] == 0
+    assert row[column] == value
+
+
+def test_a_trace_is_played_and_belongs_to_the_studys_identity(tool: Tool) -> None:
+    def write(output_tokens: int) -> None:
+        entries = [
+            {"timestamp": 50 * i, "input_length": 20 + i, "output_length": output_tokens}
+            for i in range(40)
+        ]
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+        (tool.folder / "trace.jsonl").write_text(lines)
+
+    words = ["sweep=single", "load=trace", "load.trace.path=trace.jsonl", "load.trace.speed=1"]
+    words += ["engine=sim", "model=tiny", "load.warmup_s=0.2", "load.duration_s=1"]
+    words += ["client.calibrate=false"]
+    write(output_tokens=5)
+    done = tool(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [row] = table(tool.study("single")).to_dict("records")
+    assert row["output_tokens_mean"] == 5
+    assert row["requests_ok"] == pytest.approx(20, abs=2)
+    write(output_tokens=6)
+    assert tool(*words).returncode == 0
+    studies = list((tool.folder / "results/single").glob("*-*"))
+    assert len(studies) == 2, "another file is another measurement"
+
+
+def test_a_key_for_an_external_server_comes_from_the_environment(tool: Tool) -> None:
+    done = tool(
+        "sweep=single", "engine=external", "engine.url=http://127.0.0.1:9", *QUICK[2:],
+        "engine.api_key_env=NO_SUCH_VARIABLE",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "the environment has no NO_SUCH_VARIABLE" in done.stderr

@@ -56,3 +56,13 @@ def test_tables_keep_their_types_without_a_request():
     assert requests["first_at_s"].dtype == np.float64
     assert requests["status"].dtype == object
     assert chunks["at_s"].dtype == np.float64
+
+
+def test_a_reply_that_is_cut_off_before_its_whole_object_came_is_cut(exchange):
+    part = exchange(http_status=200, streamed=False, pieces=[b'{"choi'], piece_at_s=[1.0], cut=True)
+    assert read(part)[0].status == "cut"
+
+
+def test_a_whole_reply_that_is_no_completion_is_garbled(exchange):
+    sent = exchange(http_status=200, streamed=False, pieces=[b"oops"], piece_at_s=[1.0])
+    assert read(sent)[0].failure == "garbled"
