@@ -109,6 +109,7 @@ def documented_settings() -> Iterator[tuple[str, str]]:
             if name not in told and field.description:
                 told.add(name)
                 default = field.get_default(call_default_factory=True)
+                default = getattr(default, "kind", default)
                 shown = "" if field.is_required() or default in (None, {}) else f" [{default}]"
                 yield name, field.description + shown
 
@@ -297,8 +298,10 @@ def _rule(error: Any, group: str, cls: type, origin: _Origin) -> str:
     path = [str(part) for part in error["loc"]]
     known = [*_names(cls, f"{group}." if group else "")]
     name = ".".join([group, *path] if group else path)
+    if len(path) > 1 and name not in known:  # a union's tag is no part of the name
+        name = ".".join([group, *path[:-2], path[-1]])
     while name not in known and "." in name and error["type"] != "unexpected_keyword_argument":
-        name = name.rpartition(".")[0]  # a union's tag is no part of the name
+        name = name.rpartition(".")[0]
     if error["type"] == "unexpected_keyword_argument":
         return f"there is no setting '{name}' ({origin.of(name)}).{did_you_mean(name, known)}"
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -334,7 +337,7 @@ def _check_files(config: Config) -> None:
         try:
             check_files(load)
         except (OSError, ValueError) as error:
-            raise UserError(f"load: {error}") from None
+            raise UserError(f"load.{error}") from None
 
 
 def _check_reach(config: Config) -> None:

@@ -12,7 +12,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 class Uniform:
     """Lengths drawn evenly from `min` to `max`, both included."""
 
-    dist: Literal["uniform"] = "uniform"
+    dist: Literal["uniform"] = Field("uniform", description="uniform, lognormal or empirical")
     min: int = Field(ge=1, description="tokens")
     max: int = Field(ge=1, description="tokens")
 
@@ -82,7 +82,7 @@ Length = Annotated[
 class Unique:
     """Random tokens; no two prompts of a study begin alike, so no prefix cache helps."""
 
-    kind: Literal["unique"] = "unique"
+    kind: Literal["unique"] = Field("unique", description="unique, shared_prefix or dataset")
 
 
 @dataclass(kw_only=True, config=STRICT)
