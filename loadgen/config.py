@@ -164,7 +164,8 @@ class Load:
         default=128, description="reply length: a number or a distribution"
     )
     prompts: PromptSource = Field(
-        default_factory=Unique, description="what prompts are made of, and what they share"
+        default_factory=lambda: Unique(kind="unique"),
+        description="what prompts are made of, and what they share",
     )
     conversation: Conversation | None = Field(
         default=None, description="chat: several turns instead of one"
