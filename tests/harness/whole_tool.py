@@ -1,6 +1,7 @@
 """Runs `python -m harness` as people do, and finds every process that it leaves behind."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,6 +45,8 @@ class Tool:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A shell's background jobs ignore SIGINT, and what they start inherits it.
+            preexec_fn=_hear_interrupts,
             **options,
         )
 
@@ -84,3 +87,7 @@ def wait_for_line(process: "subprocess.Popen[str]", text: str) -> None:
             return
     assert process.stderr is not None
     raise AssertionError(f"ended without {text!r}: {process.stderr.read()}")
+
+
+def _hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
