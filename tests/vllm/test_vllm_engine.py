@@ -105,13 +105,14 @@ def test_phases_of_the_start_are_known(server):
 
 def test_every_token_of_a_completion_shows_as_text(server):
     texts = streamed(server, "/v1/completions", {"prompt": [0, 5, 511]})
-    assert len(texts) == 8
-    assert all(text.strip()[0] == "t" for text in texts)
+    words = "".join(texts).split()  # a busy server may put two tokens into a chunk
+    assert len(words) == 8
+    assert all(word[0] == "t" for word in words)
 
 
 def test_every_token_of_a_chat_shows_as_text(server):
     chat = {"messages": [{"role": "user", "content": "t0 t5 t511"}]}
-    assert len(streamed(server, "/v1/chat/completions", chat)) == 8
+    assert len("".join(streamed(server, "/v1/chat/completions", chat)).split()) == 8
 
 
 def test_synthetic_text_has_one_token_for_each_word(server):
