@@ -215,11 +215,13 @@ def tabulate(study: Study) -> bool:
     from harness.plots import draw
     from harness.screen import print_table
     from harness.tables import markdown, write_tables
+    from harness.timeline import MAX_RUNS, draw_timelines
 
     points = write_tables(study)
     if points is None:
         return False
     plots = draw(points, study.about, study.folder / "plots")
+    plots += draw_timelines(study, points, study.folder / "plots")
     console = Console(highlight=False)
     print()
     if console.is_terminal:
@@ -227,6 +229,8 @@ def tabulate(study: Study) -> bool:
     else:
         print(markdown(points, study.about))
     print(f"table.md, .csv, .parquet and {len(plots)} plots: {study.folder}", flush=True)
+    if len(study.about["runs"]) > MAX_RUNS:
+        print(f"no timelines: there are more than {MAX_RUNS} runs", flush=True)
     return True
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.ceilings import decoder_of, joules_per_output_token, utilisation
 from harness.columns import COLUMNS, SETTINGS, Column
 from harness.errors import UserError
 from harness.study import SavedRun, Study
@@ -16,11 +17,9 @@ from loadgen.metrics import Summary, failures_by_kind, summarise
 from loadgen.records import Window
 from monitors.metrics import MonitorSummary
 from monitors.metrics import summarise as summarise_monitors
-from monitors.sampler import Samples, samples
+from monitors.sampler import SOURCES, Samples, completed
 
-_EMPTY = samples({}, [])
 INTENSITY = ("concurrency", "rate_rps")  # of a closed or an open loop: one of them applies
-NOT_SAMPLED = {"gpu": _EMPTY.gpu, "server": _EMPTY.server, "host": _EMPTY.host}
 SIMULATED = "SIMULATED: no hardware was measured."
 
 
@@ -175,6 +174,8 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
     for name, column in axis_columns(about["axes"]).items():
         row.setdefault(column, value_of_record(record, name))
     row |= _measures(run) if run.ok else _nothing()
+    row |= utilisation(row, record["engine"], decoder_of(about["model"]))
+    row["j_per_output_token"] = joules_per_output_token(row)
     row["validity"] = " ".join(codes(row))
     return row
 
@@ -185,7 +186,7 @@ def _measures(run: SavedRun) -> dict[str, Any]:
     requests = run.samples("requests")
     summary = summarise(requests, run.samples("chunks"), window=window, load=load)
     kinds = [f"{number} {kind}" for kind, number in failures_by_kind(requests).items()]
-    sampled = {name: run.samples(name) or empty for name, empty in NOT_SAMPLED.items()}
+    sampled = {name: completed(name, run.samples(name)) for name in SOURCES}
     monitored = summarise_monitors(
         Samples(**sampled, notes=()), window.opened_at_s, window.closed_at_s
     )

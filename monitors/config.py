@@ -12,11 +12,11 @@ class Monitor:
         default=True, description="sample GPUs, server and host while a run lasts"
     )
     gpu_interval_s: float = Field(
-        default=0.1, gt=0, description="between two readings of every GPU"
+        default=0.1, ge=0.01, description="between two readings of every GPU"
     )
     server_interval_s: float = Field(
-        default=0.5, gt=0, description="between two scrapes of /metrics"
+        default=0.25, ge=0.01, description="between two scrapes of /metrics"
     )
     host_interval_s: float = Field(
-        default=0.5, gt=0, description="between two readings of the processes"
+        default=0.5, ge=0.01, description="between two readings of the processes"
     )

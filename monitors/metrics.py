@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monitors.nvml import THROTTLING, UNKNOWN_REASONS
+from monitors.counters import increase, mean_s, rate, ttft_quantile_s
+from monitors.gpm import METRICS
+from monitors.nvml import REASONS, THROTTLING, UNKNOWN_REASONS
 from monitors.sampler import Columns, Samples
+from monitors.timing import gap_max_s, jitters_s, missed
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,6 +24,11 @@ class MonitorSummary:
     """The columns that monitoring adds to the table."""
 
     gpu_util_frac: float | None  # mean over time and GPUs of the time with any kernel running
+    sm_activity_frac: float | None  # of the multiprocessors with work; so are the next two: means
+    tensor_activity_frac: float | None  # of the time in which tensor cores computed
+    dram_bandwidth_frac: float | None  # of the memory's bandwidth that was used
+    nvlink_rx_bytes_per_s: float | None  # of one GPU, mean over time and GPUs
+    nvlink_tx_bytes_per_s: float | None
     gpu_memory_used_bytes: float | None  # peak of the fullest GPU
     gpu_power_w: float | None  # mean over time, all GPUs together
     gpu_energy_j: float | None  # in the window, all GPUs together
@@ -28,17 +36,30 @@ class MonitorSummary:
     sm_clock_min_hz: float | None
     temperature_max_c: float | None
     throttled_frac: float | None  # share of readings with a reason of power or heat
+    throttle_reasons: str | None  # every reason seen and its share of readings, largest first
     kv_cache_usage_peak_frac: float | None
     kv_cache_usage_mean_frac: float | None
     preemptions: float | None
     requests_running_mean: float | None
     requests_waiting_mean: float | None
+    requests_waiting_frac: float | None  # share of samples with a request waiting
     prefix_cache_hit_frac: float | None
+    server_steps_per_s: float | None  # engine steps that gave tokens, of all engines
+    server_ttft_mean_s: float | None  # the server's own, of first tokens in the window
+    server_ttft_p50_s: float | None  # estimated inside a bucket of its histogram
+    server_ttft_p99_s: float | None
+    server_queue_mean_s: float | None  # this and the next two: of requests that finished
+    server_prefill_mean_s: float | None
+    server_decode_mean_s: float | None
     api_server_cpu_frac: float | None  # the busiest API server; 1.0: it may be what limits
+    engine_core_cpu_frac: float | None
+    worker_cpu_frac: float | None
     server_cpu_max_frac: float | None  # the busiest process; 1.0 is one core
     server_cpu_max_role: str | None  # what that process is
     server_rss_bytes: float | None  # peak of the sum; memory that processes share counts in each
     monitor_gap_max_s: float | None
+    monitor_jitter_p99_s: float | None  # begun less due, of the source that was latest
+    monitor_missed: float | None  # deadlines without a sample, all sources together
 
 
 def summarise(samples: Samples, opened_at_s: float, closed_at_s: float) -> MonitorSummary:
@@ -47,27 +68,42 @@ def summarise(samples: Samples, opened_at_s: float, closed_at_s: float) -> Monit
         _window(columns, opened_at_s, closed_at_s)
         for columns in (samples.gpu, samples.server, samples.host)
     )
-    busiest, api_server = _busiest(host), _busiest(host, "api_server")
+    busiest = _busiest(host)
+    window = opened_at_s, closed_at_s
     return MonitorSummary(
         gpu_util_frac=_over(np.mean, _of_each_gpu(gpu, "utilization_frac")),
+        **{name: _over(np.mean, _of_each_gpu(gpu, name)) for name in METRICS},
         gpu_memory_used_bytes=_over(np.max, gpu["memory_used_bytes"]),
         gpu_power_w=_over(np.sum, _of_each_gpu(gpu, "power_instant_w")),
-        gpu_energy_j=_energy_j(samples.gpu, opened_at_s, closed_at_s),
+        gpu_energy_j=_energy_j(samples.gpu, *window),
         sm_clock_mean_hz=_over(np.mean, gpu["sm_clock_hz"]),
         sm_clock_min_hz=_over(np.min, gpu["sm_clock_hz"]),
         temperature_max_c=_over(np.max, gpu["temperature_c"]),
         throttled_frac=_throttled_frac(gpu["throttle_reasons"]),
+        throttle_reasons=_throttle_reasons(gpu["throttle_reasons"]),
         kv_cache_usage_peak_frac=_over(np.max, server["kv_cache_usage_frac"]),
         kv_cache_usage_mean_frac=_over(np.mean, server["kv_cache_usage_frac"]),
-        preemptions=_increase(samples.server, "preemptions_total", opened_at_s, closed_at_s),
+        preemptions=increase(samples.server, "preemptions_total", *window),
         requests_running_mean=_over(np.mean, server["requests_running"]),
         requests_waiting_mean=_over(np.mean, server["requests_waiting"]),
-        prefix_cache_hit_frac=_prefix_cache_hit_frac(samples.server, opened_at_s, closed_at_s),
-        api_server_cpu_frac=api_server[1] if api_server else None,
+        requests_waiting_frac=_over(np.mean, _positive(server["requests_waiting"])),
+        prefix_cache_hit_frac=_prefix_cache_hit_frac(samples.server, *window),
+        server_steps_per_s=rate(samples.server, "steps_total", *window),
+        server_ttft_mean_s=mean_s(samples.server, "ttft", *window),
+        server_ttft_p50_s=ttft_quantile_s(samples.server, 0.5, *window),
+        server_ttft_p99_s=ttft_quantile_s(samples.server, 0.99, *window),
+        server_queue_mean_s=mean_s(samples.server, "queue", *window),
+        server_prefill_mean_s=mean_s(samples.server, "prefill", *window),
+        server_decode_mean_s=mean_s(samples.server, "decode", *window),
+        api_server_cpu_frac=_cpu_frac(host, "api_server"),
+        engine_core_cpu_frac=_cpu_frac(host, "engine_core"),
+        worker_cpu_frac=_cpu_frac(host, "worker"),
         server_cpu_max_frac=busiest[1] if busiest else None,
         server_cpu_max_role=busiest[0] if busiest else None,
         server_rss_bytes=_over(np.max, _sum_of_each(host["at_s"], host["rss_bytes"])),
-        monitor_gap_max_s=_gap_max_s(samples, opened_at_s, closed_at_s),
+        monitor_gap_max_s=gap_max_s(samples, *window),
+        monitor_jitter_p99_s=max(jitters_s(samples, *window).values(), default=None),
+        monitor_missed=missed(samples, *window),
     )
 
 
@@ -91,6 +127,21 @@ def _of_each_gpu(gpu: Columns, name: str) -> Floats:
 def _throttled_frac(reasons: npt.NDArray[np.int64]) -> float | None:
     known = reasons[reasons & UNKNOWN_REASONS == 0]
     return float(np.mean(known & THROTTLING != 0)) if known.size else None
+
+
+def _throttle_reasons(reasons: npt.NDArray[np.int64]) -> str | None:
+    """E.g. "sw_power_cap 0.25, gpu_idle 0.01"; empty if there was none."""
+    known = reasons[reasons & UNKNOWN_REASONS == 0]
+    if not known.size:
+        return None
+    shares = {name: float(np.mean(known & bit != 0)) for bit, name in REASONS.items()}
+    seen = sorted(((share, name) for name, share in shares.items() if share > 0), reverse=True)
+    return ", ".join(f"{name} {share:.2g}" for share, name in seen)
+
+
+def _positive(values: Floats) -> Floats:
+    """1.0 where above zero, NaN where not known."""
+    return np.where(np.isnan(values), np.nan, values > 0)
 
 
 def _energy_j(gpu: Columns, opened_at_s: float, closed_at_s: float) -> float | None:
@@ -124,27 +175,10 @@ def _integral(at_s: Floats, values: Floats, start_at_s: float, end_at_s: float) 
     return float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)))
 
 
-def _increase(server: Columns, name: str, opened_at_s: float, closed_at_s: float) -> float | None:
-    """By how much a counter grew between the last sample before and the first after the window.
-
-    Where there is none outside, the outermost inside. None if it fell: another server's counter.
-    """
-    known = ~np.isnan(server[name])
-    at_s, total = server["at_s"][known], server[name][known]
-    if total.size < 2:
-        return None
-    first = max(int(np.searchsorted(at_s, opened_at_s, side="right")) - 1, 0)
-    last = min(int(np.searchsorted(at_s, closed_at_s, side="left")), total.size - 1)
-    within = total[first : last + 1]
-    if within.size < 2 or (np.diff(within) < 0).any():
-        return None
-    return float(within[-1] - within[0])
-
-
 def _prefix_cache_hit_frac(server: Columns, opened_at_s: float, closed_at_s: float) -> float | None:
     """Tokens found in the prefix cache / tokens looked up; None when none were."""
-    hits = _increase(server, "prefix_cache_hits_total", opened_at_s, closed_at_s)
-    queries = _increase(server, "prefix_cache_queries_total", opened_at_s, closed_at_s)
+    hits = increase(server, "prefix_cache_hits_total", opened_at_s, closed_at_s)
+    queries = increase(server, "prefix_cache_queries_total", opened_at_s, closed_at_s)
     return hits / queries if hits is not None and queries else None
 
 
@@ -165,23 +199,12 @@ def _busiest(host: Columns, role: str | None = None) -> tuple[str, float] | None
     return str(roles[pids == pid][-1]), float(used[pid])
 
 
+def _cpu_frac(host: Columns, role: str) -> float | None:
+    busiest = _busiest(host, role)
+    return busiest[1] if busiest else None
+
+
 def _sum_of_each(groups: Floats, values: Floats) -> Floats:
     """The sum of the values of each group, (num_groups,)."""
     _, which = np.unique(groups, return_inverse=True)
     return np.bincount(which, weights=values).astype(np.float64)
-
-
-def _gap_max_s(samples: Samples, opened_at_s: float, closed_at_s: float) -> float | None:
-    """The longest time in the window without a sample: of any GPU, the server or the host.
-
-    Sources that gave no sample in the whole recording are in its notes, not in this number.
-    """
-    series = [samples.gpu["at_s"][samples.gpu["gpu"] == i] for i in np.unique(samples.gpu["gpu"])]
-    series += [samples.server["at_s"], samples.host["at_s"]]
-    gaps_s = []
-    for at_s in series:
-        if at_s.size:
-            inside = at_s[(at_s > opened_at_s) & (at_s < closed_at_s)]
-            edges = np.concatenate([[opened_at_s], inside, [closed_at_s]])
-            gaps_s.append(float(np.diff(edges).max()))
-    return max(gaps_s, default=None)

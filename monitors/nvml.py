@@ -4,7 +4,8 @@ Without NVML (no package, no driver, no permission) there are no GPUs, which is 
 converted where they are read: NVML counts MHz, mW and mJ. Costs, measured on an H200: 9 us for
 memory, about 25 us for a clock, the throttle reasons or the temperature, 0.1 ms for power, 0.2 ms
 for utilisation; but 4 ms for the energy counter, so that is read at a recording's edges only, and
-21 ms for PCIe throughput, so that is not read at all.
+21 ms for PCIe throughput, so that is not read at all. `benchmarks/monitor_cost.py` measures them,
+and GPM's, on the machine at hand.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from math import nan
 from time import perf_counter
 from typing import Any
+
+from monitors.gpm import METRICS, Gpm
 
 HZ_PER_MHZ = 1e6
 
@@ -118,6 +121,7 @@ class GpuReadings:
     columns: tuple[str, ...] = (
         "at_s",
         "gpu",
+        *METRICS,
         "utilization_frac",
         "memory_used_bytes",
         "sm_clock_hz",
@@ -145,12 +149,13 @@ class GpuReadings:
         # a lost card comes back with a reboot only, and asking it can take long
         for card in [card for card in self._cards if not card.is_lost]:
             at_s = perf_counter()
+            activity = card.activity()
             values = [
                 nan if column == "energy_j" and not edge else card.read(column)
-                for column in self.columns[2:]
+                for column in self.columns[2 + len(activity) :]
             ]
             if not card.is_lost:
-                yield (at_s, card.index, *values)
+                yield (at_s, card.index, *activity, *values)
 
     def _open(self) -> "list[_Card]":
         nvml = _start(self._library)  # for good: starting it takes longer than a sample
@@ -175,6 +180,9 @@ class _Card:
         self.is_lost = False
         self._nvml = nvml
         self._failed: dict[str, list[str]] = {}  # error -> columns
+        self._gpm = _known(nvml, Gpm, nvml, handle)
+        if self._gpm is None:
+            self._failed["no GPM counters, which Hopper and later have"] = list(METRICS)
         has_instant_power = _known(nvml, _power_instant_w, nvml, handle) is not None
         if not has_instant_power:
             self._failed["no instant power, an average of up to 1 s instead"] = ["power_instant_w"]
@@ -197,21 +205,35 @@ class _Card:
             "energy_j": lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3,
         }
 
+    def activity(self) -> list[float]:
+        """How busy it was since the last call, in the order of `METRICS`; NaN for what it lacks."""
+        values = [nan] * len(METRICS)
+        if self._gpm is not None:
+            try:
+                values = self._gpm.read()
+            except self._nvml.NVMLError as error:
+                self._note(error, *METRICS)
+        return values
+
     def read(self, column: str) -> float:
         """The sensor's value; where it has none, NaN, or the bit for unknown throttle reasons."""
         try:
             return float(self._sensors[column]())
         except self._nvml.NVMLError as error:
-            self.is_lost |= error.value == self._nvml.NVML_ERROR_GPU_IS_LOST
-            columns = self._failed.setdefault(str(error), [])
-            if column not in columns:
-                columns.append(column)
+            self._note(error, column)
             return float(UNKNOWN_REASONS) if column == "throttle_reasons" else nan
 
+    def _note(self, error: Any, *columns: str) -> None:
+        self.is_lost |= error.value == self._nvml.NVML_ERROR_GPU_IS_LOST
+        failed = self._failed.setdefault(str(error), [])
+        failed += [column for column in columns if column not in failed]
+
     def notes(self) -> list[str]:
+        failed = dict(self._failed)
+        if self._gpm is not None and (lacks := self._gpm.lacks):
+            failed["no such GPM counter"] = lacks
         return [
-            f"GPU {self.index}: {error} ({', '.join(columns)})"
-            for error, columns in self._failed.items()
+            f"GPU {self.index}: {error} ({', '.join(columns)})" for error, columns in failed.items()
         ]
 
 

@@ -7,13 +7,17 @@ because appending them is one atomic step: rows can be taken from a thread that 
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from math import ceil
+from math import ceil, nan
 from multiprocessing.connection import Connection
 from threading import Event, Thread
 from time import perf_counter
 from typing import Protocol
 
 STOP_TIMEOUT_S = 1.0  # for the last samples of a recording, all sources together
+# What is kept of the sampling itself, after a source's own columns, in the first row of a sample:
+# when it began less when it was due, and the deadlines since the sample before that brought none,
+# being passed already or having failed. NaN in its other rows; edges are due at no time.
+TIMING = ("late_s", "missed")
 
 
 class Source(Protocol):
@@ -50,6 +54,7 @@ class Track:
         self._rows = array("d")
         self._attempts = 0
         self._late = 0
+        self._missed = 0  # since the last row
         self._failures: Counter[str] = Counter()
         self._ended = Event()
         self._thread = Thread(target=self._run, name=name, daemon=True)
@@ -76,26 +81,36 @@ class Track:
         return notes
 
     def _run(self) -> None:
-        self._sample(edge=True)  # the first one also opens the device, so time counts from here
+        self._sample()  # the first one also opens the device, so time counts from here
         interval_s = self._source.interval_s
         started_at_s, number = perf_counter(), 0
         while True:
             following = next_number(number, perf_counter() - started_at_s, interval_s)
             self._late += following - number - 1
+            self._missed += following - number - 1
             number = following
             due_at_s = started_at_s + number * interval_s
             if self._ended.wait(max(0.0, due_at_s - perf_counter())):
                 break
-            self._sample(edge=False)
-        self._sample(edge=True)
+            self._sample(due_at_s)
+        self._sample()
 
-    def _sample(self, *, edge: bool) -> None:
+    def _sample(self, due_at_s: float | None = None) -> None:
+        """One sample; without a deadline it is the recording's first or last."""
         self._attempts += 1
+        late_s = nan if due_at_s is None else perf_counter() - due_at_s
+        told = False
         try:
-            for row in self._source.sample(edge=edge):
-                self._rows.extend(row)
+            for row in self._source.sample(edge=due_at_s is None):
+                timing = (nan, nan) if told else (late_s, self._missed)
+                self._rows.extend((*row, *timing))
+                told = True
         except Exception as error:  # whatever a driver or a server does, the run must go on
             self._failures[f"{type(error).__name__}: {error}"] += 1
+        if told:
+            self._missed = 0
+        elif due_at_s is not None:
+            self._missed += 1
 
 
 class Recording:

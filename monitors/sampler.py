@@ -5,10 +5,12 @@ them. It ends when its pipe ends, so it cannot outlive its parent, however that 
 """
 
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection
 from time import perf_counter
 from typing import Any, Self
 
@@ -18,13 +20,15 @@ import numpy.typing as npt
 from monitors.config import Monitor
 from monitors.host import ROLES, ProcessTree
 from monitors.nvml import GpuReadings
-from monitors.recorder import Source, serve
+from monitors.recorder import TIMING, Source, serve
 from monitors.vllm_metrics import VllmMetrics
 
 Columns = dict[str, npt.NDArray[Any]]
 
 REPLY_TIMEOUT_S = 10.0  # the first reply waits for the process to start
 EXIT_TIMEOUT_S = 1.0
+# For how long one source may keep the interpreter from another: parsing a page takes longer.
+SWITCH_INTERVAL_S = 0.0005
 SOURCES: Mapping[str, type[Source]] = {
     "gpu": GpuReadings,
     "server": VllmMetrics,
@@ -77,7 +81,7 @@ class Sampler:
         context = get_context("spawn")
         self._pipe, child_pipe = context.Pipe()
         self._process = context.Process(
-            target=serve, args=(self._sources, child_pipe), name="sampler", daemon=True
+            target=_process, args=(self._sources, child_pipe), name="sampler", daemon=True
         )
         if self._enabled:
             with _interrupts_blocked():
@@ -127,12 +131,30 @@ class Sampler:
         return None
 
 
+def column_names(source: str) -> tuple[str, ...]:
+    """The columns of a source's recording."""
+    return (*SOURCES[source].columns, *TIMING)
+
+
 def samples(rows: Mapping[str, bytes], notes: list[str]) -> Samples:
     """Rows of float64, as the recorder keeps them, as typed columns; absent sources are empty."""
     return Samples(
-        **{name: _columns(source.columns, rows.get(name, b"")) for name, source in SOURCES.items()},
+        **{name: _columns(column_names(name), rows.get(name, b"")) for name in SOURCES},
         notes=tuple(notes),
     )
+
+
+def completed(source: str, columns: Columns) -> Columns:
+    """A recording with all columns: one that was made before some were there has NaN in them."""
+    if not columns:
+        return _columns(column_names(source), b"")
+    unknown = np.full(len(columns["at_s"]), np.nan)
+    return {name: columns.get(name, unknown) for name in column_names(source)}
+
+
+def _process(sources: Mapping[str, Source], pipe: Connection) -> None:
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    serve(sources, pipe)
 
 
 def _columns(names: tuple[str, ...], rows: bytes) -> Columns:

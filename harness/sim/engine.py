@@ -201,7 +201,8 @@ class Engine:
                 prompt_tokens=len(job.request.prompt),
                 generation_tokens=job.request.generated,
                 e2e_s=delivery.at_s - job.arrived_at_s,
-                queue_s=job.scheduled_at_s - job.arrived_at_s,
+                # a step may begin in the past, so before a request that it takes
+                queue_s=max(0.0, job.scheduled_at_s - job.arrived_at_s),
                 prefill_s=job.first_at_s - job.scheduled_at_s,
                 decode_s=delivery.computed_at_s - job.first_at_s,
             )

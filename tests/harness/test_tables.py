@@ -35,6 +35,35 @@ def test_a_row_holds_the_formulas_results(tmp_path: Path) -> None:
     assert row["validity"] == ""
 
 
+def test_a_row_of_a_known_gpu_and_model_says_how_near_it_came_to_the_ceiling(
+    tmp_path: Path,
+) -> None:
+    made = plan("load.concurrency=2")
+    kept = study(tmp_path, made)
+    fill(kept, made)
+    (run,) = made.runs
+    saved = next(kept.runs())
+    kept.save_launch(kept.folder / "launches" / saved.record["launch"], {"gpus": "2x NVIDIA H200"})
+    shape = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
+    shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64}
+    shape |= {"vocab_size": 512, "max_position_embeddings": 2048}
+    kept.add(model={"name": "tiny", "path": None, "revision": None, "shape": shape})
+    at_s = np.arange(100.0, 115.01, 0.25)
+    gpu = {"at_s": at_s, "gpu": np.zeros(len(at_s), int), "power_instant_w": at_s * 0 + 400}
+    gpu |= {"throttle_reasons": np.zeros(len(at_s), int), "sm_activity_frac": at_s * 0 + 0.5}
+    gpu |= dict.fromkeys(("utilization_frac", "memory_used_bytes", "sm_clock_hz"), at_s * 0 + 1)
+    gpu |= {"temperature_c": at_s * 0, "energy_j": (at_s - 100) * 400}
+    server = {"at_s": at_s, "steps_total": (at_s - 100) * 100}
+    kept.save_run(run.id, saved.record, **requests(700, 0.05, 0.01), gpu=gpu, server=server)
+    (row,) = runs_table(kept).to_dict("records")
+    assert row["sm_activity_frac"] == 0.5
+    assert row["gpu_energy_j"] == pytest.approx(4000)
+    assert row["j_per_output_token"] == pytest.approx(4000 / (700 * 4))
+    assert row["server_steps_per_s"] == pytest.approx(100)
+    assert row["ceiling"] == "datasheet"
+    assert 0 < row["mfu_frac"] < row["mbu_frac"] < 1
+
+
 def test_gain_is_against_the_row_before(tmp_path: Path) -> None:
     kept, made = filled(tmp_path, *GRID)
     points = points_table(runs_table(kept), made.axes)

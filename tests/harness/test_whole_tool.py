@@ -62,6 +62,7 @@ def test_a_sweep_ends_in_tables_and_plots(tool: Tool) -> None:
     assert {p.name for p in (study / "plots").iterdir()} == {
         "over_max_num_seqs.png",
         "throughput_latency.png",
+        *(f"timeline-{run}.png" for run in runs["run"]),
     }
     assert not tool.wait_until_gone()
 

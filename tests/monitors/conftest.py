@@ -1,12 +1,14 @@
 """Fakes that speak for a driver and for a server."""
 # ruff: noqa: N802, N815  (NVML's own names)
 
+import ctypes
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from types import SimpleNamespace
 
+import pynvml
 import pytest
 
 LOST, UNSUPPORTED, NO_DRIVER = 15, 3, 9
@@ -26,6 +28,14 @@ class FakeNvml:
     NVML_SUCCESS, NVML_ERROR_GPU_IS_LOST = 0, LOST
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
     NVML_FI_DEV_POWER_INSTANT, nvmlMemory_v2 = 186, 2
+    NVML_ERROR_NOT_SUPPORTED = UNSUPPORTED
+    NVML_GPM_METRICS_GET_VERSION = pynvml.NVML_GPM_METRICS_GET_VERSION
+    NVML_GPM_METRIC_SM_UTIL = pynvml.NVML_GPM_METRIC_SM_UTIL
+    NVML_GPM_METRIC_ANY_TENSOR_UTIL = pynvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL
+    NVML_GPM_METRIC_DRAM_BW_UTIL = pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL
+    NVML_GPM_METRIC_NVLINK_TOTAL_RX_PER_SEC = pynvml.NVML_GPM_METRIC_NVLINK_TOTAL_RX_PER_SEC
+    NVML_GPM_METRIC_NVLINK_TOTAL_TX_PER_SEC = pynvml.NVML_GPM_METRIC_NVLINK_TOTAL_TX_PER_SEC
+    c_nvmlGpmMetricsGet_t = pynvml.c_nvmlGpmMetricsGet_t  # the driver's own layout
 
     def __init__(self, num_gpus: int = 2, has_driver: bool = True) -> None:
         self.num_gpus = num_gpus
@@ -34,6 +44,11 @@ class FakeNvml:
         self.processes: dict[int, list[int]] = {}
         self.num_open = 0
         self.energy_mj = 1_000_000
+        self.has_gpm = True
+        self.missing_gpm: set[int] = set()  # metrics of it that the cards do not have
+        self.gpm_values = {2: 75.0, 5: 20.0, 10: 60.0, 60: 1000.0, 61: 500.0}  # by metric id
+        self._gpm_reads = 0
+        self._gpm_samples: dict[int, int] = {}  # address -> when it was read
 
     def _check(self, function: str, index: int) -> None:
         code = self.broken.get((function, index), self.broken.get(("all", index)))
@@ -115,6 +130,33 @@ class FakeNvml:
         self._check("energy", handle)
         self.energy_mj += 500_000
         return self.energy_mj
+
+    def nvmlGpmQueryDeviceSupport(self, handle):
+        self._check("gpm_support", handle)
+        return SimpleNamespace(isSupportedDevice=int(self.has_gpm))
+
+    def nvmlGpmSampleAlloc(self):
+        sample = pynvml.struct_c_nvmlGpmSample_t()
+        pointer = ctypes.pointer(sample)
+        self._gpm_samples[ctypes.addressof(sample)] = 0
+        return pointer
+
+    def nvmlGpmSampleGet(self, handle, sample):
+        self._check("gpm", handle)
+        self._gpm_reads += 1
+        self._gpm_samples[ctypes.addressof(sample.contents)] = self._gpm_reads
+
+    def nvmlGpmMetricsGet(self, question):
+        assert question.version == 1
+        read = [
+            self._gpm_samples[ctypes.addressof(sample.contents)]
+            for sample in (question.sample1, question.sample2)
+        ]
+        assert 0 < read[0] < read[1], "the earlier sample comes first"
+        for metric in question.metrics[: question.numMetrics]:
+            metric.nvmlReturn = UNSUPPORTED if metric.metricId in self.missing_gpm else 0
+            metric.value = self.gpm_values[metric.metricId]
+        return question
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle):
         self._check("processes", handle)

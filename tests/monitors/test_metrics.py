@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitors.metrics import summarise
-from monitors.sampler import SOURCES, samples
+from monitors.sampler import column_names, samples
 
 
 def recording(**sources):
@@ -16,9 +16,9 @@ def recording(**sources):
         num_rows = len(columns["at_s"])
         table = [
             np.broadcast_to(
-                columns.get(column, 0 if column in ("gpu", "role") else np.nan), num_rows
+                columns.get(column, 0 if column in ("gpu", "role", "pid") else np.nan), num_rows
             )
-            for column in SOURCES[name].columns
+            for column in column_names(name)
         ]
         rows[name] = np.array(table, dtype=np.float64).T.tobytes()
     return samples(rows, [])
@@ -116,6 +116,89 @@ def test_energy_of_one_gpu_of_two_is_not_passed_off_as_the_energy_of_both():
 def test_throttled_is_power_or_heat_and_nothing_else(reasons, expected):
     taken = gpu(at_s=np.arange(len(reasons)), throttle_reasons=reasons)
     assert summarise(taken, 0.0, 10.0).throttled_frac == expected
+
+
+def test_throttle_reasons_are_named_with_their_shares():
+    taken = gpu(at_s=[0, 1, 2, 3, 4], throttle_reasons=[0x4, 0x4 | 0x40, 0x1, 0, 1 << 62])
+    assert (
+        summarise(taken, 0.0, 10.0).throttle_reasons
+        == "sw_power_cap 0.5, hw_thermal_slowdown 0.25, gpu_idle 0.25"
+    )
+    assert summarise(gpu(at_s=[0]), 0.0, 1.0).throttle_reasons == ""
+    assert summarise(gpu(at_s=[0], throttle_reasons=1 << 62), 0.0, 1.0).throttle_reasons is None
+
+
+def test_activity_is_a_mean_over_time_and_gpus_and_what_a_card_lacks_is_left_out():
+    taken = gpu(
+        at_s=[0, 0, 1, 1],
+        gpu=[0, 1, 0, 1],
+        sm_activity_frac=[0.2, 0.8, 0.4, 0.6],
+        dram_bandwidth_frac=[0.1, np.nan, 0.3, np.nan],
+    )
+    summary = summarise(taken, 0.0, 1.0)
+    assert summary.sm_activity_frac == pytest.approx(0.5)
+    assert summary.dram_bandwidth_frac == pytest.approx(0.2)
+    assert summary.nvlink_rx_bytes_per_s is None
+
+
+def test_the_servers_own_times_are_differences_over_the_window():
+    first = {"ttft_le_0.1_total": 90, "ttft_le_0.25_total": 100, "ttft_le_0.5_total": 100}
+    later = {"ttft_le_0.1_total": 95, "ttft_le_0.25_total": 145, "ttft_le_0.5_total": 150}
+    taken = recording(
+        server={
+            "at_s": [0, 1, 2, 3],
+            "ttft_total": [0, 100, 150, 900],
+            "ttft_sum_s": [0, 5, 15, 900],
+            "queue_total": [0, 10, 30, 30],
+            "queue_sum_s": [0, 1, 2, 2],
+            "decode_total": 4,
+            "decode_sum_s": 8,
+            **{name: [0, first[name], later[name], 900] for name in first},
+        }
+    )
+    summary = summarise(taken, 1.0, 2.0)
+    assert summary.server_ttft_mean_s == pytest.approx(10 / 50)
+    assert summary.server_queue_mean_s == pytest.approx(1 / 20)
+    assert summary.server_decode_mean_s is None, "nothing was observed"
+    # 5 came within 0.1 s, 40 more within 0.25 s: the 25th lies in that bucket, halfway
+    assert summary.server_ttft_p50_s == pytest.approx(0.1 + 0.15 * 20 / 40)
+    assert summary.server_ttft_p99_s == pytest.approx(0.25 + 0.25 * 4.5 / 5)
+
+
+def test_steps_are_counted_over_the_time_between_the_scrapes_around_the_window():
+    taken = recording(server={"at_s": [0, 1, 3, 4], "steps_total": [0, 100, 500, 600]})
+    assert summarise(taken, 1.5, 2.5).server_steps_per_s == pytest.approx(200)
+
+
+def test_waiting_share_is_the_share_of_samples_with_a_request_waiting():
+    taken = recording(server={"at_s": [0, 1, 2, 3], "requests_waiting": [0, 3, 1, np.nan]})
+    assert summarise(taken, 0.0, 3.0).requests_waiting_frac == pytest.approx(2 / 3)
+
+
+def test_each_roles_busiest_process_is_told():
+    taken = recording(
+        host={
+            "at_s": [0, 0, 0, 0, 0],
+            "pid": [1, 2, 3, 4, 5],
+            "role": [1, 1, 2, 3, 3],
+            "cpu_frac": [0.7, 0.9, 0.4, 1.0, 0.99],
+            "rss_bytes": 1,
+        }
+    )
+    summary = summarise(taken, 0.0, 1.0)
+    assert summary.api_server_cpu_frac == 0.9
+    assert summary.engine_core_cpu_frac == 0.4
+    assert summary.worker_cpu_frac == 1.0
+
+
+def test_jitter_is_the_latest_sources_and_missed_deadlines_are_added_up():
+    taken = recording(
+        gpu={"throttle_reasons": 0, "at_s": [0, 1, 2, 3], "late_s": 0.001, "missed": [9, 1, 0, 2]},
+        host={"at_s": [1, 1, 2], "late_s": [0.004, np.nan, 0.002], "missed": [1, np.nan, 0]},
+    )
+    summary = summarise(taken, 0.5, 2.5)
+    assert summary.monitor_jitter_p99_s == pytest.approx(0.004, rel=0.02)
+    assert summary.monitor_missed == 1 + 0 + 2 + 1, "the first after the window tells of its end"
 
 
 def test_counters_grow_between_the_samples_that_enclose_the_window():

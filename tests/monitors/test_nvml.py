@@ -1,8 +1,10 @@
 from dataclasses import replace
 from math import isnan
 
+import pynvml
 import pytest
 
+from monitors.gpm import METRICS
 from monitors.nvml import (
     UNKNOWN_REASONS,
     GpuProcess,
@@ -82,6 +84,7 @@ def test_a_reading_is_in_base_units(fake_nvml):
     row = read(GpuReadings(("GPU-1",), 0.1, fake_nvml()))[0]
     assert row.pop("at_s") > 0
     assert isnan(row.pop("energy_j"))
+    assert all(isnan(row.pop(name)) for name in METRICS)  # nothing to compare with yet
     assert row == {
         "gpu": 1,
         "utilization_frac": 0.51,
@@ -109,6 +112,60 @@ def test_without_instant_power_the_average_is_taken_and_noted(fake_nvml):
     assert [row["power_instant_w"] for row in read(readings)] == [600.0, 654.321]
     (note,) = readings.notes
     assert note.startswith("GPU 0: no instant power")
+
+
+def test_activity_is_that_between_two_readings_as_shares_and_bytes(fake_nvml):
+    readings = GpuReadings(("GPU-1",), 0.1, fake_nvml())
+    first, second, third = (read(readings)[0] for _ in range(3))
+    assert all(isnan(first[name]) for name in METRICS)
+    assert {name: second[name] for name in METRICS} == {
+        "sm_activity_frac": 0.75,
+        "tensor_activity_frac": pytest.approx(0.2),
+        "dram_bandwidth_frac": 0.6,
+        "nvlink_rx_bytes_per_s": 1000 * 2**20,
+        "nvlink_tx_bytes_per_s": 500 * 2**20,
+    }
+    assert third["sm_activity_frac"] == 0.75
+    assert readings.notes == []
+
+
+def test_a_card_without_gpm_has_no_activity_and_one_note(fake_nvml):
+    library = fake_nvml()
+    library.has_gpm = False
+    readings = GpuReadings(("GPU-0",), 0.1, library)
+    rows = [read(readings)[0] for _ in range(3)]
+    assert all(isnan(row[name]) for row in rows for name in METRICS)
+    assert rows[0]["temperature_c"] == 61
+    (note,) = readings.notes
+    assert note.startswith("GPU 0: no GPM counters, which Hopper and later have (sm_activity_frac")
+
+
+def test_a_gpm_counter_that_the_card_lacks_is_nan_and_noted(fake_nvml):
+    library = fake_nvml()
+    library.missing_gpm = {60, 61}
+    readings = GpuReadings(("GPU-0",), 0.1, library)
+    row = [read(readings)[0] for _ in range(3)][-1]
+    assert row["sm_activity_frac"] == 0.75
+    assert isnan(row["nvlink_rx_bytes_per_s"])
+    assert readings.notes == [
+        "GPU 0: no such GPM counter (nvlink_rx_bytes_per_s, nvlink_tx_bytes_per_s)"
+    ]
+
+
+def test_gpm_that_fails_is_a_note_and_the_other_sensors_go_on(fake_nvml):
+    library = fake_nvml()
+    library.broken = {("gpm", 0): UNSUPPORTED}
+    readings = GpuReadings(("GPU-0",), 0.1, library)
+    row = [read(readings)[0] for _ in range(2)][-1]
+    assert isnan(row["sm_activity_frac"])
+    assert row["power_instant_w"] == 654.321
+    (note,) = readings.notes
+    assert note.startswith("GPU 0: Not Supported (sm_activity_frac")
+
+
+def test_gpm_metrics_are_the_drivers():
+    ids = [getattr(pynvml, name) for name, _ in METRICS.values()]
+    assert ids == [2, 5, 10, 60, 61]
 
 
 @pytest.mark.parametrize(

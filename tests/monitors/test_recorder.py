@@ -1,5 +1,5 @@
 from array import array
-from math import isclose
+from math import isclose, isnan
 from multiprocessing import Pipe
 from queue import Queue
 from threading import Event, Semaphore, Thread
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitors.nvml import GpuReadings
-from monitors.recorder import Recording, next_number, serve
+from monitors.recorder import TIMING, Recording, next_number, serve
 
 
 class FakeSource:
@@ -43,7 +43,7 @@ class FakeSource:
 def table(source, rows):
     values = array("d")
     values.frombytes(rows)
-    width = len(source.columns)
+    width = len(source.columns) + len(TIMING)
     return [tuple(values[i : i + width]) for i in range(0, len(values), width)]
 
 
@@ -75,11 +75,15 @@ def test_first_and_last_samples_are_the_edges_and_times_ascend():
     recording = Recording({"gpu": source})
     source.wait_for(5)
     rows, notes = recording.finish()
-    at_s, edges = zip(*table(source, rows["gpu"]), strict=True)
+    at_s, edges, late_s, missed = zip(*table(source, rows["gpu"]), strict=True)
     assert list(at_s) == sorted(at_s)
     assert edges[0] == edges[-1] == 1
     assert not any(edges[1:-1])
     assert len(edges) >= 5
+    assert isnan(late_s[0])
+    assert isnan(late_s[-1])
+    assert all(late >= 0 for late in late_s[1:-1])
+    assert missed[0] == 0
     assert all("failed" not in note for note in notes)
 
 
@@ -130,8 +134,40 @@ def test_samples_left_out_for_being_late_are_counted():
     source.wait_for(4)
     for _ in range(1000):
         turns.put(None)
-    _, notes = recording.finish()
+    rows, notes = recording.finish()
     assert any(note.startswith("host: ") and "left out, being late" in note for note in notes)
+    assert sum(row[-1] for row in table(source, rows["host"])) >= 3
+
+
+def test_only_the_first_row_of_a_sample_tells_its_timing():
+    class Two(FakeSource):
+        def sample(self, *, edge):
+            yield from super().sample(edge=edge)
+            yield perf_counter(), edge
+
+    source = Two()
+    recording = Recording({"gpu": source})
+    source.wait_for(4)
+    rows, _ = recording.finish()
+    timing = [row[-1] for row in table(source, rows["gpu"])]
+    assert not any(map(isnan, timing[::2]))
+    assert all(map(isnan, timing[1::2]))
+
+
+def test_a_sample_that_failed_is_missed_and_told_by_the_next_that_did_not():
+    class Flaky(FakeSource):
+        def sample(self, *, edge):
+            self.count = getattr(self, "count", 0) + 1
+            if self.count in (2, 3):
+                self.samples.release()
+                raise TimeoutError
+            yield from super().sample(edge=edge)
+
+    source = Flaky(interval_s=0.05)
+    recording = Recording({"server": source})
+    source.wait_for(4)
+    rows, _ = recording.finish()
+    assert table(source, rows["server"])[1][-1] >= 2
 
 
 def test_a_recording_that_nobody_took_ends_with_the_next_start():
@@ -150,6 +186,7 @@ def test_a_recording_that_nobody_took_ends_with_the_next_start():
 def test_gpu_readings_are_recorded_with_energy_at_both_edges(fake_nvml):
     source = GpuReadings(("GPU-0", "GPU-1"), 0.01, fake_nvml())
     rows, notes = Recording({"gpu": source}).finish()
-    energies = [row[-1] for row in table(source, rows["gpu"]) if row[-1] == row[-1]]
+    energy = source.columns.index("energy_j")
+    energies = [row[energy] for row in table(source, rows["gpu"]) if not isnan(row[energy])]
     assert len(energies) == 4
     assert notes == []

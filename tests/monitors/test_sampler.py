@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from monitors.config import Monitor
-from monitors.sampler import SOURCES, Sampler, Targets, samples
+from monitors.sampler import Sampler, Targets, column_names, completed, samples
 
 FAST = Monitor(gpu_interval_s=0.01, server_interval_s=0.02, host_interval_s=0.02)
 LIMIT_S = 30.0
@@ -74,7 +74,7 @@ def test_without_gpus_one_note_says_so_and_the_columns_are_empty(serve_page, vll
     assert [note for note in taken.notes if note.startswith("gpu")] == [
         "gpu: not sampled, the server uses none"
     ]
-    assert set(taken.gpu) == set(SOURCES["gpu"].columns)
+    assert set(taken.gpu) == set(column_names("gpu"))
     assert all(len(values) == 0 for values in taken.gpu.values())
 
 
@@ -182,16 +182,35 @@ def test_an_interrupt_is_the_parents_business_also_while_the_sampler_starts():
 
 
 def test_rows_become_typed_columns():
-    row = np.array([1.0, 42, 2, 0.5, 2**40]).tobytes()
+    row = np.array([1.0, 42, 2, 0.5, 2**40, 0.001, 0]).tobytes()
     host = samples({"host": row}, []).host
     assert host["pid"].dtype == np.int64
     assert host["role"].tolist() == ["engine_core"]
     assert host["rss_bytes"].tolist() == [2**40]
+    assert host["late_s"].tolist() == [0.001]
+
+
+def test_a_recording_from_before_a_column_was_there_has_nan_in_it():
+    old = {"at_s": np.array([1.0, 2.0]), "power_instant_w": np.array([300.0, 310.0])}
+    gpu = completed("gpu", old)
+    assert set(gpu) == set(samples({}, []).gpu)
+    assert gpu["power_instant_w"].tolist() == [300, 310]
+    assert np.isnan(gpu["sm_activity_frac"]).all()
+    assert all(len(values) == 0 for values in completed("server", {}).values())
 
 
 def test_every_throttle_bit_survives_the_way_through_float64():
     bits = [1 << 62 | 0, 0x7FF, 0]
-    rows = np.array([[0.0] * 8 + [bit, np.nan] for bit in bits]).tobytes()
-    reasons = samples({"gpu": rows}, []).gpu["throttle_reasons"]
+    names = column_names("gpu")
+    rows = np.zeros((3, len(names)))
+    rows[:, names.index("throttle_reasons")] = bits
+    reasons = samples({"gpu": rows.tobytes()}, []).gpu["throttle_reasons"]
     assert reasons.dtype == np.int64
     assert reasons.tolist() == bits
+
+
+@pytest.mark.parametrize("name", ["gpu_interval_s", "server_interval_s", "host_interval_s"])
+def test_intervals_below_10_ms_are_refused(name):
+    assert getattr(Monitor(**{name: 0.01}), name) == 0.01
+    with pytest.raises(ValueError, match=name):
+        Monitor(**{name: 0.009})

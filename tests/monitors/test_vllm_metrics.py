@@ -5,12 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitors.vllm_metrics import METRICS, VllmMetrics, parse
+from monitors.vllm_metrics import METRICS, TTFT_BUCKET, TTFT_BUCKETS, VllmMetrics, parse
 
 
 def test_a_real_page_has_every_metric(vllm_page):
     values = parse(vllm_page)
-    assert values == {
+    assert not any(isnan(value) for value in values.values())
+    gauges_and_counters = list(values)[len(TTFT_BUCKETS) :][:8]
+    assert {name: values[name] for name in gauges_and_counters} == {
         "requests_running": 0,
         "requests_waiting": 0,
         "kv_cache_usage_frac": 0,
@@ -22,6 +24,26 @@ def test_a_real_page_has_every_metric(vllm_page):
     }
 
 
+def test_a_real_pages_histograms_are_read(vllm_page):
+    values = parse(vllm_page)
+    assert values["steps_total"] == 3098
+    assert values["ttft_total"] == values["queue_total"] == values["decode_total"] == 175
+    assert values["ttft_sum_s"] == pytest.approx(118.636, abs=1e-3)
+    assert values["ttft_le_0.1_total"] == 24
+    assert values["ttft_le_2.5_total"] == 175
+
+
+def test_buckets_of_engines_are_added_up_and_unknown_ones_left_out():
+    page = "\n".join(
+        f'{TTFT_BUCKET}{{engine="{engine}",le="{le}"}} {count}'
+        for engine, count in enumerate([3, 4])
+        for le in ("0.1", "0.123", "+Inf")
+    )
+    values = parse(f"vllm:num_requests_running 1\n{page}\n")
+    assert values["ttft_le_0.1_total"] == 7
+    assert isnan(values["ttft_le_0.25_total"])
+
+
 def test_engines_are_added_up_but_the_fullest_kv_cache_counts():
     page = "\n".join(
         f'{metric}{{engine="{engine}",model_name="a {{b}} c"}} {value}'
@@ -30,7 +52,7 @@ def test_engines_are_added_up_but_the_fullest_kv_cache_counts():
     )
     values = parse(page)
     assert values.pop("kv_cache_usage_frac") == 0.5
-    assert set(values.values()) == {0.75}
+    assert {values[name] for name in METRICS if name in values} == {0.75}
 
 
 def test_a_metric_that_the_page_lacks_is_nan():
