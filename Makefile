@@ -39,6 +39,8 @@ test-vllm: setup .venv-vllm/settled   ## the same harness against a real vLLM se
 
 bench: setup           ## prints the numbers that this project promises
 	$(BIN)/python benchmarks/client_accuracy.py
+	$(BIN)/python benchmarks/monitor_cost.py
+	$(BIN)/python benchmarks/trace_analysis.py
 	$(BIN)/python -m pytest -m benchmark -s benchmarks/harness_costs.py benchmarks/simulator_speed.py
 
 wheel: setup

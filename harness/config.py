@@ -144,6 +144,7 @@ def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> 
     _check_lengths(config)
     _check_connections(config)
     _check_reach(config)
+    _check_profile(config)
     return config
 
 
@@ -360,6 +361,12 @@ def _check_connections(config: Config) -> None:
             f"load.concurrency={wanted} needs as many open files, and a process may have {most}"
             " here: raise the hard limit (ulimit -Hn) or lower it."
         )
+
+
+def _check_profile(config: Config) -> None:
+    """Only a server that we start can be put under a profiler, and only vLLM knows how."""
+    if (kind := config.profile.kind) != "none" and config.choice.kind != "vllm":
+        raise UserError(f"profile={kind} needs engine=vllm: {config.choice.kind} has no profiler.")
 
 
 def _put(node: dict[str, Any], path: list[str], value: Any) -> None:

@@ -65,7 +65,7 @@ class Instrument:
 
     @classmethod
     def none(cls) -> Self:
-        """For a study that has all its runs."""
+        """For a study in which nothing is left to do."""
         return cls(client=Client(), cores=(), calibration=None)
 
     def line(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.config import Config
 from harness.engines import external, sim, vllm
-from harness.engines.config import ExternalEngine, SimEngine, VllmEngine, stored
+from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine, stored
 from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.server import Server
 from harness.instrument import Instrument
@@ -77,7 +77,7 @@ class Runner:
         """A server for the block; launch.json tells its life, whatever its end."""
         server: Server | None = None
         try:
-            strangers = foreign_processes(self._served_on(launch), ())
+            strangers = foreign_processes(self.served_on(launch), ())
             record["foreign_processes"] = [asdict(process) for process in strangers]
             server = self._start(launch, folder)
             record |= {
@@ -111,7 +111,7 @@ class Runner:
                     self.config.model,
                     folder,
                     self.models,
-                    self._served_on(launch),
+                    self.served_on(launch),
                     on_phase=phase,
                 )
             case SimEngine() as engine:
@@ -122,7 +122,7 @@ class Runner:
     def _measure(self, server: Server, folder: Path, launch: Launch, runs: list[Run]) -> int:
         """Measure runs until all are done or the server is gone; how many it survived."""
         targets = Targets(
-            gpu_uuids=self._served_on(launch),
+            gpu_uuids=self.served_on(launch),
             metrics_url=f"{server.url}/metrics",
             root_pid=server.pid,
         )
@@ -149,13 +149,7 @@ class Runner:
     ) -> bool:
         """Measure one run and save it. False if the server did not survive it."""
         record = self._record(launch, folder, run)
-        headers = launch.engine.headers() if isinstance(launch.engine, ExternalEngine) else {}
-        target = Target(
-            url=server.url,
-            model=server.model,
-            vocab_size=_vocab_size(self.config),
-            headers=headers,
-        )
+        target = target_of(server, launch.engine, self.config)
         watch = _Watch(server=server, display=self.display)
         lag_before_s = server.step_lag_s()
         sampler.start()
@@ -198,7 +192,7 @@ class Runner:
     def _not_monitored(self, launch: Launch, samples: Samples) -> list[str]:
         """The sources that should have been sampled in the run and were not."""
         wanted = {
-            "gpu": bool(self._served_on(launch)),
+            "gpu": bool(self.served_on(launch)),
             "server": True,
             "host": not isinstance(launch.engine, ExternalEngine),
         }
@@ -233,7 +227,7 @@ class Runner:
             "load": asdict(run.load),
         }
 
-    def _served_on(self, launch: Launch) -> tuple[str, ...]:
+    def served_on(self, launch: Launch) -> tuple[str, ...]:
         """The GPUs that the launch's server takes: the first ones, as many as it has ranks.
 
         Where an external server runs, and on what, is not known.
@@ -264,6 +258,13 @@ class _Watch:
                 kind=FailureKind.HANGS, message=message, evidence=self.server.tail()
             )
         return self.failure is not None
+
+
+def target_of(server: Server, engine: Engine, config: Config) -> Target:
+    """The server, as the load generator is told it."""
+    headers = engine.headers() if isinstance(engine, ExternalEngine) else {}
+    vocab_size = _vocab_size(config)
+    return Target(url=server.url, model=server.model, vocab_size=vocab_size, headers=headers)
 
 
 def _vocab_size(config: Config) -> int:

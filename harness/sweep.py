@@ -74,9 +74,10 @@ class Sweep:
     def run(self) -> int:
         """Do what the study lacks; returns the exit code."""
         from harness.export import export
-        from harness.instrument import Instrument
+        from harness.profiling import Profiler
         from harness.progress import display
         from harness.runner import Runner, wanted
+        from harness.tables import write_tables
 
         config, options = self.config, self.config.options
         print(self.engine_line(), flush=True)
@@ -88,13 +89,14 @@ class Sweep:
             missing = sum(len(launch.runs) for launch in left)
             self._say_where(study, left_runs=missing)
             gpus = tuple(gpu.uuid for gpu in _used(config, self.environment))
-            instrument = self._instrument(study) if missing else Instrument.none()
+            is_idle = not missing and config.profile.kind == "none"
+            instrument = Instrument.none() if is_idle else self._instrument(study)
             try:
                 with (
                     instrument.apart(),
                     display(len(self.plan.runs), len(self.plan.runs) - missing) as show,
                 ):
-                    Runner(
+                    runner = Runner(
                         config=config,
                         study=study,
                         gpus=gpus,
@@ -102,8 +104,14 @@ class Sweep:
                         display=show,
                         models=out / ".models",
                         salt=randbits(32) if config.choice.kind == "external" else 0,
-                    ).work(left)
-                export(study)
+                    )
+                    runner.work(left)
+                    export(study)
+                    if (
+                        config.profile.kind != "none"
+                        and (points := write_tables(study)) is not None
+                    ):
+                        Profiler(runner=runner, plan=self.plan).work(points)
             except (KeyboardInterrupt, SystemExit):
                 without = " (without fresh=true)" if options.fresh else ""
                 print(f"stopped: finished runs are kept; the same command{without} continues")

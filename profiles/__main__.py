@@ -1,0 +1,71 @@
+"""Say what a trace tells, and what changed since another one.
+
+python -m profiles trace.nsys-rep
+python -m profiles trace.sqlite.xz --against later.sqlite.xz --json changed.json
+python -m profiles folder-of-torch-traces
+
+TRACE is an export or report of Nsight Systems (.sqlite, .nsys-rep, .qdstrm), a PyTorch trace (.json
+or a folder of them, one a rank), any of the files with .xz or .gz, or findings that --json wrote.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from profiles.diff import diff
+from profiles.diff import page as diff_page
+from profiles.errors import BadTrace, ProfileError
+from profiles.findings import Findings, analyse, from_json
+from profiles.page import page
+from profiles.source import read
+
+FINDINGS = "findings.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m profiles",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("trace", type=Path, metavar="TRACE")
+    parser.add_argument("--against", type=Path, metavar="TRACE2", help="a later one, for a diff")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help=f"write all numbers there (name it *{FINDINGS})"
+    )
+    args = parser.parse_args(arguments)
+    try:
+        text, told = _told(args.trace, args.against)
+        if args.json is not None:
+            args.json.write_text(told + "\n")
+    except (ProfileError, OSError) as error:
+        print(f"profiles: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    return 0
+
+
+def _told(trace: Path, against: Path | None) -> tuple[str, str]:
+    """The page and the JSON."""
+    findings = findings_at(trace)
+    if against is None:
+        return page(findings), findings.as_json()
+    changed = diff(findings, findings_at(against))
+    return diff_page(changed), json.dumps(changed.as_dict(), indent=1)
+
+
+def findings_at(path: Path) -> Findings:
+    """Of a trace, or as they were written. Raises ProfileError."""
+    if not path.name.endswith(FINDINGS):
+        return analyse(read(path))
+    try:
+        return from_json(path.read_text())
+    except (OSError, ValueError) as error:
+        words = str(error).splitlines()[0]
+        raise BadTrace(f"{path}: no findings that can be read ({words})") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

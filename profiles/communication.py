@@ -1,0 +1,75 @@
+"""Communication: what of it nothing hides, and how long one rank waits in it for another.
+
+The n-th collective of one rank is the n-th of the others. It cannot end before the last rank has
+begun, so a rank that begins earlier spins until then: that is no transfer, but the ranks' skew.
+Ranks belong together if they run the same collectives, and at the same times.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from profiles.intervals import Bools, Floats, Ints
+from profiles.trace import Device
+
+TOGETHER = 0.95  # share of collectives that must overlap in two ranks of one group
+FEW = 3  # collectives say nothing of a group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collectives:
+    """Those of a group of devices, matched; (ranks, n)."""
+
+    devices: tuple[int, ...]  # places in the trace
+    start_s: Floats
+    end_s: Floats
+
+    @property
+    def waiting_s(self) -> Floats:
+        """From each rank's start to the last one's, (ranks, n)."""
+        last_s = self.start_s.max(axis=0)
+        waiting: Floats = np.minimum(last_s, self.end_s) - self.start_s
+        return waiting
+
+    @property
+    def skew_s(self) -> Floats:
+        """Between the first rank's start and the last one's, (n,)."""
+        skew: Floats = np.ptp(self.start_s, axis=0)
+        return skew
+
+
+def collectives(devices: Sequence[Device], is_communication: Bools) -> list[Collectives]:
+    """The groups of devices that communicate with each other. `is_communication` is by name."""
+    chosen = [np.flatnonzero(is_communication[d.activities.name]) for d in devices]
+    groups: list[list[int]] = []
+    for place in range(len(devices)):
+        for group in groups:
+            if _together(devices, chosen, group[0], place):
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    return [_matched(devices, chosen, group) for group in groups if len(group) > 1]
+
+
+def _together(devices: Sequence[Device], chosen: Sequence[Ints], one: int, other: int) -> bool:
+    first, second = devices[one].activities, devices[other].activities
+    num = min(len(chosen[one]), len(chosen[other]))
+    a, b = chosen[one][:num], chosen[other][:num]
+    if num < FEW or not np.array_equal(first.name[a], second.name[b]):
+        return False
+    last_start_s = np.maximum(first.start_s[a], second.start_s[b])
+    overlap = last_start_s < np.minimum(first.end_s[a], second.end_s[b])
+    return bool(overlap.mean() >= TOGETHER)
+
+
+def _matched(
+    devices: Sequence[Device], chosen: Sequence[Ints], group: Sequence[int]
+) -> Collectives:
+    num = min(len(chosen[place]) for place in group)
+    return Collectives(
+        devices=tuple(group),
+        start_s=np.stack([devices[p].activities.start_s[chosen[p][:num]] for p in group]),
+        end_s=np.stack([devices[p].activities.end_s[chosen[p][:num]] for p in group]),
+    )

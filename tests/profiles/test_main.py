@@ -1,0 +1,59 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from profiles.__main__ import main
+from tests.profiles.conftest import NSYS, TORCH_CPU
+
+
+def run(*words, capsys):
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_trace_is_told_as_a_page(capsys):
+    code, out, err = run(NSYS, capsys=capsys)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"# Profile of {NSYS.name}\n")
+
+
+def test_findings_are_written_and_read_again_in_place_of_their_trace(tmp_path, capsys):
+    file = tmp_path / "a.findings.json"
+    _, first, _ = run(TORCH_CPU, "--json", file, capsys=capsys)
+    code, second, _ = run(file, capsys=capsys)
+    assert code == 0
+    assert first == second
+
+
+def test_two_traces_are_told_as_a_diff(tmp_path, capsys):
+    file = tmp_path / "diff.json"
+    code, out, _ = run(TORCH_CPU, "--against", TORCH_CPU, "--json", file, capsys=capsys)
+    assert code == 0
+    assert out.startswith(f"# {TORCH_CPU.name} against {TORCH_CPU.name}\n")
+    assert json.loads(file.read_text())["steps"][0]["kind"] == "decode"
+
+
+@pytest.mark.parametrize("name", ["gone.sqlite", "bad.findings.json", "bad.json"])
+def test_bad_input_is_one_sentence_and_code_2(tmp_path, capsys, name):
+    if name.startswith("bad"):
+        (tmp_path / name).write_text("{}")
+    code, out, err = run(tmp_path / name, capsys=capsys)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"profiles: {tmp_path / name}: ")
+    assert err.count("\n") == 1
+
+
+def test_it_stands_on_its_own_feet():
+    """As people start it, and without what the application needs."""
+    script = (
+        "import sys, runpy; sys.argv = ['profiles', sys.argv[1]];"
+        "\ntry: runpy.run_module('profiles', run_name='__main__')"
+        "\nexcept SystemExit as left: assert not left.code"
+        "\nheavy = {'hydra', 'pandas', 'matplotlib', 'harness', 'loadgen', 'monitors', 'torch'}"
+        "\nassert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(TORCH_CPU)], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
