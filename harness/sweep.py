@@ -74,6 +74,7 @@ class Sweep:
     def run(self) -> int:
         """Do what the study lacks; returns the exit code."""
         from harness.export import export
+        from harness.instrument import Instrument
         from harness.profiling import Profiler
         from harness.progress import display
         from harness.runner import Runner, wanted
