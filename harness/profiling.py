@@ -6,6 +6,7 @@ and nothing else is lost.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import nan
@@ -24,7 +25,7 @@ from harness.plan import Launch, Plan, Run
 from harness.runner import Runner, target_of
 from harness.study import Study
 from harness.tables import swept
-from loadgen.generator import Generator
+from loadgen.generator import Generator, WorkerError
 from loadgen.metrics import arrivals
 from loadgen.records import Progress, Result
 from profiles import source
@@ -61,14 +62,16 @@ class Profiler:
         """Capture and explain, one point after the other."""
         config, display = self.runner.config, self.runner.display
         for launch, run in self._chosen(points):
-            folder = self.runner.study.folder / "runs" / run.id / "profile"
-            if (folder / RECORD).is_file():
+            folder = self.runner.study.folder / "runs" / run.id / "profile" / config.profile.kind
+            if is_done(folder, retry=config.options.retry):
                 continue
-            folder.mkdir(parents=True, exist_ok=True)
+            if folder.exists():  # a capture that failed, or was cut off
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
             told: dict[str, Any] = {"kind": config.profile.kind, "seconds": config.profile.seconds}
             try:
                 told |= self._profile(launch, run, folder)
-            except (ProfileError, EngineFailed) as error:
+            except (ProfileError, EngineFailed, WorkerError) as error:
                 failure, reason = _failure(error)
                 told |= {"status": "failed", "failure": failure, "reason": reason}
                 display.note(f"no profile of {launch.label} {run.label}: {reason}")
@@ -179,6 +182,15 @@ class _Capture:
                 self.failure = refused(path, answer.status, answer.body)
 
 
+def is_done(folder: Path, *, retry: bool) -> bool:
+    """Whether there is a profile, or a reason why not that is not to be tried again."""
+    try:
+        told = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(told["status"] == "ok" or not retry)
+
+
 def choose(points: pd.DataFrame, axes: dict[str, list[Any]], which: str) -> list[str]:
     """Ids of the points that `profile.points` means. Raises UserError if it means none."""
     good = points[points["status"] == "ok"]
@@ -235,13 +247,15 @@ def _trace(kind: str, folder: Path, log: str) -> Path:
     return slimmed
 
 
-def _failure(error: ProfileError | EngineFailed) -> tuple[str, str]:
+def _failure(error: Exception) -> tuple[str, str]:
     """Its kind, and its message."""
     match error:
         case EngineFailed():
             return error.failure.kind, error.failure.message
         case CaptureFailed():
             return error.kind, str(error)
+        case WorkerError():
+            return "harness", str(error)
         case _:
             return "bad_trace", str(error)
 

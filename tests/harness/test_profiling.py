@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from harness.errors import UserError
-from harness.profiling import choose
+from harness.profiling import RECORD, choose, is_done
 from profiles.config import Profile
 
 AXES = {"engine.max_num_seqs": [16, 64, 256, 1024], "engine.dtype": ["auto"]}
@@ -55,3 +57,12 @@ def test_a_filter_that_means_no_point_is_refused(which: str, says: str) -> None:
 def test_what_is_no_choice_and_no_filter_is_refused() -> None:
     with pytest.raises(ValueError, match="expected all, best, worst, knee"):
         Profile(kind="nsys", points="fastest")
+
+
+def test_a_profile_is_made_once_and_a_failed_one_again_only_when_asked_for(tmp_path: Path) -> None:
+    assert not is_done(tmp_path, retry=False)
+    (tmp_path / RECORD).write_text('{"status": "failed"}')
+    assert is_done(tmp_path, retry=False)
+    assert not is_done(tmp_path, retry=True)
+    (tmp_path / RECORD).write_text('{"status": "ok"}')
+    assert is_done(tmp_path, retry=True)

@@ -31,10 +31,10 @@ def test_a_torch_profile_ends_in_findings_and_leaves_the_measured_run_alone(tmp_
     done = tool(*words, "profile=torch", "profile.points=best", "profile.seconds=1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (run / "run.json").stat().st_mtime_ns == measured, "it was not measured again"
-    told = json.loads((run / "profile/profile.json").read_text())
+    told = json.loads((run / "profile/torch/profile.json").read_text())
     assert told["status"] == "ok", told
     assert told["output_tok_per_s"] > 0
-    page = (run / "profile/findings.md").read_text()
+    page = (run / "profile/torch/findings.md").read_text()
     assert "no GPU in this trace" in page
     assert "A decode step on CPU of rank 0 takes" in page
     assert not tool.wait_until_gone()
