@@ -95,19 +95,7 @@ def decoder_of(model: Mapping[str, Any]) -> Decoder | None:
         config = model.get("shape") or config_of(Model(**model))
         if not config or not _is_plain(config):
             return None
-        heads = int(config["num_attention_heads"])
-        return Decoder(
-            hidden_size=int(config["hidden_size"]),
-            intermediate_size=int(config["intermediate_size"]),
-            num_hidden_layers=int(config["num_hidden_layers"]),
-            num_attention_heads=heads,
-            num_key_value_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
-            vocab_size=int(config["vocab_size"]),
-            max_position_embeddings=int(config["max_position_embeddings"]),
-            tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
-            dtype=str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"),
-        )
+        return Decoder.of(config)
     except (KeyError, TypeError, ValueError, OSError, ValidationError):
         return None
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from loadgen.config import Client, Load
 from loadgen.generator import Generator
-from loadgen.metrics import quantile, tpot_s, ttft_s
+from loadgen.metrics import inside, quantile, tpot_s, ttft_s
 from loadgen.null_server import NullServer, ServerLog
 from loadgen.records import Columns, Result, Status, Target, Window
 
@@ -185,10 +185,10 @@ def probe_of(result: Result, log: ServerLog) -> Probe:
     requests, window = result.requests, result.window
     ttft_error_s = compare_ttft(requests, log, window).error_s
     tpot_error_s = compare_tpot(requests, log, window).error_s
-    due_inside = _inside(requests["due_at_s"], window)
+    due_inside = inside(requests["due_at_s"], window)
     send_lag_s = (requests["sent_at_s"] - requests["due_at_s"])[due_inside]
-    late_s = log.late_s[_inside(log.written_at_s, window)]
-    num_chunks = _inside(result.chunks["at_s"], window).sum()
+    late_s = log.late_s[inside(log.written_at_s, window)]
+    num_chunks = inside(result.chunks["at_s"], window).sum()
     return Probe(
         workers=result.client.workers,
         streams=result.load.concurrency or 0,
@@ -209,7 +209,7 @@ def compare_ttft(requests: Columns, log: ServerLog, window: Window) -> Compared:
     True is from the server's last read of the request to its first write of a token.
     """
     showed = np.isin(requests["status"].astype(str), [Status.OK, Status.CUT])
-    sample = showed & _inside(requests["first_at_s"], window)
+    sample = showed & inside(requests["first_at_s"], window)
     mine, theirs = _paired(requests["request"], sample, log)
     true_s = log.first_at_s - log.arrived_at_s
     return Compared(ttft_s(requests)[mine], true_s[theirs])
@@ -221,7 +221,7 @@ def compare_tpot(requests: Columns, log: ServerLog, window: Window) -> Compared:
     True is (last write − first write) / (tokens − 1).
     """
     sample = (requests["status"] == Status.OK) & (requests["output_tokens"] > 1)
-    sample = sample & _inside(requests["last_at_s"], window)
+    sample = sample & inside(requests["last_at_s"], window)
     mine, theirs = _paired(requests["request"], sample, log)
     gaps = np.where(log.num_tokens > 1, log.num_tokens - 1, np.nan)
     true_s = (log.last_at_s - log.first_at_s) / gaps
@@ -235,10 +235,6 @@ def _paired(
     rows = np.flatnonzero(sample)
     _, mine, theirs = np.intersect1d(numbers[rows], log.request, return_indices=True)
     return rows[mine], theirs
-
-
-def _inside(at_s: Floats, window: Window) -> npt.NDArray[np.bool_]:
-    return (at_s >= window.opened_at_s) & (at_s < window.closed_at_s)
 
 
 def _quantile(values: Floats, q: float) -> float:

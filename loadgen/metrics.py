@@ -70,18 +70,18 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
     ok = requests["status"] == Status.OK
     failed = requests["status"] == Status.FAILED
     cut = requests["status"] == Status.CUT
-    due_inside = _inside(requests["due_at_s"], window)
-    ended_inside = _inside(finished_at_s(requests), window)
+    due_inside = inside(requests["due_at_s"], window)
+    ended_inside = inside(finished_at_s(requests), window)
     mine = counted(requests, window, load)
     sample, timed = ok & mine, mine & ~failed
     streamed = timed & load.stream  # a whole reply has no first token
 
     window_s = window.closed_at_s - window.opened_at_s
     tokens, at_s = arrivals(requests, chunks)
-    tokens_inside = float(tokens[_inside(at_s, window)].sum())
+    tokens_inside = float(tokens[inside(at_s, window)].sum())
     silent_at_s = np.where(ok, requests["ended_at_s"], np.nan)  # no text, or not streamed
     answered_at_s = np.where(requests["num_chunks"] > 0, requests["first_at_s"], silent_at_s)
-    prompts_inside = input_tokens(requests)[_inside(answered_at_s, window)].sum()
+    prompts_inside = input_tokens(requests)[inside(answered_at_s, window)].sum()
     ttft, ttft_sched = ttft_s(requests)[streamed], ttft_sched_s(requests)[streamed]
     tpot, e2e = tpot_s(requests)[streamed], e2e_s(requests)[timed]
     itl = itl_s(chunks, requests["request"][sample])
@@ -96,7 +96,7 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
         first_generation_done=first_generation_done(requests, window, load),
         requests_per_s=_ratio(int((ok & ended_inside).sum()), window_s),
         output_tok_per_s=_ratio(tokens_inside, window_s),
-        chunks_per_s=_ratio(int(_inside(chunks["at_s"], window).sum()), window_s),
+        chunks_per_s=_ratio(int(inside(chunks["at_s"], window).sum()), window_s),
         total_tok_per_s=_ratio(tokens_inside + prompts_inside, window_s),
         drift_frac=drift_frac(tokens, at_s, window),
         output_tok_per_s_run=_ratio(tokens.sum(), window.ended_at_s - window.started_at_s),
@@ -127,8 +127,8 @@ def counted(requests: Columns, window: Window, load: Load) -> Bools:
     """Which requests a run's numbers are about, whatever became of them."""
     at_s = requests["due_at_s"] if load.is_open else finished_at_s(requests)
     is_cut = requests["status"] == Status.CUT
-    inside = _inside(at_s, window)
-    return inside if load.is_open else inside & ~is_cut
+    within = inside(at_s, window)
+    return within if load.is_open else within & ~is_cut
 
 
 def finished_at_s(requests: Columns) -> Floats:
@@ -190,9 +190,9 @@ def arrivals(requests: Columns, chunks: Columns) -> tuple[Floats, Floats]:
 def drift_frac(tokens: Floats, at_s: Floats, window: Window) -> float | None:
     """Output tokens in the second half of the window over those in the first, minus 1."""
     middle_at_s = (window.opened_at_s + window.closed_at_s) / 2
-    inside = _inside(at_s, window)
-    first = tokens[inside & (at_s < middle_at_s)].sum()
-    ratio = _ratio(tokens[inside & (at_s >= middle_at_s)].sum(), first)
+    within = inside(at_s, window)
+    first = tokens[within & (at_s < middle_at_s)].sum()
+    ratio = _ratio(tokens[within & (at_s >= middle_at_s)].sum(), first)
     return None if ratio is None else ratio - 1
 
 
@@ -263,7 +263,8 @@ def mean(values: Floats) -> float | None:
     return float(defined.mean()) if len(defined) else None
 
 
-def _inside(at_s: Floats, window: Window) -> Bools:
+def inside(at_s: Floats, window: Window) -> Bools:
+    """Whether instants are in the window: opened ≤ t < closed."""
     return (at_s >= window.opened_at_s) & (at_s < window.closed_at_s)
 
 

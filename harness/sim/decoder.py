@@ -1,8 +1,10 @@
 """A dense decoder's sizes, from the config.json of a llama- or qwen2-type model."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 BYTES_OF = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
 
@@ -21,6 +23,23 @@ class Decoder:
     max_position_embeddings: int
     tie_word_embeddings: bool
     dtype: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Self:
+        """The decoder of a config.json. Raises KeyError, TypeError or ValueError if it is none."""
+        heads = int(config["num_attention_heads"])
+        return cls(
+            hidden_size=int(config["hidden_size"]),
+            intermediate_size=int(config["intermediate_size"]),
+            num_hidden_layers=int(config["num_hidden_layers"]),
+            num_attention_heads=heads,
+            num_key_value_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+            vocab_size=int(config["vocab_size"]),
+            max_position_embeddings=int(config["max_position_embeddings"]),
+            tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
+            dtype=str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"),
+        )
 
     @property
     def layer_parameters(self) -> int:
@@ -56,20 +75,7 @@ def read_decoder(folder: Path) -> Decoder:
     if not file.is_file():
         raise OSError(f"{folder} does not appear to have a file named config.json.")
     try:
-        config = json.loads(file.read_text())
-        heads = int(config["num_attention_heads"])
-        return Decoder(
-            hidden_size=int(config["hidden_size"]),
-            intermediate_size=int(config["intermediate_size"]),
-            num_hidden_layers=int(config["num_hidden_layers"]),
-            num_attention_heads=heads,
-            num_key_value_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
-            vocab_size=int(config["vocab_size"]),
-            max_position_embeddings=int(config["max_position_embeddings"]),
-            tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
-            dtype=str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"),
-        )
+        return Decoder.of(json.loads(file.read_text()))
     except KeyError as error:
         raise ValueError(
             f"{file} has no {error}: the simulator knows dense decoders only"
