@@ -1,22 +1,38 @@
 """Every column of a table: its name, its meaning, and how it is shown to people.
 
 `table.parquet` and `table.csv` hold them in base units with the unit in the name, one row a run.
-`table.md` shows those with a title, one row a point; `gain_frac` is there alone.
+`table.md` shows those with a title, or those that a sweep's `columns` name, one row a point. What a
+point is to others (`RELATIONS`) is there alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harness.units import Format, cores, gibibytes, milliseconds, percent, rate, whole
+from harness.units import (
+    Format,
+    cores,
+    display_of,
+    gibibytes,
+    milliseconds,
+    percent,
+    rate,
+    whole,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column. `title` is its heading in table.md; without one it is not shown there."""
+    """One column. `title` is its heading in table.md; without one it is shown only where a sweep
+    asks for it, in the unit that its name tells."""
 
     name: str
     meaning: str
     title: str | None = None
     shown: Format | None = None
+
+    def for_people(self) -> "Column":
+        """The column with a title and a format, whatever it has of its own."""
+        title, shown = display_of(self.name)
+        return replace(self, title=self.title or title, shown=self.shown or shown)
 
 
 def _(name: str, meaning: str, title: str | None = None, shown: Format | None = None) -> Column:
@@ -28,6 +44,9 @@ IDENTITY = (
     _("run", "id of the run: point-launch-repeat"),
     _("point", "id of the point: a hash of everything that it depends on"),
     _("launch", "folder of the launch below launches/"),
+    _("setting", "id of the engine setting: the same in all of its launches"),
+    _("load", "id of the load: the same at every engine setting"),
+    _("case", "which of the sweep's cases"),
     _("launch_repeat", "which start of this engine setting, from 1"),
     _("run_repeat", "which measurement of the point in its launch, from 1"),
     _("engine", "vllm, sim or external"),
@@ -35,6 +54,7 @@ IDENTITY = (
     _("model", "name of the model"),
     _("vllm_version", "version of the server"),
     _("gpus", "the GPUs that served, or that were imitated"),
+    _("num_gpus", "how many they are"),
     _("status", "ok or failed"),
     _("failure", "kind of the failure, if any"),
 )
@@ -43,13 +63,23 @@ SETTINGS = (
     _("max_num_seqs", "requests in one step, at most", "max_num_seqs", whole),
     _("max_num_batched_tokens", "tokens in one step, at most", "max_num_batched_tokens", whole),
     _("tensor_parallel_size", "GPUs that share each layer"),
+    _("arrival", "how requests come: closed, constant, poisson, gamma, ramp or trace"),
     _("concurrency", "closed loop: requests kept in flight", "concurrency", whole),
     _("rate_rps", "open loop: requests a second asked for", "rate req/s", rate),
+    _("rate_frac", "open loop: the same as a share of the capacity that closed loops found"),
+)
+
+RELATIONS = (
+    _("gain_frac", "output_tok_per_s over that of the row before, minus 1", "gain %", percent),
+    _("speedup", "output_tok_per_s over that of the first engine setting at the same load"),
+    _("gpu_efficiency_frac", "the same for the tokens of one GPU"),
+    _("concurrency_efficiency_frac", "tokens of a stream over those at the lowest concurrency"),
+    _("online_frac", "output_tok_per_s over vLLM's own without a server"),
+    _("knee", "the first concurrency that gives 90 % of the best throughput"),
 )
 
 MEASURES = (
     _("output_tok_per_s", "output tokens a second in the window", "output tok/s", whole),
-    _("gain_frac", "output_tok_per_s over that of the row before, minus 1", "gain %", percent),
     _("drift_frac", "output tokens in the second half of the window over the first, minus 1"),
     _("chunks_per_s", "content chunks a second in the window"),
     _("total_tok_per_s", "input and output tokens a second in the window"),
@@ -73,6 +103,11 @@ MEASURES = (
     _("kv_cache_usage_peak_frac", "KV cache in use, peak", "KV peak %", percent),
     _("kv_cache_usage_mean_frac", "KV cache in use, mean"),
     _("kv_cache_tokens", "KV cache size in tokens"),
+    _("kv_cache_expected_tokens", "the same by arithmetic: what weights leave of the memory"),
+    _(
+        "kv_demand_frac",
+        "tokens that the load keeps in flight, over the KV cache: above 1 it waits",
+    ),
     _("preemptions", "requests put back for lack of KV blocks", "preemptions", whole),
     _("prefix_cache_hit_frac", "prompt tokens found in the prefix cache"),
     _("requests_running_mean", "requests in a step, mean of the server's own gauge"),
@@ -85,6 +120,12 @@ MEASURES = (
     _("server_queue_mean_s", "of it and by the server: waiting for a place in a step, mean"),
     _("server_prefill_mean_s", "by the server: from the first step to the first token, mean"),
     _("server_decode_mean_s", "by the server: from the first token to the last, mean"),
+    _("goodput_rps", "requests a second that kept the limits of slo"),
+    _("slo_met_frac", "share of requests that kept them, failed ones included"),
+    _("longest_context_tokens", "check: the longest prompt with its reply that was served"),
+    _("longest_context_s", "check: how long that took to its one token"),
+    _("longest_context_limit", "check: why nothing longer was served"),
+    _("offline_output_tok_per_s", "check: vLLM's own throughput without a server"),
     _("gpu_util_frac", "share of time with a kernel resident (NVML), mean", "GPU util %", percent),
     _("sm_activity_frac", "share of multiprocessors with work, mean over time and GPUs (GPM)"),
     _("tensor_activity_frac", "share of time in which tensor cores computed, mean (GPM)"),
@@ -139,4 +180,4 @@ COUNTS = (
     _("validity", "reasons not to believe the row: python -m harness --help validity", "validity"),
 )
 
-COLUMNS = (*IDENTITY, *SETTINGS, *MEASURES, *COUNTS)
+COLUMNS = (*IDENTITY, *SETTINGS, MEASURES[0], *RELATIONS, *MEASURES[1:], *COUNTS)

@@ -4,13 +4,12 @@ Hydra composes the YAML of conf/ (one file for each group, the sweep last), the 
 top, and pydantic's dataclasses say what is allowed: everything is checked, every point of the grid
 included, before anything starts.
 
-Under `engine.` and `load.` a list where one value is wanted is an axis. The grid is their product.
+What lists and cases make of it is harness/grid.py's; rules over several settings are
+harness/rules.py's.
 """
 
-import resource
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -24,15 +23,17 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as schema
 from pydantic.fields import FieldInfo
 
+from harness.checks.config import Checks
 from harness.conf_files import conf_dir, options
 from harness.engines.choice import Choice, choose
 from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine
 from harness.errors import UserError
+from harness.grid import expand, joined_axes, merge, put
 from harness.model import Model
 from harness.overrides import GROUPS, Words, did_you_mean
-from loadgen.config import Client, Load
-from loadgen.lengths import longest_tokens
-from loadgen.prompts import check_files
+from harness.presentation import Plot
+from harness.rules import check
+from loadgen.config import Client, Load, Slo
 from monitors.config import Monitor
 from profiles.config import Profile
 
@@ -41,7 +42,6 @@ ENGINES: dict[str, type] = {"vllm": VllmEngine, "sim": SimEngine, "external": Ex
 SCHEMAS: dict[str, type] = {"model": Model, "load": Load, "monitor": Monitor, "profile": Profile}
 GLOBAL = "# @package _global_"
 PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's parts for kinds of machines
-SWEPT = ("engine", "load")  # groups whose lists are axes, outer first
 T = TypeVar("T")
 
 
@@ -59,6 +59,15 @@ class Options:
 
     repeats: Repeats = Field(default_factory=lambda: Repeats(launches=1, runs=1))
     client: Client = Field(default_factory=Client)
+    case: str | list[str] | None = Field(None, description="which of the sweep's cases [all]")
+    checks: Checks = Field(default_factory=Checks)
+    slo: Slo = Field(default_factory=Slo)
+    columns: list[str] = Field(
+        default_factory=list, description="what table.md shows besides the axes [the usual]"
+    )
+    plots: dict[str, Plot] = Field(
+        default_factory=dict, description="plots/NAME.png: x, y, by, cases, log"
+    )
     order: Literal["listed", "shuffled"] = Field("listed", description="of launches and runs")
     seed: int = Field(0, ge=0, description="of every random draw")
     out: str = Field("results", min_length=1, description="studies go to OUT/<sweep>/<study>/")
@@ -68,8 +77,17 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A grid: `engines` (outer) times `loads` (inner). A sweep without cases is one, unnamed."""
+
+    name: str
+    engines: tuple[Engine, ...]
+    loads: tuple[Load, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A checked configuration: the grid is `engines` (outer) times `loads` (inner)."""
+    """A checked configuration."""
 
     sweep: str
     choice: Choice
@@ -78,8 +96,17 @@ class Config:
     profile: Profile
     options: Options
     axes: dict[str, list[Any]]
-    engines: tuple[Engine, ...]
-    loads: tuple[Load, ...]
+    cases: tuple[Case, ...]
+
+    @property
+    def engines(self) -> list[Engine]:
+        """The engine settings of all cases."""
+        return [engine for case in self.cases for engine in case.engines]
+
+    @property
+    def loads(self) -> list[Load]:
+        """The loads of all cases."""
+        return [load for case in self.cases for load in case.loads]
 
 
 def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
@@ -95,7 +122,7 @@ def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
 
     tree = _compose_tree(choices | {"engine": choice.kind}, choice.place, conf_dirs)
     for name, value in words.settings.items():
-        _put(tree, name.split("."), value)
+        put(tree, name.split("."), value)
     return _checked(tree, words, choices["sweep"], choice)
 
 
@@ -123,28 +150,29 @@ def known_names(engine: type) -> list[str]:
 def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> Config:
     origin = _Origin(words=words, sweep=sweep, kind=choice.kind)
     groups = {group: tree.pop(group, None) or {} for group in GROUPS if group != "sweep"}
-    axes = {f"{group}.{name}": values for group in SWEPT for name, values in _axes(groups[group])}
-    if empty := [name for name, values in axes.items() if not values]:
-        raise UserError(f"{empty[0]}: an axis needs at least one value.")
+    cases = tree.pop("cases", None) or {}
+    options = _build(Options, tree, "", origin)
+    chosen = [options.case] if isinstance(options.case, str) else options.case
+    grids = expand(groups, cases, chosen, words.settings)
     engine_type: Any = ENGINES[choice.kind]
-    engines = _grid(engine_type, groups["engine"], "engine", origin)
-    loads = _grid(Load, groups["load"], "load", origin)
     config = Config(
         sweep=sweep,
         choice=choice,
         model=_build(Model, groups["model"], "model", origin),
         monitor=_build(Monitor, groups["monitor"], "monitor", origin),
         profile=_build(Profile, groups["profile"], "profile", origin),
-        options=_build(Options, tree, "", origin),
-        axes=axes,
-        engines=tuple(engines),
-        loads=tuple(loads),
+        options=options,
+        axes=joined_axes(grids),
+        cases=tuple(
+            Case(
+                name=grid.case,
+                engines=tuple(_build(engine_type, t, "engine", origin) for t in grid.engines),
+                loads=tuple(_build(Load, t, "load", origin) for t in grid.loads),
+            )
+            for grid in grids
+        ),
     )
-    _check_files(config)
-    _check_lengths(config)
-    _check_connections(config)
-    _check_reach(config)
-    _check_profile(config)
+    check(config)
     return config
 
 
@@ -159,7 +187,7 @@ def _compose_tree(choices: dict[str, str], place: str, conf_dirs: list[Path]) ->
         if key not in PLACES:
             raise UserError(f"there is no '{key}' in a sweep.{did_you_mean(key, PLACES)}")
         del tree[key]
-    _merge(tree, {k: v for k, v in overlay.items() if isinstance(v, dict)})
+    merge(tree, {k: v for k, v in overlay.items() if isinstance(v, dict)})
     return tree
 
 
@@ -247,27 +275,6 @@ def _dataclasses_in(annotation: Any) -> Iterator[type]:
             yield from _dataclasses_in(argument)
 
 
-def _axes(node: Any, prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
-    """The lists in a group, by dotted name, in the order of appearance."""
-    for name, value in node.items():
-        if isinstance(value, list):
-            yield prefix + name, value
-        elif isinstance(value, dict) and not prefix.startswith("extra."):  # a flag's own JSON
-            yield from _axes(value, f"{prefix}{name}.")
-
-
-def _grid(cls: type[T], node: dict[str, Any], group: str, origin: "_Origin") -> list[T]:
-    """One checked object for each combination of the group's axes, the last varying fastest."""
-    axes = dict(_axes(node))
-    grid = []
-    for values in product(*axes.values()):
-        point = _copy(node)
-        for name, value in zip(axes, values, strict=True):
-            _put(point, name.split("."), value)
-        grid.append(_build(cls, point, group, origin))
-    return grid
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Origin:
     """Where a setting's value came from, for error messages."""
@@ -311,82 +318,6 @@ def _rule(error: Any, group: str, cls: type, origin: _Origin) -> str:
     if not path:  # a rule over several settings: it names them itself
         return f"{message} ({origin.of(group)})"
     return f"{name}={error['input']}: {message[0].lower()}{message[1:]} ({origin.of(name)})"
-
-
-def _check_lengths(config: Config) -> None:
-    """A prompt and its output must fit the longest sequence that the server will take."""
-    for engine, load in product(config.engines, config.loads):
-        limit = getattr(engine, "max_model_len", None)
-        limit = limit or (
-            config.model.shape.max_position_embeddings if config.model.shape else None
-        )
-        if load.arrival == "trace" or load.prompts.kind == "dataset":
-            continue  # the server will say which requests are too long for it
-        turns = load.conversation.turns if load.conversation else 1
-        longest = turns * (longest_tokens(load.input_tokens) + longest_tokens(load.output_tokens))
-        if limit is not None and longest > limit:
-            times = f"load.conversation.turns={turns} times " if turns > 1 else ""
-            raise UserError(
-                f"{times}load.input_tokens + load.output_tokens can reach {longest}, over the"
-                f" {limit} tokens of engine.max_model_len: lower them or raise it."
-            )
-
-
-def _check_files(config: Config) -> None:
-    """Lengths, conversations and traces are there, and can be read."""
-    for load in config.loads:
-        try:
-            check_files(load)
-        except (OSError, ValueError) as error:
-            raise UserError(f"load.{error}") from None
-
-
-def _check_reach(config: Config) -> None:
-    """The client can speak to an external server, and has what it must tell it."""
-    for engine in config.engines:
-        if isinstance(engine, ExternalEngine):
-            try:
-                config.options.client.transport_for(engine.url)
-                engine.headers()
-            except ValueError as error:
-                raise UserError(str(error)) from None
-
-
-def _check_connections(config: Config) -> None:
-    """A stream is a connection, and a connection is an open file of the load generator."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(load.concurrency or 0 for load in config.loads)
-    if most != resource.RLIM_INFINITY and wanted + 100 > most:
-        raise UserError(
-            f"load.concurrency={wanted} needs as many open files, and a process may have {most}"
-            " here: raise the hard limit (ulimit -Hn) or lower it."
-        )
-
-
-def _check_profile(config: Config) -> None:
-    """Only a server that we start can be put under a profiler, and only vLLM knows how."""
-    if (kind := config.profile.kind) != "none" and config.choice.kind != "vllm":
-        raise UserError(f"profile={kind} needs engine=vllm: {config.choice.kind} has no profiler.")
-
-
-def _put(node: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        if not isinstance(node.get(part), dict):
-            node[part] = {}
-        node = node[part]
-    node[path[-1]] = value
-
-
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
-        else:
-            base[key] = value
-
-
-def _copy(node: dict[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, dict) else v for k, v in node.items()}
 
 
 def _one_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -43,7 +44,8 @@ class Run:
     point: str
     label: str
     load: Load
-    place: tuple[int, int]  # in the grid as listed: which engine setting, which load
+    case: str
+    place: tuple[int, int, int]  # as listed: which case, which engine setting in it, which load
     repeat: int
     seed: int
 
@@ -58,6 +60,11 @@ class Launch:
     gpus: str  # what serves, for people
     repeat: int
     runs: tuple[Run, ...]
+
+    @property
+    def setting(self) -> str:
+        """What all launches of this engine setting have in common of their ids."""
+        return setting_of(self.id)
 
     @property
     def ranks(self) -> int | None:
@@ -100,35 +107,29 @@ def make_plan(config: Config, gpus: Sequence[Gpu]) -> Plan:
         "gpus": [gpu.uuid for gpu in gpus],
         "model": asdict(config.model),
     }
-    engines = list(enumerate(_decided(engine, config) for engine in config.engines))
-    loads = list(enumerate(config.loads))
-    options = config.options
+    settings, options = _settings(config, identity), config.options
     order = Random(options.seed)
     launches = []
     for launch_repeat in range(1, options.repeats.launches + 1):
         # Every round holds every engine setting once: slow drift then hits all of them alike.
-        for row, engine in _ordered(engines, options.order, order):
+        for setting in _ordered(settings, options.order, order):
             runs = [
-                _run(engine, load, (row, column), identity, config, (launch_repeat, run_repeat))
+                _run(setting, cell, identity, config, (launch_repeat, run_repeat))
                 for run_repeat in range(1, options.repeats.runs + 1)
-                for column, load in _ordered(loads, options.order, order)
+                for cell in _ordered(setting.cells, options.order, order)
             ]
             launches.append(
                 Launch(
-                    id=f"{_digest(_what(engine), identity)}-{launch_repeat}",
-                    label=_label(engine, "engine", config.axes) or config.choice.kind,
-                    engine=engine,
-                    gpus=_gpus_text(engine, gpus),
+                    id=f"{setting.digest}-{launch_repeat}",
+                    label=setting.label(config),
+                    engine=setting.engine,
+                    gpus=_gpus_text(setting.engine, gpus),
                     repeat=launch_repeat,
-                    runs=tuple(runs),
+                    # those that need a capacity after those that find it
+                    runs=tuple(sorted(runs, key=lambda run: run.load.rate_frac is not None)),
                 )
             )
     runs = [run for launch in launches for run in launch.runs]
-    if len({run.id for run in runs}) < len(runs):
-        raise UserError(
-            "two points of the grid are the same: an axis holds a value twice, or only settings"
-            f" that change no measurement ({', '.join(OPERATIONAL)})."
-        )
     # These change no point, but what is stored of it.
     drawn_by = [options.seed, asdict(config.monitor), asdict(options.client)]
     return Plan(
@@ -138,6 +139,58 @@ def make_plan(config: Config, gpus: Sequence[Gpu]) -> Plan:
         axes=config.axes,
         launches=tuple(launches),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cell:
+    """A load of an engine setting, and where the sweep lists it."""
+
+    case: str
+    place: tuple[int, int, int]
+    load: Load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setting:
+    """An engine setting with every load that any case has for it: one server serves them all."""
+
+    engine: Engine
+    digest: str
+    cells: list[_Cell]
+
+    def label(self, config: Config) -> str:
+        cases = dict.fromkeys(cell.case for cell in self.cells)
+        axes = _label(self.engine, "engine", config.axes)
+        return "  ".join(filter(None, [", ".join(filter(None, cases)), axes])) or config.choice.kind
+
+
+def _settings(config: Config, identity: dict[str, Any]) -> list[_Setting]:
+    """Every engine setting once, in the order of the cases.
+
+    A point that two cases share belongs to the first. Raises UserError if a case holds one twice.
+    """
+    settings: dict[str, _Setting] = {}
+    earlier: set[str] = set()
+    for number, case in enumerate(config.cases):
+        mine: set[str] = set()
+        for (row, asked), (column, load) in product(enumerate(case.engines), enumerate(case.loads)):
+            engine = _decided(asked, config)
+            digest = _digest(_what(engine), identity)
+            point = _digest(digest, asdict(load))
+            if point in mine:
+                raise UserError(
+                    "two points of the grid are the same: an axis holds a value twice, or only"
+                    f" settings that change no measurement ({', '.join(OPERATIONAL)})."
+                )
+            mine.add(point)
+            if point not in earlier:
+                setting = settings.setdefault(
+                    digest, _Setting(engine=engine, digest=digest, cells=[])
+                )
+                place = (number, row, column)
+                setting.cells.append(_Cell(case=case.name, place=place, load=load))
+        earlier |= mine
+    return list(settings.values())
 
 
 def _decided(engine: Engine, config: Config) -> Engine:
@@ -172,31 +225,41 @@ def _gpus_text(engine: Engine, gpus: Sequence[Gpu]) -> str:
     return ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names)) or "CPU"
 
 
+def setting_of(launch: str) -> str:
+    """The engine setting's part of a launch's id, or of the name of its folder."""
+    return launch.partition("-")[0]
+
+
 def value_of(settings: Any, name: str) -> Any:
     """The value of a dotted name below an engine or a load."""
     for part in name.split("."):
-        settings = settings.get(part) if isinstance(settings, dict) else getattr(settings, part)
+        settings = (
+            settings.get(part) if isinstance(settings, dict) else getattr(settings, part, None)
+        )
     return settings
 
 
 def _run(
-    engine: Engine,
-    load: Load,
-    place: tuple[int, int],
+    setting: _Setting,
+    cell: _Cell,
     identity: dict[str, Any],
     config: Config,
     repeats: tuple[int, int],
 ) -> Run:
-    point = _digest(_what(engine), asdict(load), file_digests(load), identity)
+    load = cell.load
+    point = _digest(_what(setting.engine), asdict(load), file_digests(load), identity)
     # The same prompts at the same load of every engine setting (pairs), never twice in a launch.
     seed = _digest(config.options.seed, asdict(load), repeats)
     launch_repeat, run_repeat = repeats
+    of_several = len({other.case for other in setting.cells}) > 1
+    label = _label(load, "load", config.axes)
     return Run(
         id=f"{point}-{launch_repeat}-{run_repeat}",
         point=point,
-        label=_label(load, "load", config.axes),
+        label=f"{cell.case}  {label}" if of_several else label,
         load=load,
-        place=place,
+        case=cell.case,
+        place=cell.place,
         repeat=run_repeat,
         seed=int(seed[:8], 16),
     )
@@ -217,8 +280,11 @@ def _label(settings: Any, group: str, axes: dict[str, list[Any]]) -> str:
     if isinstance(settings, Load):
         named = {"closed": "concurrency", "trace": "trace.speed"}
         intensity = named.get(settings.arrival, "rate_rps")
+        if settings.rate_frac is not None:
+            intensity = "rate_frac"
         names += [intensity] if intensity not in names else []
-    return " ".join(f"{name.rpartition('.')[2]}={value_of(settings, name)}" for name in names)
+    values = {name: value_of(settings, name) for name in names}
+    return " ".join(f"{n.rpartition('.')[2]}={v}" for n, v in values.items() if v is not None)
 
 
 def _longest_s(load: Load) -> float:

@@ -1,11 +1,14 @@
-"""Plots of a study: throughput and TPOT over the swept setting, and over each other."""
+"""Plots of a study: those that its sweep asks for, or throughput and TPOT over what was swept."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.tables import heading, swept, value_text
+from harness.presentation import Plot
+from harness.tables import axis_columns, heading, swept, value_text
+from harness.units import display_of, scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,13 +22,96 @@ def draw(points: pd.DataFrame, about: dict[str, Any], folder: Path) -> list[Path
     mpl.use("agg")
     good = points[points["status"] == "ok"].reset_index(drop=True)
     axes = swept(about["axes"])
-    drawn = []
-    if len(good) > 1 and axes:
-        folder.mkdir(exist_ok=True)
+    if len(good) < 2 or not axes:
+        return []
+    folder.mkdir(exist_ok=True)
+    asked = {n: Plot(**p) for n, p in ((about.get("options") or {}).get("plots") or {}).items()}
+    drawn = [
+        _save(figure, folder / f"{name}.png")
+        for name, plot in asked.items()
+        if (figure := _asked(good, plot, about)) is not None
+    ]
+    if "case" in axes:
+        return [*drawn, _save(_bars(good, axes, about), folder / "cases.png")]
+    if not asked:
         x = axes[0]
         drawn.append(_save(_over_setting(good, x, axes[1:], about), folder / f"over_{x}.png"))
-        drawn.append(_save(_tradeoff(good, axes, about), folder / "throughput_latency.png"))
-    return drawn
+    return [*drawn, _save(_tradeoff(good, axes, about), folder / "throughput_latency.png")]
+
+
+def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | None":
+    """A plot as the sweep's YAML asks for it; None where its columns hold nothing."""
+    by = _column(plot.by, about) if plot.by else None
+    by = by if by in good else None
+    mine = good[good["case"].isin(plot.cases)] if plot.cases else good
+    rows = [y for y in plot.y if y in mine and mine[y].notna().any()]
+    mine = mine[mine[plot.x].notna()] if plot.x in mine else mine.head(0)
+    if len(mine) < 2 or not rows:
+        return None
+    figure, panels = _figure(heading(about, mine), rows=len(rows))
+    is_number = pd.api.types.is_numeric_dtype(mine[plot.x])
+    ticks = list(dict.fromkeys(map(value_text, mine[plot.x])))
+    for label, group in _groups(mine, [by] if by else []):
+        scale = scale_of(plot.x)
+        x = (
+            group[plot.x] * scale
+            if is_number
+            else [ticks.index(value_text(v)) for v in group[plot.x]]
+        )
+        for panel, y in zip(panels, rows, strict=True):
+            panel.plot(x, pd.to_numeric(group[y]) * scale_of(y), "o-", label=label or None)
+    for panel, y in zip(panels, rows, strict=True):
+        _dress(panel, y=display_of(y)[0], log=plot.log_y)
+        if plot.log_x and is_number:
+            panel.set_xscale("log", base=2)
+            panel.xaxis.set_major_formatter("{x:,.6g}")
+        elif not is_number:
+            panel.set_xticks(range(len(ticks)), ticks)
+        if by:
+            panel.legend(fontsize=8)
+    panels[-1].set_xlabel(display_of(plot.x)[0])
+    return figure
+
+
+def _column(name: str, about: dict[str, Any]) -> str:
+    """A column by its own name, or by the dotted one of an axis."""
+    return axis_columns(about["axes"]).get(name, name)
+
+
+def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure":
+    """A bar for each point: output tok/s, and TPOT with its 99th percentile as a mark."""
+    from matplotlib import pyplot as plt
+
+    names = [
+        "  ".join(
+            value_text(row[name])
+            for name in axes
+            if row[name] is not None and not _is_nan(row[name])
+        )
+        for row in good.to_dict("records")
+    ]
+    height = 0.26 * len(good) + 1.6
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, height), sharey=True)
+    figure.suptitle(_titled(heading(about, good)), fontsize=10)
+    places = range(len(good))
+    colors = {c: f"C{k % 10}" for k, c in enumerate(dict.fromkeys(good["case"]))}
+    tint = [colors[case] for case in good["case"]]
+    left.barh(places, good["output_tok_per_s"], color=tint, height=0.7)
+    right.barh(places, good["tpot_p50_s"] * 1e3, color=tint, height=0.7)
+    right.plot(good["tpot_p99_s"] * 1e3, places, "k|", ms=8, label="p99")
+    left.set_yticks(places, names, fontsize=8)
+    left.invert_yaxis()
+    left.set_xlabel("output tok/s")
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    right.set_xlabel("TPOT p50 ms")
+    right.legend(fontsize=8)
+    for panel in (left, right):
+        panel.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value
 
 
 def _over_setting(good: pd.DataFrame, x: str, others: list[str], about: dict[str, Any]) -> "Figure":
@@ -70,18 +156,28 @@ def _figure(title: str, rows: int) -> "tuple[Figure, tuple[Axes, ...]]":
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(rows, 1, figsize=(8, 3.2 * rows + 1.2), sharex=True, squeeze=False)
-    figure.suptitle(title.replace("**", "").replace(". Load: ", "\n"), fontsize=10)
+    figure.suptitle(_titled(title), fontsize=10)
     return figure, tuple(axes[:, 0])
 
 
-def _dress(plot: "Axes", y: str, x: str | None = None) -> None:
-    """Axis names, a scale from zero with air at the top, thousands separated."""
+def _titled(text: str) -> str:
+    """A heading as the title of a figure, in lines that fit."""
+    lines = text.replace("**", "").replace(". Load: ", "\n").splitlines()
+    return "\n".join(fill(line, 110) for line in lines)
+
+
+def _dress(plot: "Axes", y: str, x: str | None = None, *, log: bool = False) -> None:
+    """Axis names, a scale from zero with air at the top (or `log`), thousands separated."""
     from matplotlib.ticker import StrMethodFormatter
 
     plot.set_ylabel(y)
     if x is not None:
         plot.set_xlabel(x)
-    plot.set_ylim(0, plot.get_ylim()[1] * 1.05)
+    if log:
+        plot.set_yscale("log")
+        plot.yaxis.set_minor_formatter(StrMethodFormatter("{x:,.6g}"))
+    else:
+        plot.set_ylim(0, plot.get_ylim()[1] * 1.05)
     plot.yaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
     plot.grid(alpha=0.3)
 

@@ -6,12 +6,14 @@ the runs that are left get a new server, unless two in a row died before they fi
 
 import contextlib
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from harness.capacity import capacity_rps
+from harness.checks.checker import ON_SERVER, Checker
 from harness.config import Config
 from harness.engines import external, sim, vllm
 from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine, stored
@@ -22,6 +24,7 @@ from harness.plan import Launch, Plan, Run
 from harness.progress import Display
 from harness.study import Study
 from harness.units import milliseconds, whole
+from loadgen.config import Load
 from loadgen.generator import Generator
 from loadgen.metrics import summarise
 from loadgen.records import Progress, Result, Target
@@ -29,6 +32,11 @@ from monitors.nvml import foreign_processes
 from monitors.sampler import Sampler, Samples, Targets
 
 SAFE_VOCAB_SIZE = 1000  # every tokenizer in use has more
+NO_CAPACITY = Failure(
+    kind=FailureKind.NO_CAPACITY,
+    message="no closed-loop run of this launch ended well, so its capacity is not known",
+    evidence=(),
+)
 MAX_DEATHS = 2  # servers in a row that died before they finished one run
 
 
@@ -51,7 +59,7 @@ class Runner:
 
     def _work(self, launch: Launch) -> None:
         left, deaths = list(launch.runs), 0
-        while left:
+        while left or set(self._checker.due(launch)) & set(ON_SERVER):
             self.display.launching(launch)
             folder = self.study.new_launch(launch.id)
             record: dict[str, Any] = {"label": launch.label, "gpus": launch.gpus}
@@ -59,10 +67,12 @@ class Runner:
             try:
                 with self._serving(launch, folder, record) as server:
                     finished = self._measure(server, folder, launch, left)
+                    if finished == len(left):
+                        self._checker.on_server(launch, server, _vocab_size(self.config))
             except EngineFailed as error:
                 self._fail(left, launch, folder, error.failure)
                 return
-            deaths = 0 if finished else deaths + 1
+            deaths = 0 if finished or not left else deaths + 1
             left = left[finished + 1 :]  # after the one that the server did not survive
             if left and deaths == MAX_DEATHS:
                 message = (
@@ -71,6 +81,13 @@ class Runner:
                 failure = Failure(kind=FailureKind.DIED_UNDER_LOAD, message=message, evidence=())
                 self._fail(left, launch, folder, failure)
                 return
+        self._checker.without_server(launch, _vocab_size(self.config))
+
+    @property
+    def _checker(self) -> Checker:
+        return Checker(
+            config=self.config, study=self.study, models=self.models, note=self.display.note
+        )
 
     @contextlib.contextmanager
     def _serving(self, launch: Launch, folder: Path, record: dict[str, Any]) -> Iterator[Server]:
@@ -149,13 +166,17 @@ class Runner:
     ) -> bool:
         """Measure one run and save it. False if the server did not survive it."""
         record = self._record(launch, folder, run)
+        if (load := self._load(launch, run)) is None:
+            self._save_failure(record, NO_CAPACITY)
+            return True
+        record["load"] = asdict(load)
         target = target_of(server, launch.engine, self.config)
         watch = _Watch(server=server, display=self.display)
         lag_before_s = server.step_lag_s()
         sampler.start()
         try:
             result = generator.run(
-                run.load, target, seed=record["seed"], on_progress=watch.see, should_stop=watch.gone
+                load, target, seed=record["seed"], on_progress=watch.see, should_stop=watch.gone
             )
         except Exception:  # a fault of ours: recorded with its trace, the sweep goes on
             sampler.stop()
@@ -189,6 +210,13 @@ class Runner:
         self.display.finished(_brief(result))
         return True
 
+    def _load(self, launch: Launch, run: Run) -> Load | None:
+        """The run's load, its rate found if it is a share of the capacity; None if it is not."""
+        if run.load.rate_frac is None:
+            return run.load
+        found_rps = capacity_rps(self.study, launch.id, run.load)
+        return None if found_rps is None else run.load.at_capacity(found_rps)
+
     def _not_monitored(self, launch: Launch, samples: Samples) -> list[str]:
         """The sources that should have been sampled in the run and were not."""
         wanted = {
@@ -208,6 +236,7 @@ class Runner:
         for run in runs:
             self.display.running(launch, run)
             self._save_failure(self._record(launch, folder, run), failure)
+        self._checker.fail(launch, failure)
 
     def _save_failure(self, record: dict[str, Any], failure: Failure, **raw: Any) -> None:
         told = {"status": "failed", "failure": asdict(failure)}
@@ -222,6 +251,7 @@ class Runner:
             "launch_repeat": launch.repeat,
             "run_repeat": run.repeat,
             "seed": run.seed + self.salt,
+            "case": run.case,
             "place": run.place,
             "engine": stored(launch.engine),
             "load": asdict(run.load),
@@ -289,16 +319,20 @@ def _brief(result: Result) -> str:
     return text + (f", {summary.requests_failed} FAILED" if summary.requests_failed else "")
 
 
-def wanted(plan: Plan, study: Study, *, retry: bool) -> list[Launch]:
-    """What is left of the plan: launches that hold only the runs to do. A failed run is done,
-    unless it is to be tried again."""
+def wanted(plan: Plan, study: Study, checks: Sequence[str] = (), *, retry: bool) -> list[Launch]:
+    """What is left of the plan: launches that hold only the runs to do, and those with `checks` to
+    do. A failed run is done, unless it is to be tried again."""
 
     def is_left(run: Run) -> bool:
         status = study.status(run.id)
         return status is None or (retry and status == "failed")
 
+    def is_unchecked(launch: Launch) -> bool:
+        has = [study.has_check(launch.setting, name, retry=retry) for name in checks]
+        return launch.repeat == 1 and not all(has)
+
     left = [
         replace(launch, runs=tuple(run for run in launch.runs if is_left(run)))
         for launch in plan.launches
     ]
-    return [launch for launch in left if launch.runs]
+    return [launch for launch in left if launch.runs or is_unchecked(launch)]

@@ -29,13 +29,14 @@ VALIDITY_WIDTH = 26  # it may wrap; numbers may not
 def print_table(console: Console, points: pd.DataFrame, about: dict[str, Any]) -> None:
     """Print the points as wide as the screen allows."""
     title = heading(about, points).replace("**", "")
-    wanted = [*swept(about["axes"]), *MEASURES]
+    measures = (about.get("options") or {}).get("columns") or MEASURES
+    wanted = [*swept(about["axes"]), *measures, "validity"]
     rows = points.to_dict("records")
-    columns = [c for c in shown_columns(about["axes"]) if c.name in wanted and c.name in points]
+    columns = [c for c in shown_columns(about) if c.name in wanted and c.name in points]
     texts = {c.name: [c.title or c.name, *(cell(c, row) for row in rows)] for c in columns}
     widths = {name: max(map(len, column)) + 2 for name, column in texts.items()}
     widths["validity"] = VALIDITY_WIDTH
-    for name in reversed(MEASURES):
+    for name in reversed(measures):
         if sum(widths.values()) > console.width and name in widths and len(widths) > 3:
             del widths[name]
     table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False)

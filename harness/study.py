@@ -139,6 +139,12 @@ class Study:
         folder.mkdir()
         return folder
 
+    def facts(self, launch_id: str) -> dict[str, Any]:
+        """What the last life of this launch that was up said of itself; empty if none was."""
+        lives = (self.folder / "launches").glob(f"{launch_id}.*/launch.json")
+        told = [_read_json(path) for path in sorted(lives)]
+        return next((dict(x["facts"]) for x in reversed(told) if x.get("facts")), {})
+
     def save_launch(self, folder: Path, record: dict[str, Any]) -> None:
         """Write launch.json."""
         _write_json(folder / "launch.json", record)
@@ -159,6 +165,29 @@ class Study:
         if final.exists():  # a failed run that was run again
             shutil.rmtree(final)
         draft.rename(final)
+
+    def check(self, setting: str, name: str) -> dict[str, Any] | None:
+        """What a check of an engine setting found, or why it failed; None if it was not done."""
+        try:
+            return _read_json(self.folder / "checks" / setting / f"{name}.json")
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+
+    def checks(self, setting: str) -> dict[str, dict[str, Any] | None]:
+        """What every check of an engine setting found, by its name."""
+        files = (self.folder / "checks" / setting).glob("*.json")
+        return {path.stem: self.check(setting, path.stem) for path in files}
+
+    def has_check(self, setting: str, name: str, *, retry: bool) -> bool:
+        """Whether a check is done: a failed one is, unless it is to be tried again."""
+        found = self.check(setting, name)
+        return found is not None and not (retry and found["status"] == "failed")
+
+    def save_check(self, setting: str, name: str, record: dict[str, Any]) -> None:
+        """Write what a check of an engine setting found."""
+        folder = self.folder / "checks" / setting
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / f"{name}.json", record)
 
     @contextmanager
     def draft(self, name: str) -> Iterator[Path]:

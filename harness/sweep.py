@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.plan import Plan, make_plan
 from harness.study import Study
 from harness.units import span
-from loadgen.config import Dataset, Empirical, SharedPrefix
+from loadgen.config import Dataset, Empirical, Load, SharedPrefix
 from monitors.nvml import Gpu
 
 if TYPE_CHECKING:
@@ -86,11 +86,12 @@ class Sweep:
         study = Study.open(out, self.plan, self._about(), fresh=options.fresh)
         try:
             self._check_environment(study)
-            left = wanted(self.plan, study, retry=options.retry)
+            study.add(options=asdict(options))  # what is shown, and which checks, may have changed
+            left = wanted(self.plan, study, options.checks.names, retry=options.retry)
             missing = sum(len(launch.runs) for launch in left)
             self._say_where(study, left_runs=missing)
             gpus = tuple(gpu.uuid for gpu in _used(config, self.environment))
-            is_idle = not missing and config.profile.kind == "none"
+            is_idle = not left and config.profile.kind == "none"
             instrument = Instrument.none() if is_idle else self._instrument(study)
             try:
                 with (
@@ -244,33 +245,41 @@ def tabulate(study: Study) -> bool:
 
 
 def _load_text(config: Config) -> str:
-    """The load in a sentence: what is fixed over the sweep."""
-    load = config.loads[0]
-    arrival = ARRIVALS[load.arrival]
-    swept = {name.partition(".")[2] for name, values in config.axes.items() if len(values) > 1}
-    parts = [arrival]
-    if load.arrival == "closed" and "concurrency" not in swept:
+    """The load in a sentence: what is the same in all runs."""
+    load, loads = config.loads[0], config.loads
+
+    def same(name: str) -> bool:
+        return all(getattr(other, name) == getattr(load, name) for other in loads)
+
+    parts = [" and ".join(dict.fromkeys(ARRIVALS[other.arrival] for other in loads))]
+    if load.concurrency is not None and same("concurrency"):
         parts.append(f"concurrency {load.concurrency}")
-    if load.rate_rps is not None and "rate_rps" not in swept:
+    if load.rate_rps is not None and same("rate_rps"):
         to = f" to {load.rate_end_rps:g}" if load.rate_end_rps is not None else ""
         parts.append(f"{load.rate_rps:g}{to} req/s")
     if load.trace is not None:
-        return f"{arrival} of {Path(load.trace.path).name}, speed {load.trace.speed:g}"
+        return f"{parts[0]} of {Path(load.trace.path).name}, speed {load.trace.speed:g}"
     if load.conversation is not None:
         parts.append(f"{load.conversation.turns} turns, {load.conversation.think_s:g} s between")
-    match load.prompts:
-        case SharedPrefix(groups=groups, hit_frac=hit_frac):
-            parts.append(f"{hit_frac:.0%} of each prompt shared in {groups} groups")
-        case Dataset(path=path):
-            parts.append(f"prompts of {Path(path).name}")
+    if same("prompts"):
+        parts += _shared(load)
     is_text = isinstance(load.prompts, Dataset)
     for name, unit in (("input_tokens", "tokens in"), ("output_tokens", "out")):
         value = getattr(load, name)
-        if name not in swept and not (name == "input_tokens" and is_text):
+        if same(name) and not (name == "input_tokens" and is_text):
             parts.append(
                 f"{value} {unit}" if isinstance(value, int) else f"{_spread(value)} {unit}"
             )
     return ", ".join(parts)
+
+
+def _shared(load: Load) -> list[str]:
+    match load.prompts:
+        case SharedPrefix(groups=groups, hit_frac=hit_frac):
+            return [f"{hit_frac:.0%} of each prompt shared in {groups} groups"]
+        case Dataset(path=path):
+            return [f"prompts of {Path(path).name}"]
+    return []
 
 
 def _spread(length: Any) -> str:

@@ -1,25 +1,37 @@
 """Tables of a study, made of its raw samples alone, again whenever they are wanted."""
 
+import hashlib
+import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.ceilings import decoder_of, joules_per_output_token, utilisation
+from harness.checks.columns import columns_of
 from harness.columns import COLUMNS, SETTINGS, Column
 from harness.errors import UserError
+from harness.kv_cache import demand_frac, expected_tokens
+from harness.plan import setting_of
+from harness.relations import related
 from harness.study import SavedRun, Study
 from harness.validity import codes
-from loadgen.config import Load
-from loadgen.metrics import Summary, failures_by_kind, summarise
+from loadgen.config import Load, Slo
+from loadgen.metrics import Goodput, Summary, failures_by_kind, goodput, summarise
 from loadgen.records import Window
 from monitors.metrics import MonitorSummary
 from monitors.metrics import summarise as summarise_monitors
 from monitors.sampler import SOURCES, Samples, completed
 
-INTENSITY = ("concurrency", "rate_rps")  # of a closed or an open loop: one of them applies
+INTENSITY = (
+    "concurrency",
+    "rate_rps",
+    "rate_frac",
+)  # of a closed or an open loop: one of them applies
 SIMULATED = "SIMULATED: no hardware was measured."
 
 
@@ -31,7 +43,9 @@ def runs_table(study: Study) -> pd.DataFrame:
     rows = []
     for run in study.runs():
         try:
-            rows.append(_row(run, about))
+            rows.append(
+                _row(run, about) | columns_of(study.checks(setting_of(run.record["launch"])))
+            )
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the"
@@ -51,8 +65,8 @@ def runs_table(study: Study) -> pd.DataFrame:
 def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame:
     """One row a point: the median of its good runs, how many they are, and how far they spread.
 
-    `spread_frac` is (largest - smallest) / median of output_tok_per_s. `gain_frac` is against the
-    row before, if that differs in the innermost axis alone.
+    `spread_frac` is (largest - smallest) / median of output_tok_per_s. What a point is to others
+    (gain, speed-up, efficiency) is harness/relations.py's.
     """
     rows: list[dict[Any, Any]] = []
     for _, group in runs.groupby("point", sort=False):
@@ -67,17 +81,12 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
         row["runs_ok"], row["runs_all"] = len(good), len(group)
         row["validity"] = _union(group["validity"])
         rows.append(row)
-    table = pd.DataFrame(rows)
-    rate = pd.to_numeric(table["output_tok_per_s"])
-    outer = [table[name].astype(str) for name in swept(axes)[:-1]]
-    before = rate.groupby(outer).shift() if outer else rate.shift()
-    table["gain_frac"] = rate / before - 1
-    return table
+    return related(pd.DataFrame(rows), swept(axes)[:-1])
 
 
 def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
     """The points as a Markdown table for people, with what it is above it."""
-    shown = [c for c in shown_columns(about["axes"]) if c.name in points]
+    shown = [c for c in shown_columns(about) if c.name in points]
     shown = [c for c in shown if c.name not in INTENSITY or points[c.name].notna().any()]
     if (points["runs_all"] > 1).any():
         shown.append(Column(name="runs_ok", meaning="", title="runs", shown=lambda v: f"{v:.0f}"))
@@ -144,17 +153,22 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
         "launch": record["launch"],
         "launch_repeat": record["launch_repeat"],
         "run_repeat": record["run_repeat"],
+        "setting": setting_of(record["launch"]),
+        "load": load_id(record["load"]),
+        "case": record.get("case") or None,
         "place": record["place"],
         "engine": record["engine"]["kind"],
         "simulated": about["simulated"] or str(facts.get("vllm_version")).startswith("simulator"),
         "model": launch.get("model") or about["model"]["name"],
         "vllm_version": facts.get("vllm_version"),
         "gpus": launch.get("gpus"),
+        "num_gpus": num_gpus(launch.get("gpus")),
         "status": record["status"],
         "failure": (record.get("failure") or {}).get("kind"),
         "arrival": record["load"]["arrival"],
         "concurrency": record["load"]["concurrency"],
         "rate_rps": record["load"]["rate_rps"],
+        "rate_frac": record["load"].get("rate_frac"),
         "kv_cache_tokens": facts.get("kv_cache_tokens"),
         "startup_s": sum((launch.get("startup_s") or {}).values()) or None,
         "foreign_processes": launch.get("foreign_processes"),
@@ -173,14 +187,27 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
         row[name] = chosen if chosen is not None else facts.get(name)
     for name, column in axis_columns(about["axes"]).items():
         row.setdefault(column, value_of_record(record, name))
-    row |= _measures(run) if run.ok else _nothing()
-    row |= utilisation(row, record["engine"], decoder_of(about["model"]))
+    row |= _measures(run, about) if run.ok else _nothing()
+    decoder = decoder_of(about["model"])
+    row |= utilisation(row, record["engine"], decoder)
+    row["kv_cache_expected_tokens"] = expected_tokens(
+        decoder, record["engine"], int(row["tensor_parallel_size"] or 1), _memory_bytes(about)
+    )
+    row["kv_demand_frac"] = demand_frac(row)
     row["j_per_output_token"] = joules_per_output_token(row)
     row["validity"] = " ".join(codes(row))
     return row
 
 
-def _measures(run: SavedRun) -> dict[str, Any]:
+def _memory_bytes(about: dict[str, Any]) -> int | None:
+    """Of the smallest GPU that served; None for a CPU and for the simulator."""
+    gpus = (about.get("environment") or {}).get("gpus") or []
+    return (
+        None if about["simulated"] else min((g["memory_total_bytes"] for g in gpus), default=None)
+    )
+
+
+def _measures(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
     window = Window(**run.record["window"])
     load = Load(**run.record["load"])
     requests = run.samples("requests")
@@ -190,12 +217,28 @@ def _measures(run: SavedRun) -> dict[str, Any]:
     monitored = summarise_monitors(
         Samples(**sampled, notes=()), window.opened_at_s, window.closed_at_s
     )
-    return asdict(summary) | asdict(monitored) | {"failure_kinds": ", ".join(kinds)}
+    slo = Slo(**(about.get("options") or {}).get("slo") or {})
+    useful = goodput(requests, window=window, load=load, slo=slo)
+    told = {"failure_kinds": ", ".join(kinds)}
+    return asdict(summary) | asdict(monitored) | asdict(useful) | told
 
 
 def _nothing() -> dict[str, Any]:
-    names = [*Summary.__dataclass_fields__, *MonitorSummary.__dataclass_fields__]
+    kinds = (Summary, MonitorSummary, Goodput)
+    names = [name for kind in kinds for name in kind.__dataclass_fields__]
     return dict.fromkeys([*names, "failure_kinds"])
+
+
+def load_id(load: dict[str, Any]) -> str:
+    """Names a load: the same at every engine setting, also where its rate is a share of each's."""
+    what = {n: v for n, v in load.items() if not (n == "rate_rps" and load.get("rate_frac"))}
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def num_gpus(gpus: str | None) -> int | None:
+    """How many "2x NVIDIA H200" are; None for a CPU, and where it is not known."""
+    counts = re.findall(r"(\d+)x ", gpus or "")
+    return sum(map(int, counts)) if counts else None
 
 
 def value_of_record(record: dict[str, Any], name: str) -> Any:
@@ -221,11 +264,18 @@ def value_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def shown_columns(axes: dict[str, list[Any]]) -> list[Column]:
-    """What people are shown: the axes, then every column with a title."""
+def shown_columns(about: dict[str, Any]) -> list[Column]:
+    """What people are shown: the axes, then what the sweep asks for, else all with a title."""
     own = {column.name: column for column in COLUMNS}
-    extra = [n for n in axis_columns(axes).values() if n not in own or not own[n].title]
-    return [Column(name=n, meaning="", title=n) for n in extra] + [c for c in COLUMNS if c.title]
+    axes = [own.get(n) or Column(name=n, meaning="") for n in axis_columns(about["axes"]).values()]
+    axes = [Column(name=c.name, meaning="", title=c.title or c.name, shown=c.shown) for c in axes]
+    asked = (about.get("options") or {}).get("columns")
+    if not asked:
+        extra = [c for c in axes if c.name not in own or not own[c.name].title]
+        return extra + [c for c in COLUMNS if c.title]
+    names = [c.name for c in axes]
+    rest = [own[name].for_people() for name in asked if name in own and name not in names]
+    return [*axes, *rest, *([] if "validity" in asked else [own["validity"]])]
 
 
 def cell(column: Column, row: dict[Any, Any]) -> str:
@@ -237,7 +287,10 @@ def cell(column: Column, row: dict[Any, Any]) -> str:
         return "–"
     if isinstance(value, float) and math.isinf(value):
         return "> run"  # the run was over first
-    return column.shown(value) if column.shown else str(value)
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else ""
+    is_number = isinstance(value, int | float | np.number)
+    return column.shown(value) if column.shown and is_number else value_text(value)
 
 
 def _percent(value: float) -> str:
@@ -249,4 +302,5 @@ def _union(texts: Iterable[str]) -> str:
 
 
 def _index(columns: list[Column], name: str) -> int:
-    return [c.name for c in columns].index(name)
+    names = [c.name for c in columns]
+    return names.index(name) if name in names else len(names) - 1

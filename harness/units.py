@@ -35,6 +35,46 @@ rate = number(2)
 whole = number(0)
 
 
+_DISPLAYS: tuple[tuple[str, str, float, Format], ...] = (  # suffix, for people: unit, factor, form
+    ("_tok_per_s", "tok/s", 1, whole),
+    ("_bytes_per_s", "GB/s", 1e-9, scaled(1e-9, 2)),
+    ("_per_s", "per s", 1, significant(1)),
+    ("_cpu_frac", "CPU", 1, cores),
+    ("_rps", "req/s", 1, rate),
+    ("_frac", "%", 100, percent),
+    ("_bytes", "GiB", 1 / 2**30, gibibytes),
+    ("_tokens", "tokens", 1, whole),
+    ("_nats", "nats", 1, significant(1)),
+    ("_hz", "MHz", 1e-6, scaled(1e-6, 0)),
+    ("_w", "W", 1, whole),
+    ("_j", "J", 1, whole),
+    ("_c", "°C", 1, whole),
+    ("_s", "ms", 1e3, milliseconds),
+)
+_WORDS = {
+    **{word: word.upper() for word in ("ttft", "tpot", "itl", "kv", "gpu", "cpu", "api", "slo")},
+    **{word: word.upper() for word in ("mfu", "mbu", "sm", "kl")},
+    "top1": "top-1",
+}
+
+
+def display_of(name: str) -> tuple[str, Format]:
+    """A column's title and format, by the unit in its name: ttft_p50_s is "TTFT p50 ms"."""
+    for suffix, unit, _, shown in _DISPLAYS:
+        if name.endswith(suffix):
+            return f"{_words(name.removesuffix(suffix))} {unit}".strip(), shown
+    return _words(name), significant(1)
+
+
+def scale_of(name: str) -> float:
+    """What a column's values are multiplied with for people."""
+    return next((factor for suffix, _, factor, _ in _DISPLAYS if name.endswith(suffix)), 1.0)
+
+
+def _words(name: str) -> str:
+    return " ".join(_WORDS.get(word, word) for word in name.split("_"))
+
+
 def span(seconds: float) -> str:
     """45 s, 12 min, 1 h 20 min."""
     if seconds < 90:

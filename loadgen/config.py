@@ -1,5 +1,6 @@
 """What load to send. The names are the YAML names under `load.`; every check is here."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
@@ -150,6 +151,9 @@ class Load:
     rate_rps: float | None = Field(
         default=None, gt=0, description="constant, poisson, gamma: mean arrivals a second"
     )
+    rate_frac: float | None = Field(
+        default=None, gt=0, description="instead of rate_rps: share of a capacity found before"
+    )
     burstiness: float | None = Field(
         default=None, gt=0, description="gamma: shape; 1 is poisson, below 1 comes in bursts"
     )
@@ -217,11 +221,14 @@ class Load:
         mine = needed[self.arrival]
         for name in dict.fromkeys(name for names in needed.values() for name in names):
             is_set = getattr(self, name) is not None
-            if name in mine and not is_set:
+            is_found = name == "rate_rps" and self.rate_frac is not None
+            if name in mine and not is_set and not is_found:
                 return f"{name} is required for arrival={self.arrival}"
             if name not in mine and is_set:
                 users = [arrival for arrival, names in needed.items() if name in names]
                 return f"{name} is for arrival={', '.join(users)}, not for {self.arrival}"
+        if self.rate_frac is not None and self.arrival not in ("constant", "poisson", "gamma"):
+            return f"rate_frac is for arrival=constant, poisson, gamma, not for {self.arrival}"
         if not self.is_open and self.warmup_max_s < max(self.warmup_s, self.ramp_s):
             return "warmup_max_s must be >= warmup_s and >= ramp_s"
         return None
@@ -238,10 +245,30 @@ class Load:
         """Whether arrivals do not wait for replies."""
         return self.arrival != "closed"
 
+    def at_capacity(self, capacity_rps: float) -> "Load":
+        """This load with its `rate_frac` of a capacity as its rate."""
+        if self.rate_frac is None:
+            return self
+        return replace(self, rate_rps=self.rate_frac * capacity_rps)
+
     @property
     def planned_s(self) -> float:
         """Warm-up and window, without what a slow first generation or a drain may add."""
         return self.warmup_s + self.duration_s
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Slo:
+    """What a request must keep to be of use; a limit that is not set is kept by all."""
+
+    ttft_s: float | None = Field(default=None, gt=0, description="time to first token, at most")
+    tpot_s: float | None = Field(default=None, gt=0, description="time per output token, at most")
+    e2e_s: float | None = Field(default=None, gt=0, description="a whole request, at most")
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is any limit."""
+        return any(limit is not None for limit in (self.ttft_s, self.tpot_s, self.e2e_s))
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.config import Load
+from loadgen.config import Load, Slo
 from loadgen.records import Columns, Status, Window
 
 Floats = npt.NDArray[np.float64]
@@ -71,7 +71,6 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
     failed = requests["status"] == Status.FAILED
     cut = requests["status"] == Status.CUT
     due_inside = inside(requests["due_at_s"], window)
-    ended_inside = inside(finished_at_s(requests), window)
     mine = counted(requests, window, load)
     sample, timed = ok & mine, mine & ~failed
     streamed = timed & load.stream  # a whole reply has no first token
@@ -94,7 +93,7 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
         window_s=_defined(window_s),
         warmup_s=_defined(window.opened_at_s - window.started_at_s),
         first_generation_done=first_generation_done(requests, window, load),
-        requests_per_s=_ratio(int((ok & ended_inside).sum()), window_s),
+        requests_per_s=requests_per_s(requests, window),
         output_tok_per_s=_ratio(tokens_inside, window_s),
         chunks_per_s=_ratio(int(inside(chunks["at_s"], window).sum()), window_s),
         total_tok_per_s=_ratio(tokens_inside + prompts_inside, window_s),
@@ -121,6 +120,39 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
         lengths_off_frac=_share(lengths_off(requests, load)[sample]),
         cached_tokens_frac=cached_tokens_frac(requests, sample),
     )
+
+
+def requests_per_s(requests: Columns, window: Window) -> float | None:
+    """Completions in the window over its length."""
+    ended = (requests["status"] == Status.OK) & inside(finished_at_s(requests), window)
+    return _ratio(int(ended.sum()), window.closed_at_s - window.opened_at_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goodput:
+    """What of a run was of use; None where no limit is set."""
+
+    goodput_rps: float | None  # of the sample, those that kept every limit / window
+    slo_met_frac: float | None  # of the sample, failed ones included
+
+
+def goodput(requests: Columns, *, window: Window, load: Load, slo: Slo) -> Goodput:
+    """The requests of the sample that kept every limit of `slo`.
+
+    A failed request kept none, nor did one that was cut before it could. A time that a reply does
+    not have (TPOT of one token) is no limit to it.
+    """
+    if not slo.is_set:
+        return Goodput(goodput_rps=None, slo_met_frac=None)
+    mine = counted(requests, window, load)
+    good = mine & (requests["status"] != Status.FAILED)
+    limits = ((ttft_s, slo.ttft_s), (tpot_s, slo.tpot_s), (e2e_s, slo.e2e_s))
+    for time_s, limit_s in limits:
+        if limit_s is not None:
+            good &= ~(time_s(requests) > limit_s)
+    kept = int(good.sum())
+    window_s = window.closed_at_s - window.opened_at_s
+    return Goodput(goodput_rps=_ratio(kept, window_s), slo_met_frac=_ratio(kept, int(mine.sum())))
 
 
 def counted(requests: Columns, window: Window, load: Load) -> Bools:

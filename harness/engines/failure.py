@@ -19,6 +19,7 @@ class FailureKind(StrEnum):
     START_TIMEOUT = "start_timeout"
     DIED_UNDER_LOAD = "died_under_load"
     HANGS = "hangs"
+    NO_CAPACITY = "no_capacity"  # a load that is a share of one
     HARNESS = "harness"  # no fault of the server
 
 

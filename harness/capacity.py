@@ -1,0 +1,31 @@
+"""The capacity of a launch: the most requests a second that its closed loops completed."""
+
+from harness.study import SavedRun, Study
+from loadgen.config import Load
+from loadgen.metrics import requests_per_s
+from loadgen.records import Window
+
+# What a load must have in common with another for the one's rate to mean anything to the other.
+ALIKE = ("input_tokens", "output_tokens", "prompts", "endpoint", "stream", "ignore_eos")
+
+
+def capacity_rps(study: Study, launch: str, load: Load) -> float | None:
+    """The highest rate among the closed-loop runs, of the launch named so, with lengths like
+    `load`'s; None if there is none that ended well.
+    """
+    rates = [
+        rate
+        for run in study.runs()
+        if run.ok and _is_of(run, launch) and _is_like(run, load)
+        if (rate := requests_per_s(run.samples("requests"), Window(**run.record["window"])))
+    ]
+    return max(rates, default=None)
+
+
+def _is_of(run: SavedRun, launch: str) -> bool:
+    return str(run.record["launch"]).rpartition(".")[0] == launch
+
+
+def _is_like(run: SavedRun, load: Load) -> bool:
+    had = Load(**run.record["load"])
+    return had.arrival == "closed" and all(getattr(had, n) == getattr(load, n) for n in ALIKE)

@@ -1,0 +1,123 @@
+"""Looks into each engine setting once, beside its runs, and keeps what it found with the study.
+
+A check that fails is recorded with its reason, like a run. What it asks of a server comes after the
+runs: a prompt that is too long may be a server's last.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.checks import longest_context, offline
+from harness.config import Config
+from harness.engines import vllm
+from harness.engines.config import VllmEngine
+from harness.engines.failure import EngineFailed, Failure
+from harness.engines.server import Server
+from harness.model import materialise
+from harness.plan import Launch
+from harness.study import Study
+from harness.units import whole
+
+ON_SERVER = ("accuracy", "longest_context")
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checker:
+    """The checks that a study's configuration asks for."""
+
+    config: Config
+    study: Study
+    models: Path
+    note: Note
+
+    def due(self, launch: Launch) -> list[str]:
+        """The checks that this launch's engine setting still lacks."""
+        options = self.config.options
+        return [
+            name
+            for name in options.checks.names
+            if not self.study.has_check(launch.setting, name, retry=options.retry)
+        ]
+
+    def on_server(self, launch: Launch, server: Server, vocab_size: int) -> bool:
+        """Do what is due on a server that has done its runs. False if it did not survive that."""
+        for name in self.due(launch):
+            if name not in ON_SERVER:
+                continue
+            match name:
+                case "longest_context":
+                    self._longest_context(launch, server, vocab_size)
+            if server.failure() is not None:
+                return False
+        return True
+
+    def without_server(self, launch: Launch, vocab_size: int) -> None:
+        """Do what is due and needs the GPUs for itself."""
+        if "offline" in self.due(launch):
+            self._offline(launch, vocab_size)
+
+    def fail(self, launch: Launch, failure: Failure) -> None:
+        """The server did not start: so there is nothing to check."""
+        for name in self.due(launch):
+            self._failed(launch, name, failure)
+
+    def _longest_context(self, launch: Launch, server: Server, vocab_size: int) -> None:
+        settings = self.config.options.checks.longest_context
+        assert settings is not None
+        found = longest_context.find(
+            lambda tokens: longest_context.ask(
+                server.url, server.model, vocab_size, tokens, settings.timeout_s
+            ),
+            settings.start_tokens,
+            server.facts.max_model_len,
+        )
+        served = "none" if found.tokens is None else f"{whole(found.tokens)} tokens"
+        self._save(launch, "longest_context", asdict(found), f"{served}; {found.limit}")
+
+    def _offline(self, launch: Launch, vocab_size: int) -> None:
+        settings, engine = self.config.options.checks.offline, launch.engine
+        assert settings is not None
+        assert isinstance(engine, VllmEngine)
+        # as the server ran: offline, vLLM would choose other sizes of a step by itself
+        facts = self.study.facts(launch.id)
+        alike = replace(
+            engine,
+            max_num_seqs=engine.max_num_seqs or facts.get("max_num_seqs"),
+            max_num_batched_tokens=engine.max_num_batched_tokens
+            or facts.get("max_num_batched_tokens"),
+        )
+        served = materialise(self.config.model, self.models)
+        arguments = [
+            *vllm.model_arguments(self.config.model, served),
+            *vllm.flags(vllm.serving(alike, self.config.model, num_gpus=1)),
+        ]
+        load, on_cpu = self.config.loads[0], self.config.choice.place == "cpu"
+        folder = self.study.folder / "checks" / launch.setting / "offline"
+        try:
+            measured = offline.measure(
+                engine.python or sys.executable,
+                ["--model", served, *arguments],
+                vllm.environment(engine, offline=Path(served).is_dir(), on_cpu=on_cpu),
+                offline.lengths(load, settings.prompts, self.config.options.seed),
+                vocab_size,
+                folder,
+                settings.timeout_s,
+            )
+        except EngineFailed as error:
+            self._failed(launch, "offline", error.failure)
+            return
+        told = f"{whole(measured.output_tok_per_s)} tok/s"
+        self._save(launch, "offline", asdict(measured), told)
+
+    def _save(self, launch: Launch, name: str, found: dict[str, Any], brief: str) -> None:
+        self.study.save_check(launch.setting, name, {"status": "ok", **found})
+        self.note(f"{name} of {launch.label}: {brief}")
+
+    def _failed(self, launch: Launch, name: str, failure: Failure) -> None:
+        told = {"status": "failed", "failure": asdict(failure)}
+        self.study.save_check(launch.setting, name, told)
+        self.note(f"{name} of {launch.label} FAILED ({failure.kind}): {failure.message}")

@@ -1,0 +1,51 @@
+"""What is looked at once in each launch, beside its runs. None is not done."""
+
+from dataclasses import fields
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(kw_only=True, config=STRICT)
+class AccuracyCheck:
+    """What a precision costs: answers to the same questions, compared with another launch's."""
+
+    reference: list[str] = Field(
+        min_length=1, description="cases to compare with: the first that was answered"
+    )
+    prompts: int = Field(64, ge=2, description="held-out texts that are asked about")
+    prompt_tokens: int = Field(256, ge=2, description="tokens of each")
+    top_logprobs: int = Field(20, ge=1, le=20, description="next tokens whose probability is asked")
+    continuation_tokens: int = Field(64, ge=1, description="greedy continuation of each")
+
+
+@dataclass(kw_only=True, config=STRICT)
+class LongestContextCheck:
+    """The longest prompt that is really served: doubling, then bisection."""
+
+    start_tokens: int = Field(1024, ge=1, description="the first prompt's length")
+    timeout_s: float = Field(120.0, gt=0, description="for the reply to one prompt")
+
+
+@dataclass(kw_only=True, config=STRICT)
+class OfflineCheck:
+    """vLLM's own throughput without a server: what the serving layer costs."""
+
+    prompts: int = Field(2048, ge=1, description="requests given to vLLM at once")
+    timeout_s: float = Field(900.0, gt=0, description="for start and work together")
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Checks:
+    """All that a launch may be checked for."""
+
+    accuracy: AccuracyCheck | None = None
+    longest_context: LongestContextCheck | None = None
+    offline: OfflineCheck | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Those that are asked for."""
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]

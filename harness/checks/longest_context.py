@@ -1,0 +1,109 @@
+"""The longest prompt that a server really serves: doubling until one fails, then bisection.
+
+`max_model_len` is what vLLM lets in, the KV cache is what fits: what is served in the end is found
+by asking. Each question is a prompt of random tokens and one token of reply, alone in the server.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from time import perf_counter
+from typing import Literal
+
+from harness.engines import http
+
+GRANULARITY_FRAC = 0.01  # of the answer: nearer than that bisection does not go
+FIRST_TOKEN_ID = 3  # as everywhere: lower ids are often special
+
+Fate = Literal["served", "refused", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try:
+    """What became of one prompt. `why` is the server's own word where it did not serve it."""
+
+    tokens: int
+    fate: Fate
+    took_s: float
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongestContext:
+    """What was found; `limit` is why nothing longer was served."""
+
+    tokens: int | None  # prompt and reply; None: not even the first was served
+    took_s: float | None  # to its one token
+    limit: str
+    refused_cleanly: bool | None  # HTTP 400 for what is over max_model_len; None: not tried
+    tries: tuple[Try, ...]
+
+
+def find(ask: Callable[[int], Try], start_tokens: int, max_model_len: int | None) -> LongestContext:
+    """Ask for ever longer prompts. `ask` takes the length of a prompt and its reply of one token.
+
+    What is over `max_model_len` is asked once, to see that it is refused and not half served.
+    """
+    tries: list[Try] = []
+
+    def asked(tokens: int) -> Try:
+        tries.append(ask(tokens))
+        return tries[-1]
+
+    longest, failed = _doubled(
+        asked, min(start_tokens, max_model_len or start_tokens), max_model_len
+    )
+    while longest and failed and failed.tokens - longest.tokens > _granularity(longest.tokens):
+        middle = asked((longest.tokens + failed.tokens) // 2)
+        longest, failed = (middle, failed) if middle.fate == "served" else (longest, middle)
+    over = asked(max_model_len + 1) if max_model_len and failed is None else None
+    limit = failed.why if failed else f"max_model_len={max_model_len}"
+    return LongestContext(
+        tokens=longest.tokens if longest else None,
+        took_s=longest.took_s if longest else None,
+        limit=limit,
+        refused_cleanly=None if over is None else over.fate == "refused",
+        tries=tuple(tries),
+    )
+
+
+def _doubled(
+    asked: Callable[[int], Try], tokens: int, most: int | None
+) -> tuple[Try | None, Try | None]:
+    """The longest that was served, and the first that was not; None where there is none."""
+    longest: Try | None = None
+    while True:
+        answer = asked(tokens)
+        if answer.fate != "served":
+            return longest, answer
+        longest = answer
+        if most is not None and tokens >= most:
+            return longest, None
+        tokens = min(2 * tokens, most or 2 * tokens)
+
+
+def _granularity(tokens: int) -> int:
+    return max(16, int(tokens * GRANULARITY_FRAC))
+
+
+def ask(url: str, model: str, vocab_size: int, tokens: int, timeout_s: float) -> Try:
+    """Send one prompt of `tokens - 1` random tokens, and wait for its one token of reply."""
+    draw = Random(tokens)
+    prompt = [draw.randrange(FIRST_TOKEN_ID, vocab_size) for _ in range(tokens - 1)]
+    body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+    began_at_s = perf_counter()
+    try:
+        answer = http.request(f"{url}/v1/completions", timeout_s=timeout_s, body=body)
+    except TimeoutError:
+        why = f"no token within {timeout_s:.0f} s"
+        return Try(tokens=tokens, fate="failed", took_s=perf_counter() - began_at_s, why=why)
+    except OSError as error:
+        took_s = perf_counter() - began_at_s
+        return Try(tokens=tokens, fate="failed", took_s=took_s, why=str(error))
+    took_s = perf_counter() - began_at_s
+    content = answer.json()
+    if answer.status == 200 and isinstance(content, dict) and content.get("choices"):
+        return Try(tokens=tokens, fate="served", took_s=took_s)
+    why = " ".join(answer.body.split())[:300]
+    fate: Fate = "refused" if answer.status == 400 else "failed"
+    return Try(tokens=tokens, fate=fate, took_s=took_s, why=f"HTTP {answer.status}: {why}")

@@ -1,0 +1,73 @@
+"""vLLM without a server: what the same engine does with the same lengths when nobody listens.
+
+`harness/scripts/offline.py` runs in the server's interpreter, as a process of its own. Online
+throughput over this one is what API server, detokenising and streaming cost.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.engines.failure import EngineFailed, Failure, FailureKind, classify, tail
+from harness.engines.process import Process
+from loadgen.config import Load
+from loadgen.lengths import sampler
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "offline.py"
+STOP_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offline:
+    """What vLLM gave."""
+
+    prompts: int
+    input_tokens: int
+    output_tokens: int
+    elapsed_s: float
+    output_tok_per_s: float  # output_tokens / elapsed_s: the start and a warm-up are not in it
+
+
+def lengths(load: Load, prompts: int, seed: int) -> list[tuple[int, int]]:
+    """Prompt and reply lengths as the load draws them."""
+    random = np.random.default_rng(seed)
+    draw_input, draw_output = sampler(load.input_tokens), sampler(load.output_tokens)
+    return [(int(draw_input(random)), int(draw_output(random))) for _ in range(prompts)]
+
+
+def measure(
+    python: str,
+    arguments: Sequence[str],
+    env: dict[str, str],
+    work: Sequence[tuple[int, int]],
+    vocab_size: int,
+    folder: Path,
+    timeout_s: float,
+) -> Offline:
+    """Run vLLM offline; `arguments` are its flags. `folder` takes its log and what it says.
+
+    Raises EngineFailed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    task, told, log = folder / "task.json", folder / "told.json", folder / "offline.log"
+    told.unlink(missing_ok=True)
+    task.write_text(json.dumps({"lengths": work, "vocab_size": vocab_size}))
+    process = Process([python, str(SCRIPT), str(task), str(told), *arguments], env, log)
+    try:
+        ended = process.has_exited(within_s=timeout_s)
+    finally:
+        process.stop(STOP_S)
+    text = log.read_text(errors="replace")
+    if not ended:
+        message = (
+            f"vLLM offline was not done within {timeout_s:.0f} s: see checks.offline.timeout_s"
+        )
+        raise EngineFailed(
+            Failure(kind=FailureKind.START_TIMEOUT, message=message, evidence=tail(text))
+        )
+    if process.exit_code or not told.is_file():
+        raise EngineFailed(classify(text, process.exit_code))
+    return Offline(**json.loads(told.read_text()))

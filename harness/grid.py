@@ -1,0 +1,138 @@
+"""Grids: what a tree of settings with lists in it means.
+
+Under `engine` and `load` a list where one value is wanted is an axis, and the tree's grid is the
+product of its axes. A sweep may hold several grids, its `cases`: each is the whole tree with some
+settings changed, and an axis or two of its own.
+
+    cases:
+      graphs: {}
+      eager: {engine: {enforce_eager: true}}
+      open: {load: {arrival: poisson, concurrency: null, rate_rps: [5, 10]}}
+
+The command line has the last word on a setting, with one exception: what a case sets to null, it
+does without.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from harness.errors import UserError
+from harness.overrides import did_you_mean
+
+SWEPT = ("engine", "load")  # groups whose lists are axes, outer first
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """The points of a case, as trees; `case` is empty where a sweep has none."""
+
+    case: str
+    axes: dict[str, list[Any]]  # by dotted name
+    engines: tuple[Tree, ...]
+    loads: tuple[Tree, ...]
+
+
+def expand(
+    groups: Mapping[str, Tree],
+    cases: Mapping[str, Tree | None],
+    chosen: Sequence[str] | None,
+    pinned: Mapping[str, Any],
+) -> list[Grid]:
+    """The grids of a sweep whose `engine` and `load` are `groups`.
+
+    `chosen` names the cases that are wanted, None all; `pinned` are the command line's settings.
+    Raises UserError for an empty axis, and for a case that is not there or holds something else.
+    """
+    known = {name: case for name, case in cases.items() if case is not None}
+    for name in chosen or ():
+        if name not in known:
+            there = f"there are: {', '.join(known)}" if known else "this sweep has none"
+            raise UserError(
+                f"there is no case '{name}'.{did_you_mean(name, known)} Cases: {there}."
+            )
+    wanted = {name: case for name, case in known.items() if not chosen or name in chosen}
+    return [_grid(groups, name, case, pinned) for name, case in (wanted or {"": {}}).items()]
+
+
+def joined_axes(grids: Sequence[Grid]) -> dict[str, list[Any]]:
+    """The axes of all grids: the case outside, then every axis with all of its values."""
+    axes: dict[str, list[Any]] = {}
+    if any(grid.case for grid in grids):
+        axes["case"] = [grid.case for grid in grids]
+    for group in SWEPT:
+        for grid in grids:
+            for name, values in grid.axes.items():
+                if name.startswith(f"{group}."):
+                    had = axes.setdefault(name, [])
+                    had += [value for value in values if value not in had]
+    return axes
+
+
+def put(tree: Tree, path: Sequence[str], value: Any) -> None:
+    """Set the value at a path, making what is missing on the way."""
+    for part in path[:-1]:
+        if not isinstance(tree.get(part), dict):
+            tree[part] = {}
+        tree = tree[part]
+    tree[path[-1]] = value
+
+
+def merge(base: Tree, over: Mapping[str, Any]) -> None:
+    """Lay `over` onto `base`, branch by branch."""
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = copied(value) if isinstance(value, dict) else value
+
+
+def copied(tree: Tree) -> Tree:
+    """A tree whose branches can be changed without changing the first one's."""
+    return {k: copied(v) if isinstance(v, dict) else v for k, v in tree.items()}
+
+
+def _grid(groups: Mapping[str, Tree], name: str, case: Tree, pinned: Mapping[str, Any]) -> Grid:
+    if wrong := [key for key in case if key not in SWEPT]:
+        raise UserError(f"case '{name}' holds '{wrong[0]}': a case changes engine and load only.")
+    axes: dict[str, list[Any]] = {}
+    points: dict[str, tuple[Tree, ...]] = {}
+    for group in SWEPT:
+        tree = copied(groups[group])
+        merge(tree, dict(_left(case.get(group) or {}, group, pinned)))
+        mine = dict(_axes(tree))
+        axes |= {f"{group}.{axis}": values for axis, values in mine.items()}
+        points[group] = tuple(_points(tree, mine))
+    if empty := [axis for axis, values in axes.items() if not values]:
+        raise UserError(f"{empty[0]}: an axis needs at least one value.")
+    return Grid(case=name, axes=axes, engines=points["engine"], loads=points["load"])
+
+
+def _left(tree: Tree, prefix: str, pinned: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What of a case's settings the command line leaves to it."""
+    for key, value in tree.items():
+        name = f"{prefix}.{key}"
+        if isinstance(value, dict) and name not in pinned:
+            yield key, dict(_left(value, name, pinned))
+        elif value is None or name not in pinned:
+            yield key, value
+
+
+def _axes(tree: Tree, prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """The lists in a group, by dotted name, in the order of appearance."""
+    for name, value in tree.items():
+        if isinstance(value, list):
+            yield prefix + name, value
+        elif isinstance(value, dict) and not prefix.startswith("extra."):  # a flag's own JSON
+            yield from _axes(value, f"{prefix}{name}.")
+
+
+def _points(tree: Tree, axes: Mapping[str, list[Any]]) -> Iterator[Tree]:
+    """One tree for each combination of the axes, the last varying fastest."""
+    for values in product(*axes.values()):
+        point = copied(tree)
+        for name, value in zip(axes, values, strict=True):
+            put(point, name.split("."), value)
+        yield point

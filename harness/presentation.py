@@ -1,0 +1,24 @@
+"""How a sweep wants to be shown: the plots that its YAML asks for."""
+
+from collections.abc import Iterator
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Plot:
+    """Columns of the table against one of them, a panel each, a line for each value of `by`."""
+
+    x: str = Field(description="column along the axis")
+    y: list[str] = Field(min_length=1, description="columns, one panel each")
+    by: str | None = Field(None, description="column whose values are lines of their own")
+    cases: list[str] | None = Field(None, description="of these cases alone")
+    log_x: bool = False
+    log_y: bool = False
+
+    def columns(self) -> Iterator[str]:
+        """Every column that it names."""
+        yield from (self.x, *self.y, *([self.by] if self.by else []))
