@@ -31,20 +31,34 @@ def test_the_last_axis_varies_fastest() -> None:
     assert pairs == [(4, 16), (4, 32), (8, 16), (8, 32)]
 
 
-def test_the_command_line_pins_an_axis_of_the_sweep() -> None:
+def test_a_value_on_the_command_line_pins_the_setting_in_every_case() -> None:
     config = composed("sweep=batching", "engine.max_num_seqs=128")
-    assert config.axes == {}
-    assert [e.max_num_seqs for e in config.engines] == [128]
+    assert "engine.max_num_seqs" not in config.axes
+    assert {e.max_num_seqs for e in config.engines} == {128}
 
 
-def test_the_command_line_replaces_an_axis_of_the_sweep() -> None:
+def test_several_values_on_the_command_line_replace_the_axis_of_the_case_that_has_it() -> None:
     config = composed("sweep=batching", "engine.max_num_seqs=128,256")
-    assert config.axes == {"engine.max_num_seqs": [128, 256]}
+    assert config.axes["engine.max_num_seqs"] == [128, 256]
+    axes = {case.name: [e.max_num_seqs for e in case.engines] for case in config.cases}
+    assert axes["max_num_seqs"] == [128, 256]
+    assert axes["eager"] == [None]
+
+
+def test_several_values_that_no_case_has_are_an_axis_of_all() -> None:
+    config = composed("sweep=batching", "engine.block_size=16,32")
+    assert all({e.block_size for e in case.engines} == {16, 32} for case in config.cases)
+
+
+def test_what_a_case_does_without_stays_away() -> None:
+    config = composed("sweep=baseline", "load.concurrency=3")
+    loads = {case.name: {load.concurrency for load in case.loads} for case in config.cases}
+    assert loads == {"closed": {3}, "open": {None}}
 
 
 def test_a_sweep_is_scaled_to_the_simulator() -> None:
     config = composed("sweep=batching")
-    assert max(e.max_num_seqs for e in config.engines) < 2048
+    assert max(e.max_num_seqs or 0 for e in config.engines) < 2048
     assert config.model.name == "llama-3.1-8b"
 
 
