@@ -11,6 +11,7 @@ from harness.engines.vllm import (
     flags,
     model_arguments,
     serving,
+    start,
 )
 from harness.model import Model
 from tests.harness.engines.test_parallel import model
@@ -65,17 +66,40 @@ def test_weights_are_served_as_they_are():
 
 def test_only_what_was_set_is_given_and_extra_settings_go_along():
     engine = VllmEngine(max_num_seqs=8, extra={"seed": 1})
-    assert flags(serving(engine, SHAPE, 1)) == (
-        ["--tensor-parallel-size", "1", "--max-num-seqs", "8", "--seed", "1"]
+    assert flags(serving(engine)) == ["--max-num-seqs", "8", "--seed", "1"]
+
+
+def test_replicas_are_no_flag_of_a_server():
+    assert flags(serving(VllmEngine(replicas=2, tensor_parallel_size=1))) == (
+        ["--tensor-parallel-size", "1"]
     )
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [({}, 4), ({"data_parallel_size": 2}, 2), ({"tensor_parallel_size": 1}, 1)],
-)
-def test_tensor_parallel_size_takes_the_gpus_that_replicas_leave(settings, expected):
-    assert serving(VllmEngine(**settings), SHAPE, 4)["tensor_parallel_size"] == expected
+def test_replicas_see_their_own_gpus_alone(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("harness.engines.vllm.launch_all", lambda setups, *_: asked.extend(setups))
+    monkeypatch.setattr("harness.engines.vllm.vllm_installed", lambda _: None)
+    engine = VllmEngine(replicas=2, env={"X": "y"})
+    start(engine, SHAPE, tmp_path, tmp_path, ("GPU-a", "GPU-b", "GPU-c", "GPU-d"))
+    assert [setup.gpu_uuids for setup in asked] == [("GPU-a", "GPU-b"), ("GPU-c", "GPU-d")]
+    visible = [setup.env["CUDA_VISIBLE_DEVICES"] for setup in asked]
+    assert visible == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
+    assert {setup.env["X"] for setup in asked} == {"y"}
+
+
+def test_replicas_on_a_cpu_are_shown_no_gpus(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("harness.engines.vllm.launch_all", lambda setups, *_: asked.extend(setups))
+    monkeypatch.setattr("harness.engines.vllm.vllm_installed", lambda _: None)
+    start(VllmEngine(replicas=3), SHAPE, tmp_path, tmp_path)
+    assert ["CUDA_VISIBLE_DEVICES" in setup.env for setup in asked] == [False] * 3
+
+
+@pytest.mark.parametrize("settings", [{"port": 80}, {"env": {"CUDA_VISIBLE_DEVICES": "0"}}])
+def test_replicas_cannot_share_a_port_or_gpus(settings):
+    VllmEngine(replicas=1, **settings)
+    with pytest.raises(ValueError, match="replicas"):
+        VllmEngine(replicas=2, **settings)
 
 
 def test_the_environment_has_the_user_s_word_last():
@@ -95,7 +119,7 @@ def test_a_hub_id_on_a_gpu_goes_online():
 
 
 def test_the_simulator_takes_vllm_s_flags():
-    arguments = flags(serving(SimEngine(max_num_seqs=8), SHAPE, 2) | {"gpu": "h200"})
+    arguments = flags(serving(SimEngine(max_num_seqs=8, tensor_parallel_size=2)) | {"gpu": "h200"})
     assert sim_argv("folder", "m", 8000, arguments)[1:] == (
         f"-m harness.sim folder --host {HOST} --port 8000 --served-model-name m"
         " --tensor-parallel-size 2 --max-num-seqs 8 --gpu h200".split()
