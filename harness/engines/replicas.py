@@ -77,9 +77,9 @@ class Replicas:
             server.settle()
 
     def step_lag_s(self) -> float | None:
-        """How far simulators have fallen behind their clocks, all together: the worst at most."""
+        """How far the simulator that is furthest behind its own clock has fallen behind."""
         lags_s = [lag_s for server in self.servers if (lag_s := server.step_lag_s()) is not None]
-        return sum(lags_s) if lags_s else None
+        return max(lags_s, default=None)
 
     def stop(self) -> Exit:
         """End all process trees, side by side. Idempotent."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines.config import ServeSettings, VllmEngine
+from harness.engines.flags import flag_of
 from harness.engines.replicas import AnyServer, launch_all
 from harness.engines.server import HOST, Setup, launch
 from harness.environment import vllm_installed
@@ -111,18 +112,18 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
     """
     arguments = []
     for name, value in settings.items():
-        flag = name.replace("_", "-")
+        flag = flag_of(name)
         match value:
             case None:
                 pass
             case True:
-                arguments.append(f"--{flag}")
+                arguments.append(flag)
             case False:
-                arguments.append(f"--no-{flag}")
+                arguments.append(flag.replace("--", "--no-", 1))
             case list() | dict():
-                arguments += [f"--{flag}", json.dumps(value)]
+                arguments += [flag, json.dumps(value)]
             case _:
-                arguments += [f"--{flag}", str(value)]
+                arguments += [flag, str(value)]
     return arguments
 
 
