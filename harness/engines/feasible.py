@@ -4,13 +4,13 @@ Only what is sure is told: all else is left to the server, whose own words then 
 """
 
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 
 from harness.engines.config import Engine, ExternalEngine, ServeSettings, SimEngine, VllmEngine
 from harness.engines.flags import flag_of, knows
 from harness.engines.parallel import ranks, tensor_parallel_size
 from harness.engines.vllm import serving
 from harness.model import Model
-from harness.overrides import nearest
 from monitors.nvml import Gpu
 
 # (major, minor) of the least compute capability, by the source of vLLM 0.25.1.
@@ -21,6 +21,7 @@ QUANTIZATION = {"fp8": (7, 5), "modelopt": (8, 9), "mxfp4": (8, 0), "fp_quant": 
 # 8.0 (v1/attention/backends: supports_kv_cache_dtype, supports_compute_capability).
 FP8_KV_CACHE = (8, 0)
 BFLOAT16 = (8, 0)  # platforms/cuda.py: check_if_supports_dtype
+NEAR = 0.75  # of difflib's ratio: all flags share their dashes, and many a word
 
 
 def obstacle(
@@ -91,7 +92,6 @@ def _unknown(engine: ServeSettings, flags: frozenset[str] | None) -> Iterator[st
         flag = flag_of(name)
         if flags is not None and value is not None and not knows(flags, flag):
             setting = f"engine.extra.{name}" if name in engine.extra else f"engine.{name}"
-            near = nearest(flag, flags)
-            yield f"{setting}: this vLLM has no flag {flag}" + (
-                f" (did you mean {near}?)" if near else ""
-            )
+            near = get_close_matches(flag, flags, n=1, cutoff=NEAR)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            yield f"{setting}: this vLLM has no flag {flag}{hint}"
