@@ -56,6 +56,11 @@ class Runner:
             folder = self.study.new_launch(launch.id)
             record: dict[str, Any] = {"label": launch.label, "gpus": launch.gpus}
             record["engine"] = stored(launch.engine)
+            if launch.obstacle is not None:
+                failure = _not_possible(launch.obstacle)
+                self.study.save_launch(folder, record | {"failure": asdict(failure)})
+                self._fail(left, launch, folder, failure)
+                return
             try:
                 with self._serving(launch, folder, record) as server:
                     finished = self._measure(server, folder, launch, left)
@@ -258,6 +263,11 @@ class _Watch:
                 kind=FailureKind.HANGS, message=message, evidence=self.server.tail()
             )
         return self.failure is not None
+
+
+def _not_possible(obstacle: str) -> Failure:
+    message = f"not possible here: {obstacle}"
+    return Failure(kind=FailureKind.NOT_POSSIBLE, message=message, evidence=())
 
 
 def target_of(server: AnyServer, engine: Engine, config: Config) -> Target:
