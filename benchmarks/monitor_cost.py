@@ -63,7 +63,7 @@ def main() -> int:
         if uuids:
             print_gpu_costs(uuids, library)
         print_server_costs(url)
-        print_cost("processes: this one and its children", ProcessTree(os.getpid(), 0.5))
+        print_cost("processes: this one and its children", ProcessTree([os.getpid()], 0.5))
         for interval_s in (0.1, 0.01):
             print_punctuality(interval_s, options.seconds, uuids, library, url)
     if options.url is not None:
@@ -141,7 +141,7 @@ def print_gpu_costs(uuids: tuple[str, ...], library: Any) -> None:
 
 
 def print_server_costs(url: str) -> None:
-    print_cost(f"/metrics: a scrape of {PAGE_BYTES / 1e3:.0f} kB", VllmMetrics(url, 0.25))
+    print_cost(f"/metrics: a scrape of {PAGE_BYTES / 1e3:.0f} kB", VllmMetrics([url], 0.25))
     text = page()
     say("  of that: picking the lines and parsing them", timed_s(lambda: parse(text)))
 
@@ -195,7 +195,7 @@ def print_punctuality(
 ) -> None:
     """All three sources at once, as in a run."""
     config = Monitor(gpu_interval_s=interval_s)
-    sampler = Sampler(config, Targets(metrics_url=url, root_pid=os.getpid()))
+    sampler = Sampler(config, Targets(metrics_urls=(url,), root_pids=(os.getpid(),)))
     if uuids:
         sampler._sources["gpu"] = GpuReadings(uuids, interval_s, library)
         sampler._absent.clear()
@@ -244,7 +244,9 @@ def print_pairs(options: argparse.Namespace, uuids: tuple[str, ...]) -> None:
     known = Target(url=options.url, model="", vocab_size=options.vocab_size)
     target = Target(url=options.url, model=first_model(known), vocab_size=options.vocab_size)
     targets = Targets(
-        gpu_uuids=uuids, metrics_url=f"{options.url.rstrip('/')}/metrics", root_pid=options.pid
+        gpu_uuids=uuids,
+        metrics_urls=(f"{options.url.rstrip('/')}/metrics",),
+        root_pids=(options.pid,) if options.pid else (),
     )
     print(f"\n{options.url}: concurrency {options.concurrency}, {options.duration:g} s each")
     ratios = []

@@ -194,13 +194,14 @@ def _traffic(row: Mapping[str, Any], engine: Mapping[str, Any]) -> Traffic | Non
     if output is None or total is None or prompt is None or reply is None:
         return None
     cached = row.get("prefix_cache_hit_frac") or 0.0
-    counted_once = (engine.get("api_server_count") or 1) == 1
+    # left unset, there is one for each data parallel engine (0.25.1, entrypoints/cli/serve.py)
+    api_servers = engine.get("api_server_count") or engine.get("data_parallel_size") or 1
     return Traffic(
         prompt_tok_per_s=(total - output) * (1 - cached),
         output_tok_per_s=output,
         input_tokens_mean=prompt,
         output_tokens_mean=reply,
-        steps_per_s=row.get("server_steps_per_s") if counted_once else None,
+        steps_per_s=row.get("server_steps_per_s") if api_servers == 1 else None,
     )
 
 

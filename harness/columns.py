@@ -64,6 +64,8 @@ SETTINGS = (
     _("max_num_batched_tokens", "tokens in one step, at most", "max_num_batched_tokens", whole),
     _("tensor_parallel_size", "GPUs that share each layer"),
     _("arrival", "how requests come: closed, constant, poisson, gamma, ramp or trace"),
+    _("data_parallel_size", "engines behind one API, each with the whole model"),
+    _("replicas", "servers that shared the load; numbers are of all together"),
     _("concurrency", "closed loop: requests kept in flight", "concurrency", whole),
     _("rate_rps", "open loop: requests a second asked for", "rate req/s", rate),
     _("rate_frac", "open loop: the same as a share of the capacity that closed loops found"),

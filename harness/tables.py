@@ -182,7 +182,8 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
         "client_clean_chunks_per_s": calibration.get("clean_chunks_per_s"),
         "sim_lag_frac": record.get("sim_lag_frac"),
     }
-    for name in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size"):
+    sizes = ("tensor_parallel_size", "data_parallel_size", "replicas")
+    for name in ("max_num_seqs", "max_num_batched_tokens", *sizes):
         chosen = settings.get(name)  # what was asked for, else what the server says it took
         row[name] = chosen if chosen is not None else facts.get(name)
     for name, column in axis_columns(about["axes"]).items():

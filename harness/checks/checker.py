@@ -15,7 +15,7 @@ from harness.config import Config
 from harness.engines import vllm
 from harness.engines.config import VllmEngine
 from harness.engines.failure import EngineFailed, Failure
-from harness.engines.server import Server
+from harness.engines.replicas import AnyServer
 from harness.model import materialise
 from harness.plan import Launch
 from harness.study import Study
@@ -43,7 +43,7 @@ class Checker:
             if not self.study.has_check(launch.setting, name, retry=options.retry)
         ]
 
-    def on_server(self, launch: Launch, server: Server, vocab_size: int) -> bool:
+    def on_server(self, launch: Launch, server: AnyServer, vocab_size: int) -> bool:
         """Do what is due on a server that has done its runs. False if it did not survive that."""
         for name in self.due(launch):
             if name not in ON_SERVER:
@@ -65,12 +65,12 @@ class Checker:
         for name in self.due(launch):
             self._failed(launch, name, failure)
 
-    def _longest_context(self, launch: Launch, server: Server, vocab_size: int) -> None:
+    def _longest_context(self, launch: Launch, server: AnyServer, vocab_size: int) -> None:
         settings = self.config.options.checks.longest_context
         assert settings is not None
         found = longest_context.find(
             lambda tokens: longest_context.ask(
-                server.url, server.model, vocab_size, tokens, settings.timeout_s
+                server.urls[0], server.model, vocab_size, tokens, settings.timeout_s
             ),
             settings.start_tokens,
             server.facts.max_model_len,
@@ -93,7 +93,7 @@ class Checker:
         served = materialise(self.config.model, self.models)
         arguments = [
             *vllm.model_arguments(self.config.model, served),
-            *vllm.flags(vllm.serving(alike, self.config.model, num_gpus=1)),
+            *vllm.flags(vllm.serving(alike)),
         ]
         load, on_cpu = self.config.loads[0], self.config.choice.place == "cpu"
         folder = self.study.folder / "checks" / launch.setting / "offline"

@@ -20,6 +20,7 @@ class FailureKind(StrEnum):
     DIED_UNDER_LOAD = "died_under_load"
     HANGS = "hangs"
     NO_CAPACITY = "no_capacity"  # a load that is a share of one
+    NOT_POSSIBLE = "not_possible"  # this machine has not what it asks for: nothing was started
     HARNESS = "harness"  # no fault of the server
 
 

@@ -150,9 +150,11 @@ def test_without_a_count_of_steps_there_is_mfu_but_no_mbu() -> None:
     found = shares(server_steps_per_s=None)
     assert found["mfu_frac"] is not None
     assert found["mbu_frac"] is None
-    several = shares({"api_server_count": 4})
-    assert several["mfu_frac"] is not None
-    assert several["mbu_frac"] is None
+    for setting in ("api_server_count", "data_parallel_size"):  # that many API servers count
+        several = shares({setting: 4})
+        assert several["mfu_frac"] is not None
+        assert several["mbu_frac"] is None
+    assert shares({"data_parallel_size": 2, "api_server_count": 1})["mbu_frac"] is not None
 
 
 def test_fp8_weights_have_twice_the_peak_and_half_the_bytes() -> None:

@@ -104,6 +104,16 @@ def test_the_vllm_build_is_told_by_its_metadata(other_python, packages, expected
     assert build is None or isinstance(build, VllmBuild)
 
 
+def test_the_vllm_build_says_where_its_package_lies(other_python, tmp_path):
+    python = other_python({"vllm": "0.25.1"})
+    assert vllm_installed(python).folder is None
+    package = tmp_path / "site" / "vllm"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('it was imported')")
+    assert vllm_installed(python).folder == package
+    assert "vllm_folder" not in snapshot(python).packages, "it may be in a home folder"
+
+
 def test_this_interpreter_is_asked_without_a_process(monkeypatch):
     def refuse(*_args, **_kwargs):
         pytest.fail("a process was started")
