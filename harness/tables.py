@@ -7,7 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from harness.ceilings import decoder_of, joules_per_output_token, utilisation
+from harness.ceilings import (
+    Ceiling,
+    decoder_of,
+    joules_per_output_token,
+    measured_ceiling,
+    utilisation,
+)
 from harness.columns import COLUMNS, SETTINGS, Column
 from harness.errors import UserError
 from harness.study import SavedRun, Study
@@ -28,10 +34,11 @@ def runs_table(study: Study) -> pd.DataFrame:
     before them one for each axis that has no column of its own.
     """
     about = study.about
+    ceiling = measured_ceiling(study.folder, about)
     rows = []
     for run in study.runs():
         try:
-            rows.append(_row(run, about))
+            rows.append(_row(run, about, ceiling))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the"
@@ -131,7 +138,7 @@ def swept(axes: dict[str, list[Any]]) -> list[str]:
     return [column for name, column in axis_columns(axes).items() if len(axes[name]) > 1]
 
 
-def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
+def _row(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dict[str, Any]:
     record, launch = run.record, run.launch
     settings = record["engine"] | record["load"]
     facts, client = launch.get("facts") or {}, record.get("client") or {}
@@ -174,7 +181,7 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
     for name, column in axis_columns(about["axes"]).items():
         row.setdefault(column, value_of_record(record, name))
     row |= _measures(run) if run.ok else _nothing()
-    row |= utilisation(row, record["engine"], decoder_of(about["model"]))
+    row |= utilisation(row, record["engine"], decoder_of(about["model"]), ceiling)
     row["j_per_output_token"] = joules_per_output_token(row)
     row["validity"] = " ".join(codes(row))
     return row

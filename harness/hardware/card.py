@@ -17,7 +17,6 @@ from harness.units import Format, number, percent, significant
 Status = Literal["PASS", "WARN", "FAIL", "NOT RUN", "MEASURED"]
 Verdict = Literal["PASS", "WARN", "FAIL", "NO VERDICT"]
 MEMORY = ("memory.read", "memory.copy", "memory.triad")
-COMPUTE = "gemm.bf16.max"
 
 UNITS = {  # the shown unit and the factor to it
     "FLOP/s": ("TFLOP/s", 1e-12),
@@ -113,7 +112,7 @@ class Ceilings:
         self._best: dict[tuple[str, int], float] = {}
         for told in measurements:
             if told.value is not None and len(told.gpus) == 1 and not told.is_wrong:
-                kind = "memory" if told.name in MEMORY else told.name
+                kind = "memory" if told.name in MEMORY else told.name.rpartition(".")[0]
                 key = (kind, told.gpus[0])
                 self._best[key] = max(self._best.get(key, 0.0), told.value)
 
@@ -121,7 +120,8 @@ class Ceilings:
         return self._best.get(("memory", gpu))
 
     def flops_per_s(self, gpu: int, precision: str = "bf16") -> float | None:
-        return self._best.get((f"gemm.{precision}.max", gpu))
+        """The best of all products of this precision that are not a model's."""
+        return self._best.get((f"gemm.{precision}", gpu))
 
     def share(self, told: Measurement) -> float | None:
         """A kernel's FLOP/s over what the roofline of its card gives at its intensity.

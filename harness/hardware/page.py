@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from harness.environment import Environment
 from harness.hardware.card import NUMBERS, TITLES, Card, Row, cells
@@ -12,6 +12,8 @@ from harness.hardware.saved import Validation
 from harness.units import span
 
 REHEARSED = "REHEARSAL: the probes' programs ran on the CPU, nothing of this was measured."
+
+ON_SCREEN = (0, 1, 2, 3, 4, 5, 8)  # of the card's columns: card.md has the rest
 
 
 def machine(environment: Environment) -> str:
@@ -28,12 +30,13 @@ def show(validation: Validation, found: Sequence[Difference] | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, width=max(100, shutil.get_terminal_size().columns))
+    console = Console(highlight=False, width=max(120, shutil.get_terminal_size().columns))
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for index, title in enumerate(TITLES):
-        table.add_column(title, justify="right" if index in NUMBERS else "left", no_wrap=True)
+    for index in ON_SCREEN:
+        justify: Literal["right", "left"] = "right" if index in NUMBERS else "left"
+        table.add_column(TITLES[index], justify=justify, no_wrap=True)
     for row in validation.card.short():
-        table.add_row(*cells(row))
+        table.add_row(*(cells(row)[index] for index in ON_SCREEN))
     console.print(table, markup=False)
     for line in _reasons(validation.card):
         print(line)

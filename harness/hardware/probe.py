@@ -139,7 +139,7 @@ def environment(probe: Probe, environ: Mapping[str, str]) -> dict[str, str]:
 
 def _failure(code: int | None, limit_s: float, *, is_done: bool) -> str | None:
     if code is None:
-        return f"it was ended at its limit of {limit_s:.0f} s"
+        return f"it was ended at its limit of {limit_s:g} s"
     if code < 0:
         return f"it died of {signal.Signals(-code).name}"
     if code or not is_done:

@@ -19,6 +19,7 @@ from harness.hardware.card import Card, Row
 from harness.hardware.probes.record import Measurement
 
 FILE = "validation.json"
+NEEDED = {"begun_utc", "options", "environment", "measurements", "rows", "verdict"}
 VALIDATION_VERSION = 1  # raised when a measured number changes its meaning
 
 
@@ -34,7 +35,10 @@ class Validation:
         """Raises UserError if it is none, or damaged."""
         path = folder / FILE
         try:
-            return cls(folder=folder, document=dict(json.loads(path.read_text())))
+            document = dict(json.loads(path.read_text()))
+            if absent := NEEDED - document.keys():
+                raise ValueError(f"it has no {', '.join(sorted(absent))}")
+            return cls(folder=folder, document=document)
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{folder} is not a validation: it has no {FILE}.") from None
         except ValueError as error:

@@ -1,6 +1,6 @@
 """What the monitor saw while the cards were in their steady state, as measurements."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,12 @@ from monitors.nvml import UNKNOWN_REASONS
 Series = Mapping[int, Mapping[str, Sequence[float]]]
 HEAT = 0x008 | 0x020 | 0x040 | 0x080  # slowdown by heat or by the board's power, not the power cap
 POWER_CAP = 0x004
+# column -> name, unit, and what is told of the samples
+SENSORS: tuple[tuple[str, str, str, Callable[[Any], Any]], ...] = (
+    ("sm_clock_hz", "sm_clock", "Hz", np.nanmedian),
+    ("power_instant_w", "power", "W", np.nanmean),
+    ("temperature_c", "temperature", "°C", np.nanmax),
+)
 
 
 def sensors(series: Series, samples: Mapping[str, Any]) -> list[Measurement]:
@@ -33,20 +39,20 @@ def sensors(series: Series, samples: Mapping[str, Any]) -> list[Measurement]:
 
 
 def _values(samples: Mapping[str, Any], mine: Any) -> list[tuple[str, str, float]]:
-    clock, power = samples["sm_clock_hz"][mine], samples["power_instant_w"][mine]
     reasons = samples["throttle_reasons"][mine]
     known = reasons & UNKNOWN_REASONS == 0
+    seen = {name: samples[name][mine] for name, *_ in SENSORS}
     told = [
-        ("sm_clock", "Hz", float(np.nanmedian(clock))),
-        ("power", "W", float(np.nanmean(power))),
-        ("temperature", "°C", float(np.nanmax(samples["temperature_c"][mine]))),
+        (named, unit, float(reduce(seen[name])))
+        for name, named, unit, reduce in SENSORS
+        if not np.isnan(seen[name]).all()
     ]
     if known.any():
         told += [
             ("power_capped_frac", "share", float((reasons[known] & POWER_CAP != 0).mean())),
             ("heat_throttled_frac", "share", float((reasons[known] & HEAT != 0).mean())),
         ]
-    return [value for value in told if not np.isnan(value[2])]
+    return told
 
 
 def _value(gpu: int, name: str, unit: str, value: float) -> Measurement:

@@ -2,7 +2,7 @@
 
 Bandwidth: arrays much larger than a cache, copied by one thread and by as many as may run; a copy
 moves 2n bytes, and NumPy lets go of the interpreter's lock meanwhile. GEMM: NumPy's BLAS with its
-own threads, 2·n³ FLOPs, checked against float64.
+own threads, 2·n³ FLOPs, checked against float64; n is as large as a short time allows.
 """
 
 import os
@@ -16,8 +16,9 @@ import numpy as np
 from .options import Options
 from .record import Measurement, emit, reported
 
-ARRAY_BYTES, REHEARSED_BYTES = 2**28, 2**24
-SIZE, REHEARSED_SIZE = 3072, 256
+ARRAY_BYTES, REHEARSED_BYTES = 2**27, 2**24
+SIZES, REHEARSED_SIZE = (512, 1024, 2048, 4096), 256
+PRODUCT_S = 0.2
 MOST_THREADS = 16
 REPEATS = 5
 CHECKED_ROWS = 16
@@ -25,7 +26,6 @@ CHECKED_ROWS = 16
 
 def run(options: Options) -> None:
     num_bytes = REHEARSED_BYTES if options.rehearsal else ARRAY_BYTES
-    size = REHEARSED_SIZE if options.rehearsal else SIZE
     threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
     for num in dict.fromkeys((1, threads)):
         name = f"host.memory.copy.{'one' if num == 1 else 'all'}"
@@ -33,7 +33,7 @@ def run(options: Options) -> None:
             emit(_copy(name, num, num_bytes))
     for dtype in ("float32", "float64"):
         with reported(f"host.gemm.{dtype}", (), "FLOP/s"):
-            emit(_gemm(dtype, size))
+            emit(_gemm(dtype, REHEARSED_SIZE if options.rehearsal else _affordable(dtype)))
 
 
 def _copy(name: str, threads: int, num_bytes: int) -> Measurement:
@@ -56,6 +56,14 @@ def _copy(name: str, threads: int, num_bytes: int) -> Measurement:
         how="NumPy, copyto",
         detail={"threads": threads, "array_bytes": num_bytes},
     )
+
+
+def _affordable(dtype: str) -> int:
+    """The largest size whose product should take no longer than `PRODUCT_S`."""
+    a = np.ones((SIZES[0], SIZES[0]), dtype)
+    least_s = min(_times_s(lambda: a @ a))
+    fitting = [size for size in SIZES if least_s * (size / SIZES[0]) ** 3 <= PRODUCT_S]
+    return max(fitting, default=SIZES[0])
 
 
 def _gemm(dtype: str, size: int) -> Measurement:
