@@ -5,6 +5,7 @@ did not come to its end is a FAIL whatever the product; NOT RUN has a reason; ME
 without a limit, as all are of a product that has no file. Pure: measurements in, rows out.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,8 @@ Status = Literal["PASS", "WARN", "FAIL", "NOT RUN", "MEASURED"]
 Verdict = Literal["PASS", "WARN", "FAIL", "NO VERDICT"]
 MEMORY = ("memory.read", "memory.copy", "memory.triad")
 
+HEADLINES = re.compile(r"(host|kernels|p2p|steady|memory)\.|scaling\..*\d$|gemm\.\w+\.max$")
+
 UNITS = {  # the shown unit and the factor to it
     "FLOP/s": ("TFLOP/s", 1e-12),
     "op/s": ("Top/s", 1e-12),
@@ -25,6 +28,7 @@ UNITS = {  # the shown unit and the factor to it
     "B": ("GB", 1e-9),
     "s": ("µs", 1e6),
     "Hz": ("MHz", 1e-6),
+    "share": ("%", 100.0),
 }
 
 
@@ -49,9 +53,10 @@ class Row:
     how: str
 
     @property
-    def is_judged(self) -> bool:
-        """Whether it belongs to the short card."""
-        return self.status != "MEASURED"
+    def is_short(self) -> bool:
+        """Whether it belongs to the short card: what was judged, and a value of each pattern."""
+        is_judged = self.status not in ("MEASURED", "NOT RUN")
+        return is_judged or (self.status == "MEASURED" and bool(HEADLINES.match(self.name)))
 
     @property
     def shown_value(self) -> str:
@@ -76,9 +81,8 @@ class Card:
         return 1 if self.verdict == "FAIL" else 0
 
     def short(self) -> list[Row]:
-        """The rows with a verdict; all that were measured where none has one."""
-        run = [row for row in self.rows if row.status != "NOT RUN"]
-        return [row for row in run if row.is_judged] or run
+        """For a screen: without the long series of shapes and sizes that have no limit."""
+        return [row for row in self.rows if row.is_short]
 
 
 def make_card(
@@ -88,12 +92,27 @@ def make_card(
     left_out: Mapping[str, str] | None = None,
 ) -> Card:
     """Judge all measurements. `products` by GPU; `left_out`: why a family was not run."""
-    told = list(measurements)
+    told = _together(measurements)
     ceilings = Ceilings(told)
     rows = [_row(measurement, _product(measurement, products), ceilings) for measurement in told]
     rows += [_failed(outcome) for outcome in outcomes if outcome.failure is not None]
     rows += [_not_run(family, reason) for family, reason in (left_out or {}).items()]
     return Card(rows=tuple(rows), verdict=verdict(row.status for row in rows))
+
+
+def _together(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """The same number of every card side by side, families and names in the order they came."""
+    told = list(measurements)
+    families = list(dict.fromkeys(one.name.partition(".")[0] for one in told))
+    names = list(dict.fromkeys(one.name for one in told))
+    return sorted(
+        told,
+        key=lambda one: (
+            families.index(one.name.partition(".")[0]),
+            names.index(one.name),
+            one.gpus,
+        ),
+    )
 
 
 def verdict(statuses: Iterable[Status]) -> Verdict:

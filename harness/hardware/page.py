@@ -79,8 +79,9 @@ def markdown(
 ) -> str:
     """The whole card: what was judged first, then everything that was measured, by family."""
     card = validation.card
-    judged = [row for row in card.rows if row.is_judged and row.status != "NOT RUN"]
+    judged = card.short()
     parts = [f"# Validation {validation.id}", _heading(validation)]
+    parts += ["\n".join(f"- {line}" for line in lines)] if (lines := _cards(validation)) else []
     if judged:
         parts.append(_table(judged))
     if reasons := _reasons(card):
@@ -91,10 +92,10 @@ def markdown(
         lines = [f"- {one.grade}: `{one.name}` {one.before} → {one.now}" for one in found]
         parts += [f"## Drift since {since}", "\n".join(lines) or "None."]
     parts += [f"![{name}](plots/{name})" for name in plots]
-    measured = [row for row in card.rows if not row.is_judged]
+    measured = [row for row in card.rows if not row.is_short and row.status != "NOT RUN"]
     for family in dict.fromkeys(row.name.partition(".")[0] for row in measured):
         rows = [row for row in measured if row.name.startswith(f"{family}.")]
-        parts += [f"## {family}: measured, without a limit", _table(rows)]
+        parts += [f"## {family}: everything else that was measured", _table(rows)]
     if kernels := [row for row in card.rows if row.speedup_plain is not None]:
         parts += ["## Kernels against the plain form", _speedups(kernels)]
     return "\n\n".join(parts) + "\n"
@@ -115,6 +116,33 @@ def _heading(validation: Validation) -> str:
     took = span(validation.document["took_s"])
     text = f"**{validation.card.verdict}**: {_box(validation)}, {validation.begun_utc} UTC, {took}"
     return f"{REHEARSED}\n\n{text}" if validation.is_rehearsal else text
+
+
+def _cards(validation: Validation) -> list[str]:
+    """Each card and each pair as the snapshot has them."""
+    told = validation.document["environment"]
+    boards = {board["uuid"]: board for board in told.get("boards", ())}
+    lines = []
+    for gpu in told["gpus"]:
+        board = boards.get(gpu["uuid"], {})
+        lines.append(
+            f"GPU {gpu['index']}: {gpu['name']}, power limit {_said(gpu['power_limit_w'])} W,"
+            f" {_said(board.get('nvlink_links'))} NVLinks of"
+            f" {_said(board.get('nvlink_link_bytes_per_s'), 1e-9)} GB/s,"
+            f" PCIe {_said(board.get('pcie_generation_max'))}.0 x{_said(board.get('pcie_width'))},"
+            f" {_said(board.get('ecc_uncorrected'))} uncorrected ECC errors"
+        )
+    for pair in told.get("pairs", ()):
+        lines.append(
+            f"GPU {pair['gpus'][0]} to {pair['gpus'][1]}: {_said(pair['nvlink_links'])} NVLinks,"
+            f" {pair['level'] or '?'}, peer to peer"
+            f" {'?' if pair['p2p'] is None else 'yes' if pair['p2p'] else 'no'}"
+        )
+    return lines
+
+
+def _said(value: float | None, factor: float = 1.0) -> str:
+    return "?" if value is None else f"{value * factor:g}"
 
 
 def _box(validation: Validation) -> str:

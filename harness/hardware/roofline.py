@@ -113,6 +113,7 @@ def _sensors(
     is_braked = (reasons & THROTTLING != 0) & (reasons & UNKNOWN_REASONS == 0)
     top = plots[0].get_xaxis_transform()
     plots[0].plot(at_s, np.where(is_braked, 0.97, np.nan), color="tab:red", lw=3, transform=top)
+    plots[0].set_title("red: slowed by power or heat", fontsize=7, loc="right", pad=2)
 
 
 def _figure(rows: int, size: tuple[float, float], title: str) -> "tuple[Figure, Sequence[Axes]]":

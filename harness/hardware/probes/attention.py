@@ -63,6 +63,11 @@ def paged_decode(bench: Bench, name: str) -> Kernel:
         reference = plain_decode(query[some].double(), keys, values, pages_of[some])
         return result[some], reference
 
+    first = pages_of[0].long()
+    cpu_query, cpu_keys, cpu_values = (
+        part.cpu().float() for part in (query[:1], keys[first], values[first])
+    )
+    in_order = torch.arange(per_request).view(1, per_request)
     return Kernel(
         name=name,
         unit="B/s",
@@ -73,6 +78,8 @@ def paged_decode(bench: Bench, name: str) -> Kernel:
         plain=lambda: plain_decode(query, keys, values, pages_of),
         checked=checked,
         error_limit=2e-2,
+        cpu=lambda: plain_decode(cpu_query, cpu_keys, cpu_values, in_order),
+        cpu_share=1 / requests,
         detail={
             "requests": requests,
             "context": context,

@@ -21,6 +21,7 @@ HOST_BYTES = 2**29
 BLOCK = 4096
 PROGRAMS_PER_MULTIPROCESSOR = 4
 SCALE = 3.0
+FLOPS_PER_BYTE = {"memory.read": 1 / 4, "memory.triad": 2 / 12}  # a sum; a product and a sum
 
 
 def run(options: Options) -> None:
@@ -55,6 +56,7 @@ def _told(
         spread_frac=spread_frac(times_s),
         repeats=len(times_s),
         time_s=time_s,
+        flops=FLOPS_PER_BYTE.get(name, 0.0) * moved_bytes or None,
         moved_bytes=moved_bytes,
         error=error,
         error_limit=1e-6 if "read" not in name else 1e-4,  # a sum of many fp32 values

@@ -48,17 +48,23 @@ def _scaled(cards: Cards, name: str, unit: str, works: list[Work]) -> None:
     alone = [_rate(cards, [work]) for work in works]
     for num in range(1, len(works) + 1):
         together = _rate(cards, works[:num]) if num > 1 else alone[0]
-        emit(
-            Measurement(
-                name=f"{name}.{num}",
-                gpus=cards.gpus[:num],
-                unit=unit,
-                value=together,
-                repeats=REPEATS,
-                how="PyTorch, torch.mm and copy",
-                detail={"efficiency_frac": together / sum(alone[:num]), "alone": alone[:num]},
-            )
-        )
+        values = {
+            f"{name}.{num}": (together, unit),
+            f"{name}.{num}.efficiency": (together / sum(alone[:num]), "share"),
+        }
+        for told, (value, its_unit) in values.items():
+            if num > 1 or its_unit == unit:  # one card is what one card is
+                emit(
+                    Measurement(
+                        name=told,
+                        gpus=cards.gpus[:num],
+                        unit=its_unit,
+                        value=value,
+                        repeats=REPEATS,
+                        how="PyTorch",
+                        detail={"alone": alone[:num]},
+                    )
+                )
 
 
 def _rate(cards: Cards, works: list[Work]) -> float:
