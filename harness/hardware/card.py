@@ -199,7 +199,7 @@ def _judged(told: Measurement, limit: Limit | None, peak: float | None) -> tuple
     status = limit.status(told.value, peak) if limit else None
     if status is None:
         return "MEASURED", ""
-    return status, "" if status == "PASS" or limit is None else limit.source
+    return status, "" if status == "PASS" or limit is None else f"{limit.text()}: {limit.source}"
 
 
 def _failed(outcome: Outcome) -> Row:

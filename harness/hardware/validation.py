@@ -36,6 +36,7 @@ from monitors.sampler import Sampler, Targets
 
 REHEARSED_GPUS = (0, 1)
 HOST_LIMIT_S = 120.0
+KEPT = ("probes", "seconds", "model", "rehearsal")  # of the options: the others are paths
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,7 +97,7 @@ def _measure(
         "validation_version": saved.VALIDATION_VERSION,
         "begun_utc": begun_utc,
         "took_s": perf_counter() - began_at_s,
-        "options": asdict(options),
+        "options": {name: getattr(options, name) for name in KEPT},
         "environment": asdict(environment),
         "measurements": [asdict(told) for told in measured.measurements],
         "probes": [_ended(outcome) for outcome in measured.outcomes],
@@ -106,7 +107,7 @@ def _measure(
     }
     document = json.loads(json.dumps(document))  # as it will be read: tuples are lists
     found = drift.differences(before, document) if before else None
-    since = options.drift[0] if options.drift else (last.id if last else None)
+    since = Path(options.drift[0]).name if options.drift else (last.id if last else None)
     document["drift"] = {
         "since": since,
         "differences": [asdict(one) | {"grade": str(one.grade)} for one in found or ()],

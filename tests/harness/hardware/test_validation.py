@@ -51,7 +51,8 @@ def test_a_new_validation_is_compared_with_the_named_one(tmp_path, capsys):
     assert run(words) == 0
     assert "not comparable: gpus.count: 2 → 0" in capsys.readouterr().out
     (told,) = saved.saved(tmp_path)
-    assert told.document["drift"]["since"] == str(before)
+    assert told.document["drift"]["since"] == "one"
+    assert str(tmp_path) not in (told.folder / "validation.json").read_text()
     assert told.document["drift"]["differences"][0]["grade"] == "not comparable"
 
 
