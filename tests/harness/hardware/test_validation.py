@@ -8,7 +8,7 @@ import pytest
 
 from harness.cli import run
 from harness.hardware import probe, saved, validation
-from tests.harness.hardware.builders import card_of, document, environment, save
+from tests.harness.hardware.builders import card_of, document, environment, measurement, save
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +85,72 @@ def test_gpus_without_pytorch_cannot_be_validated(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr("harness.environment.PACKAGES", ("numpy",))
     assert run(["validate", f"out={tmp_path}", "probes=gemm"]) == 2
     assert "has no PyTorch" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two_cards(tmp_path, monkeypatch):
+    """Two H200 by the snapshot, and an interpreter that says what their probes would print."""
+    from tests.harness.test_environment import FOUR
+
+    monkeypatch.setattr("harness.environment.gpus", lambda: FOUR[:2])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    series = {"series": {"gpu": 0, "at_s": [1.0, 2.0], "flops_per_s": [7e14, 7e14]}}
+    outputs = {
+        "gemm": [{"measurement": asdict(told)} for told in card_of(0)],
+        "p2p": [{"measurement": asdict(measurement("p2p.one_way", unit="B/s", value=3.9e11))}],
+        "steady": [{"about": series}],
+    }
+    for family, lines in outputs.items():
+        for line in lines:
+            if "measurement" in line:
+                line["measurement"]["gpus"] = ["@"]  # the script's own
+        told = [*lines, {"about": {"done": True}}]
+        text = "".join(f"{json.dumps(line)}\n" for line in told).replace('"@"', "@")
+        (tmp_path / f"{family}.jsonl").write_text(text)
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        """[ "$1" = -c ] && { echo '{"python": "3.12.3", "torch": "2.11.0"}'; exit; }\n"""
+        "read go\n"
+        """gpus=$(echo "$4" | sed 's/.*"gpus": \\[\\([0-9, ]*\\)\\].*/\\1/')\n"""
+        f"""sed "s/@/$gpus/" {tmp_path}/$3.jsonl\n"""
+    )
+    python.chmod(0o755)
+    return [f"python={python}", f"out={tmp_path}"]
+
+
+def test_two_cards_from_the_snapshot_to_the_verdict(two_cards, tmp_path, capsys):
+    assert run(["validate", *two_cards, "probes=gemm,p2p,steady"]) == 0
+    printed = capsys.readouterr().out
+    assert "2x NVIDIA H200" in printed
+    (told,) = saved.saved(tmp_path)
+    where = {row.where: row.status for row in told.card.rows if row.name == "gemm.bf16.8192"}
+    assert where == {"GPU 0": "PASS", "GPU 1": "PASS"}
+    assert [row.where for row in told.card.rows if row.name == "p2p.one_way"] == ["GPU 0-1"]
+    assert told.card.verdict == "PASS"
+    assert {p.name for p in (told.folder / "plots").iterdir()} == {
+        "roofline.png",
+        "steady_state.png",
+    }
+    assert run(["validate", *two_cards, "probes=gemm"]) == 0
+    assert f"drift since {told.id}" in capsys.readouterr().out
+
+
+def test_a_family_that_dies_fails_the_card_and_not_the_run(two_cards, tmp_path, capsys):
+    (tmp_path / "p2p.jsonl").unlink()  # so its process ends without a word
+    assert run(["validate", *two_cards, "probes=gemm,p2p"]) == 1
+    printed = capsys.readouterr().out
+    assert "FAIL p2p (GPU 0-1): it ended early" in printed
+    (told,) = saved.saved(tmp_path)
+    assert {row.status for row in told.card.rows if row.name.startswith("gemm.bf16")} == {"PASS"}
+
+
+def test_one_card_alone_is_told_that_pairs_need_two(two_cards, capsys, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert run(["validate", *two_cards, "probes=gemm,p2p,nccl"]) == 0
+    printed = capsys.readouterr().out
+    assert "NOT RUN p2p, nccl: needs two GPUs or more, CUDA shows one" in printed
+    assert "GPU 1" in printed
 
 
 def test_the_last_validation_of_a_box_is_that_of_the_same_cards(tmp_path):
