@@ -5,11 +5,11 @@ floor under every TTFT of this machine, and the rate above which its client woul
 """
 
 from http.client import HTTPConnection
-from statistics import median, quantiles
+from statistics import median
 from time import perf_counter
 from urllib.parse import urlsplit
 
-from harness.hardware.probes.record import Measurement
+from harness.hardware.probes.record import Measurement, spread_frac
 from loadgen.calibration import calibrate
 from loadgen.config import Client
 from loadgen.null_server import NullServer
@@ -34,12 +34,11 @@ def round_trip() -> Measurement:
             connection.getresponse().read()
             times_s.append(perf_counter() - began_at_s)
         connection.close()
-    low, middle, high = quantiles(times_s, n=4)
     return Measurement(
         name="host.http_round_trip",
         unit="s",
         value=median(times_s),
-        spread_frac=(high - low) / middle,
+        spread_frac=spread_frac(times_s),
         repeats=ROUND_TRIPS,
         time_s=median(times_s),
         how="http.client, loopback",

@@ -6,7 +6,7 @@ that the call has been launched when the card gets to it, so the CPU's time to l
 """
 
 from collections.abc import Callable
-from statistics import median, quantiles
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -91,14 +91,6 @@ def _wall_s(call: Call) -> float:
     began_at_s = perf_counter()
     call()
     return perf_counter() - began_at_s
-
-
-def spread_frac(times_s: list[float]) -> float | None:
-    """Interquartile range over median; None for fewer than four."""
-    if len(times_s) < 4:
-        return None
-    low, middle, high = quantiles(times_s, n=4)
-    return (high - low) / middle
 
 
 def relative_error(result: torch.Tensor, reference: torch.Tensor) -> float:

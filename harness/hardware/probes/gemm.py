@@ -25,9 +25,9 @@ from time import perf_counter
 
 import torch
 
-from .bench import Bench, relative_error, spread_frac
+from .bench import Bench, relative_error
 from .options import Options, Shape
-from .record import Measurement, emit, reported
+from .record import Measurement, emit, reported, spread_frac
 
 SQUARES = (1024, 2048, 4096, 8192, 16384)
 BATCHES = (1, 32, 256, 2048)

@@ -8,13 +8,13 @@ own threads, 2·n³ FLOPs, checked against float64; n is as large as a short tim
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median, quantiles
+from statistics import median
 from time import perf_counter
 
 import numpy as np
 
 from .options import Options
-from .record import Measurement, emit, reported
+from .record import Measurement, emit, reported, spread_frac
 
 ARRAY_BYTES, REHEARSED_BYTES = 2**27, 2**24
 SIZES, REHEARSED_SIZE = (512, 1024, 2048, 4096), 256
@@ -47,7 +47,7 @@ def _copy(name: str, threads: int, num_bytes: int) -> Measurement:
         name=name,
         unit="B/s",
         value=2 * num_bytes / median(times_s),
-        spread_frac=_spread_frac(times_s),
+        spread_frac=spread_frac(times_s),
         repeats=len(times_s),
         time_s=median(times_s),
         moved_bytes=2 * num_bytes,
@@ -77,7 +77,7 @@ def _gemm(dtype: str, size: int) -> Measurement:
         name=f"host.gemm.{dtype}",
         unit="FLOP/s",
         value=flops / median(times_s),
-        spread_frac=_spread_frac(times_s),
+        spread_frac=spread_frac(times_s),
         repeats=len(times_s),
         time_s=median(times_s),
         flops=flops,
@@ -97,8 +97,3 @@ def _times_s(call: Callable[[], object]) -> list[float]:
         call()
         times_s.append(perf_counter() - began_at_s)
     return times_s
-
-
-def _spread_frac(times_s: list[float]) -> float:
-    low, middle, high = quantiles(times_s, n=4)
-    return (high - low) / middle

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from .bench import Bench, Call, relative_error, spread_frac
-from .record import Measurement
+from .bench import Bench, Call, relative_error
+from .record import Measurement, spread_frac
 
 Checked = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 

@@ -10,8 +10,8 @@ from time import perf_counter
 
 import torch
 
-from .bench import Bench, Call, spread_frac
-from .record import Measurement, emit, reported
+from .bench import Bench, Call
+from .record import Measurement, emit, reported, spread_frac
 
 KERNELS = 500
 REPEATS = 20

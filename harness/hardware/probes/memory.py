@@ -10,9 +10,9 @@ from statistics import median
 
 import torch
 
-from .bench import Bench, relative_error, spread_frac
+from .bench import Bench, relative_error
 from .options import Options
-from .record import Measurement, emit, reported
+from .record import Measurement, emit, reported, spread_frac
 
 ARRAY_BYTES = 2**31
 L2_BYTES = 2**24

@@ -24,9 +24,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from .bench import Bench, spread_frac
+from .bench import Bench
 from .options import Options
-from .record import Measurement, emit, reported, tell
+from .record import Measurement, emit, reported, spread_frac, tell
 
 SIZES = tuple(2**power for power in range(10, 31, 2))  # 1 kB … 1 GB
 REHEARSED_SIZES = (2**10, 2**14)

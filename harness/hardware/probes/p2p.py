@@ -15,9 +15,8 @@ from time import perf_counter
 
 import torch
 
-from .bench import spread_frac
 from .options import Options
-from .record import Measurement, emit, reported
+from .record import Measurement, emit, reported, spread_frac
 
 COPY_BYTES = 2**29
 COPIES = 10

@@ -6,9 +6,10 @@ A line is written when a number is there, so that a crash later on does not cost
 
 import json
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from statistics import quantiles
 from typing import Any
 
 
@@ -39,6 +40,14 @@ class Measurement:
         if self.error is None or self.error_limit is None:
             return False
         return not self.error <= self.error_limit
+
+
+def spread_frac(times_s: Sequence[float]) -> float | None:
+    """Interquartile range over median; None for fewer than four."""
+    if len(times_s) < 4:
+        return None
+    low, middle, high = quantiles(times_s, n=4)
+    return (high - low) / middle
 
 
 def emit(measurement: Measurement) -> None:
