@@ -53,7 +53,7 @@ def _dispatch(argv: list[str]) -> int:
         print(version("vllm-harness"))
         return 0
     if argv[0] in VERBS:
-        return _VERBS[argv[0]](argv[1:])
+        return _VERBS[argv[0]](argv[1:], extra)
     return _sweep(argv, extra)
 
 
@@ -72,7 +72,7 @@ def _sweep(words: list[str], extra_conf_dir: Path | None) -> int:
         return sweep.run()
 
 
-def _table(words: list[str]) -> int:
+def _table(words: list[str], _extra_conf_dir: Path | None) -> int:
     """python -m harness table STUDY"""
     from harness.export import export
     from harness.study import Study
@@ -87,7 +87,18 @@ def _table(words: list[str]) -> int:
     return 0
 
 
-_VERBS: dict[str, Callable[[list[str]], int]] = {"table": _table}
+def _validate(words: list[str], extra_conf_dir: Path | None) -> int:
+    """python -m harness validate [setting=value ...]"""
+    from harness.hardware.validation import validate
+
+    with _terminable():
+        return validate(words, extra_conf_dir)
+
+
+_VERBS: dict[str, Callable[[list[str], Path | None], int]] = {
+    "table": _table,
+    "validate": _validate,
+}
 
 
 @contextmanager

@@ -136,7 +136,10 @@ MEASURES = (
     _("nvlink_tx_bytes_per_s", "sent over NVLink by one GPU, mean over time and GPUs (GPM)"),
     _("mfu_frac", "FLOPs that the tokens need, over what the GPUs can do"),
     _("mbu_frac", "bytes that the steps must read, over what the GPUs can read"),
-    _("ceiling", "what these two are shares of: the datasheet's peaks"),
+    _(
+        "ceiling",
+        "what these two are shares of: the datasheet's peaks, or a validation of these GPUs",
+    ),
     _("gpu_memory_used_bytes", "memory used, fullest GPU", "GPU mem GiB", gibibytes),
     _("gpu_power_w", "power, sum over GPUs of the mean", "power W", whole),
     _("gpu_energy_j", "energy in the window, sum over GPUs, by their counters"),

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.ceilings import decoder_of, joules_per_output_token, utilisation
+from harness.ceilings import (
+    Ceiling,
+    decoder_of,
+    joules_per_output_token,
+    measured_ceiling,
+    utilisation,
+)
 from harness.checks.columns import columns_of
 from harness.columns import COLUMNS, SETTINGS, Column
 from harness.errors import UserError
@@ -40,12 +46,12 @@ def runs_table(study: Study) -> pd.DataFrame:
     before them one for each axis that has no column of its own.
     """
     about = study.about
+    ceiling = measured_ceiling(study.folder, about)
     rows = []
     for run in study.runs():
         try:
-            rows.append(
-                _row(run, about) | columns_of(study.checks(setting_of(run.record["launch"])))
-            )
+            checks = study.checks(setting_of(run.record["launch"]))
+            rows.append(_row(run, about, ceiling) | columns_of(checks))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the"
@@ -140,7 +146,7 @@ def swept(axes: dict[str, list[Any]]) -> list[str]:
     return [column for name, column in axis_columns(axes).items() if len(axes[name]) > 1]
 
 
-def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
+def _row(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dict[str, Any]:
     record, launch = run.record, run.launch
     settings = record["engine"] | record["load"]
     facts, client = launch.get("facts") or {}, record.get("client") or {}
@@ -190,7 +196,7 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
         row.setdefault(column, value_of_record(record, name))
     row |= _measures(run, about) if run.ok else _nothing()
     decoder = decoder_of(about["model"])
-    row |= utilisation(row, record["engine"], decoder)
+    row |= utilisation(row, record["engine"], decoder, ceiling)
     row["kv_cache_expected_tokens"] = expected_tokens(
         decoder, record["engine"], int(row["tensor_parallel_size"] or 1), _memory_bytes(about)
     )
