@@ -23,6 +23,7 @@ from harness.engines.server import Server
 from harness.errors import UserError
 from harness.plan import Launch, Plan, Run
 from harness.runner import Runner, target_of
+from harness.strip_plot import draw_strip
 from harness.study import Study
 from harness.tables import swept
 from loadgen.generator import Generator, WorkerError
@@ -43,12 +44,13 @@ from profiles.errors import CaptureFailed, ProfileError
 from profiles.findings import analyse
 from profiles.page import page
 from profiles.slim import slim
+from profiles.strip import strip
 
 KNEE_FRAC = 0.9  # the knee: the first point, as listed, that reaches this share of the best
 # vLLM writes its traces before it answers /stop_profile, nsys its report before it ends.
 STOP_TIMEOUT_S = 300.0
 GRACE_S = 180.0
-PAGE, FINDINGS, RECORD = "findings.md", "findings.json", "profile.json"
+PAGE, FINDINGS, STRIP, RECORD = "findings.md", "findings.json", "strip.png", "profile.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,8 @@ class Profiler:
         findings = analyse(trace)
         (folder / PAGE).write_text(page(findings))
         (folder / FINDINGS).write_text(findings.as_json() + "\n")
+        title = f"{self.plan.sweep}: {self.runner.config.model.name}, {launch.label} {run.label}"
+        draw_strip(strip(trace), title.strip(), folder / STRIP)
         rate, measured = capture.output_tok_per_s(result), _measured(self.runner.study, run)
         slower_frac = 1 - rate / measured if measured else None
         told = "" if slower_frac is None else f", {slower_frac:.0%} slower than measured"
