@@ -87,7 +87,25 @@ def _table(words: list[str]) -> int:
     return 0
 
 
-_VERBS: dict[str, Callable[[list[str]], int]] = {"table": _table}
+def _report(words: list[str]) -> int:
+    """python -m harness report STUDY [comparison=FILE.json]"""
+    from harness.report import comparison
+    from harness.report.report import write_report
+    from harness.study import Study
+
+    files = [word.partition("=")[2] for word in words if word.startswith("comparison=")]
+    studies = [word for word in words if not word.startswith("comparison=")]
+    if len(studies) != 1 or len(files) > 1:
+        raise UserError(
+            "report takes one study's folder: python -m harness report results/..."
+            " [comparison=FILE.json]"
+        )
+    compared = comparison.read(Path(files[0])) if files else None
+    print(f"report: {write_report(Study(Path(studies[0])), compared)}")
+    return 0
+
+
+_VERBS: dict[str, Callable[[list[str]], int]] = {"report": _report, "table": _table}
 
 
 @contextmanager

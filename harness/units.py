@@ -30,6 +30,7 @@ def significant(factor: float, digits: int = 3) -> Format:
 milliseconds = significant(1e3)
 percent = scaled(100, 1)
 gibibytes = scaled(1 / 2**30, 1)
+megahertz = scaled(1e-6, 0)
 cores = number(2)
 rate = number(2)
 whole = number(0)
