@@ -255,7 +255,8 @@ def _sentence(step: StepDiff) -> str:
         article = "An" if step.kind == StepKind.EMPTY else "A"
         head = (
             f"{article} {step.kind} step takes {time(after.time_s)} instead of "
-            f"{time(before.time_s)} ({signed(delta_s)}, {delta_s / (before.time_s or 1.0) * 100:+.1f} %): busy "
+            f"{time(before.time_s)} ({signed(delta_s)}, "
+            f"{delta_s / (before.time_s or 1.0) * 100:+.1f} %): busy "
             f"{signed(after.busy_s - before.busy_s)}, idle {signed(after.idle_s - before.idle_s)}"
         )
     moved = [c for c in step.classes if c.status != "same" and c.change_frac >= 0.1]
