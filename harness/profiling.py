@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.captures import FINDINGS, PAGE, RECORD, STRIP
 from harness.engines import http, vllm
 from harness.engines.config import VllmEngine
 from harness.engines.failure import EngineFailed
@@ -50,7 +51,6 @@ KNEE_FRAC = 0.9  # the knee: the first point, as listed, that reaches this share
 # vLLM writes its traces before it answers /stop_profile, nsys its report before it ends.
 STOP_TIMEOUT_S = 300.0
 GRACE_S = 180.0
-PAGE, FINDINGS, STRIP, RECORD = "findings.md", "findings.json", "strip.png", "profile.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

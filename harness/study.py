@@ -54,8 +54,9 @@ class SavedRun:
         path = self.folder / f"{name}.parquet"
         if not path.is_file():
             return {}
-        table = pq.read_table(path)
-        return {column: table[column].to_numpy() for column in table.column_names}
+        names = pq.read_schema(path).names
+        # one after the other: a whole table beside its columns would be all of it twice
+        return {name: pq.read_table(path, columns=[name])[name].to_numpy() for name in names}
 
 
 class Study:

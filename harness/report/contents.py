@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from harness.captures import Capture, captures
 from harness.errors import UserError
 from harness.plots import draw
-from harness.report.captures import Capture, captures
 from harness.study import SavedRun, Study
 from harness.tables import points_table, swept, value_text, write_tables
 from harness.timeline import draw_timelines

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.captures import Capture
 from harness.errors import UserError
 from harness.report.blocks import Block, Gallery, Items, Part, Picture, Section, Text
-from harness.report.captures import Capture
 from harness.report.comparison import Comparison, PointVerdict
 from harness.report.contents import Contents, read
 from harness.report.profiled import capture_command, capture_part, diff_part

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
+from harness.captures import Capture
 from harness.report.blocks import (
     Block,
     Cell,
@@ -24,7 +25,6 @@ from harness.report.blocks import (
     Table,
     Text,
 )
-from harness.report.captures import Capture
 from harness.report.contents import Contents
 from harness.units import percent
 from profiles.diff import diff

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.profiling import FINDINGS, PAGE, RECORD, STRIP
 from profiles.findings import Findings, from_json
 
+PAGE, FINDINGS, STRIP, RECORD = "findings.md", "findings.json", "strip.png", "profile.json"
 TRACES = ("*.nsys-rep", "trace.sqlite.xz", "traces")
 
 
