@@ -15,29 +15,8 @@ from harness.report.verdict import metric
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=60)
 MARKED = st.text("ab1 \n`*_#-+>|<!&;[](){}\\\"':./~=htpscriml", max_size=60)
-ALLOWED = set(
-    [
-        "p",
-        "ul",
-        "ol",
-        "li",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "em",
-        "strong",
-        "code",
-        "pre",
-        "blockquote",
-        "hr",
-        "br",
-        "div",
-    ]
-)
-ALLOWED |= set(["table", "thead", "tbody", "tr", "th", "td"])
+ALLOWED = {"p", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6", "em", "strong", "code", "pre"}
+ALLOWED |= {"blockquote", "hr", "br", "div", "table", "thead", "tbody", "tr", "th", "td"}
 ratios = st.floats(-100, 100)
 
 
