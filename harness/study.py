@@ -4,7 +4,7 @@
       study.json          plan, configuration, environment snapshot, measurement version
       launches/<id>/      launch.json, server.log, command.txt
       runs/<id>/          run.json, requests.parquet, chunks.parquet, gpu.parquet, ...
-      table.*, plots/     made from the above, and made again whenever asked for
+      table.*, plots/, report.*   made from the above, and made again whenever asked for
 
 A run's folder appears by a rename, whole or not at all: what is there when the harness is killed
 was finished.

@@ -42,3 +42,9 @@ def span(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def plural(count: int, word: str) -> str:
+    """1 launch, 2 launches, 3 runs."""
+    ending = "es" if word.endswith("ch") else "s"
+    return f"{count:,} {word}{ending * (count != 1)}"

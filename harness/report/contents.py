@@ -5,6 +5,7 @@ committed or sent without them has its stored table, and the report says so.
 """
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,18 +46,21 @@ class Contents:
     def command(self) -> str:
         return str(self.about["command"])
 
+    def command_with(self, changes: dict[str, str]) -> str:
+        """The study's command, with these settings instead of its own."""
+        words = [w for w in shlex.split(self.command) if w.partition("=")[0] not in changes]
+        return shlex.join([*words, *(f"{name}={value}" for name, value in changes.items())])
+
     def timeline(self, run: str) -> Path | None:
         path = self.folder / "plots" / f"{TIMELINE}{run}.png"
         return path if path in self.plots else None
 
     def label(self, run: str) -> str:
-        """What tells the run's point from the others."""
+        """What tells the run's point from the others; where there are none, the run itself."""
         row = self.runs[self.runs["run"] == run]
-        if row.empty:
-            return f"run {run}"
-        names = swept(self.about["axes"])
+        names = [] if row.empty else swept(self.about["axes"])
         parts = [f"{name}={value_text(row[name].iloc[0])}" for name in names if name in row]
-        return ", ".join(parts) or "the one point"
+        return ", ".join(parts) or f"run {run}"
 
 
 def read(study: Study, *, remake: bool = True) -> Contents:

@@ -142,4 +142,6 @@ def diff_part(before: Capture, after: Capture, before_label: str, after_label: s
 
 def capture_command(contents: Contents, point: str) -> Log:
     """The command that captures a point of this study."""
-    return Log(text=f"{contents.command} profile=nsys profile.points={shlex.quote(point)}")
+    has_gpus = bool((contents.about.get("environment") or {}).get("gpus"))
+    kind = "nsys" if has_gpus else "torch"
+    return Log(text=contents.command_with({"profile": kind, "profile.points": point}))

@@ -22,7 +22,7 @@ from harness.report.blocks import (
 )
 from harness.report.contents import Contents
 from harness.tables import cell, point_columns
-from harness.units import whole
+from harness.units import plural, whole
 from harness.validity import CODES
 
 UNKNOWN = "a code of another version of the harness"
@@ -39,16 +39,16 @@ def _in_short(contents: Contents) -> Iterator[str]:
     num_ok = int((runs["status"] == "ok").sum())
     launches = runs["launch"].nunique()
     yield (
-        f"{num_ok} of {len(contents.about['runs'])} runs were measured, {len(points)} points in"
-        f" {launches} launch{'es' * (launches != 1)}."
+        f"{num_ok} of {plural(len(contents.about['runs']), 'run')} measured:"
+        f" {plural(len(points), 'point')}, {plural(launches, 'launch')}."
     )
     if len(good):
         best = good.iloc[int(good["output_tok_per_s"].astype(float).argmax())].to_dict()
         shown = {c.name: cell(c, best) for c in COLUMNS if c.title and c.name in best}
+        at = f" at {contents.label(str(best['run']))}" if len(points) > 1 else ""
         yield (
-            f"The most output: {shown['output_tok_per_s']} tok/s at"
-            f" {contents.label(str(best['run']))}, TTFT p50 {shown['ttft_p50_s']} ms,"
-            f" TPOT p50 {shown['tpot_p50_s']} ms."
+            f"The most output: {shown['output_tok_per_s']} tok/s{at},"
+            f" TTFT p50 {shown['ttft_p50_s']} ms, TPOT p50 {shown['tpot_p50_s']} ms."
         )
     fatal = {c for codes in points["validity"] for c in codes.split() if _code(c)[1] == "bad"}
     if fatal:
@@ -116,7 +116,7 @@ def plots(contents: Contents) -> Section | None:
 
 def timelines(contents: Contents) -> Section | None:
     pictures = tuple(
-        Picture(file=path, caption=f"{contents.label(run)} (run {run})")
+        Picture(file=path, caption=_caption(contents.label(run), run))
         for run in contents.runs["run"]
         if (path := contents.timeline(run)) is not None
     )
@@ -125,6 +125,10 @@ def timelines(contents: Contents) -> Section | None:
     about = "What client, server, GPUs and processes did in each run, on one clock."
     blocks = (Text(text=about), Gallery(pictures=pictures))
     return Section(id="timelines", title="Timelines", blocks=blocks)
+
+
+def _caption(label: str, run: str) -> str:
+    return label if run in label else f"{label} (run {run})"
 
 
 def validity(contents: Contents) -> Section:

@@ -72,7 +72,7 @@ def _sides(baseline: Side, candidate: Side) -> Table:
 def _refusals(told: Comparison) -> Part:
     heads = ("what differs", "baseline", "candidate", "")
     rows = tuple(
-        (r.what, r.baseline, r.candidate, "allowed by --allow" if r.allowed else "refused")
+        (r.what, r.baseline, r.candidate, "let through" if r.allowed else "refused")
         for r in told.refusals
     )
     refused = any(not r.allowed for r in told.refusals)
@@ -210,8 +210,8 @@ def settling(told: Comparison, contents: Contents) -> Section | None:
     if known:
         most = max(min(each.launches) + (each.more_launches or 0) for each in known)
         text = f"With {most} launches of baseline and candidate, in turns, all that can be settled:"
-        command = f"{contents.command} repeats.launches={most}"
-        blocks += [Text(text=text), Log(text=f"{command} against={told.baseline.study}")]
+        changes = {"repeats.launches": str(most), "against": told.baseline.study}
+        blocks += [Text(text=text), Log(text=contents.command_with(changes))]
     if len(known) < len(open_points):
         left = len(open_points) - len(known)
         text = f"For {left} of them, it cannot be said how many launches would do."

@@ -249,7 +249,7 @@ def test_a_regressed_point_without_a_trace_says_how_to_get_one(
     page = report(kept, compared(tmp_path / "gone", kept.folder, kept.about["runs"]))
     assert "The baseline's study is not here: only the candidate is shown." in page.words("p")
     assert any(
-        line.endswith("profile=nsys profile.points=concurrency=1") for line in page.words("pre")
+        line.endswith("profile=torch profile.points=concurrency=1") for line in page.words("pre")
     )
 
 
