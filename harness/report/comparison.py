@@ -13,7 +13,7 @@ Verdict = Literal["regressed", "improved", "unchanged", "inconclusive"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of the two studies."""
+    """One of the two studies; a policy in the baseline's place has no launches."""
 
     study: str
     engine: str
@@ -29,6 +29,15 @@ class Refusal:
     baseline: str
     candidate: str
     allowed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Something in which they differ that may be what the comparison is about."""
+
+    what: str
+    baseline: str
+    candidate: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +57,7 @@ class PointVerdict:
     paired: bool
     more_launches: int | None
     reason: str | None
+    limit: str | None = None  # of a policy, which then is the baseline
     baseline_runs: tuple[str, ...] = ()
     candidate_runs: tuple[str, ...] = ()
 
@@ -72,6 +82,8 @@ class Comparison:
     baseline: Side
     candidate: Side
     refusals: tuple[Refusal, ...] = ()
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=dict)
     confidence: float | None = None
     family: int | None = None

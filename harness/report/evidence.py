@@ -43,7 +43,7 @@ def _point(
     label: str, mine: Sequence[PointVerdict], baseline: Contents | None, candidate: Contents
 ) -> Iterator[Block]:
     yield Items(items=tuple(_sentence(each) for each in mine))
-    if baseline is None:
+    if baseline is None and mine[0].baseline_runs:
         yield Text(text="The baseline's study is not here: only the candidate is shown.")
     sides = [("baseline", baseline, mine[0].baseline_runs)] if baseline else []
     found: dict[str, Capture] = {}

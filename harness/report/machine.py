@@ -12,7 +12,8 @@ def machine(contents: Contents) -> Section:
     environment = contents.about.get("environment") or {}
     blocks = [*_gpus(environment, simulated=contents.simulated), *_software(environment)]
     if contents.validation is not None:
-        blocks.append(Part(title="Hardware validation", blocks=tuple(rows(contents.validation))))
+        told = tuple(rows(_card(contents.validation)))
+        blocks.append(Part(title="Hardware validation", blocks=told))
     if not blocks:
         blocks = [Text(text="study.json has no snapshot of the environment.", tone="muted")]
     return Section(id="box", title="The box", blocks=tuple(blocks))
@@ -83,6 +84,13 @@ def _memory(host: Mapping[str, Any]) -> str | None:
         return None
     told, limit = f"{gibibytes(host['memory_bytes'])} GiB", host.get("cgroup_memory_bytes")
     return told if limit is None else f"{told}; control group's limit {gibibytes(limit)} GiB"
+
+
+def _card(validation: Any) -> Any:
+    """What a validation ends in, where it says so; else all of it."""
+    if isinstance(validation, Mapping) and "rows" in validation:
+        return {n: validation[n] for n in ("begun_utc", "verdict", "rows") if n in validation}
+    return validation
 
 
 def rows(value: Any) -> Iterator[Block]:

@@ -49,8 +49,14 @@ def verdict(told: Comparison) -> Section:
     ]
     if told.refusals:
         blocks.append(_refusals(told))
+    if told.changes:
+        rows = tuple((each.what, each.baseline, each.candidate) for each in told.changes)
+        differs = text_table(("what", "baseline", "candidate"), rows)
+        blocks.append(Part(title="What differs", blocks=(differs,)))
     if told.points:
         blocks += [_points(told), Text(text=_method(told), tone="muted")]
+    if told.notes:
+        blocks.append(Items(items=told.notes))
     if told.variance:
         blocks.append(Part(title="Noise, between launches and within", blocks=(_noise(told),)))
     return Section(id="verdict", title="Verdict", blocks=tuple(blocks))
@@ -107,7 +113,7 @@ def _row(told: PointVerdict) -> tuple[Cell, ...]:
         _value(told.candidate, form),
         number(told.ratio, _change(told.ratio)),
         Cell(text=_interval(told), value=told.low),
-        Cell(text=f"±{percent(told.threshold_frac)}", value=told.threshold_frac),
+        Cell(text=told.limit or f"±{percent(told.threshold_frac)}", value=told.threshold_frac),
         Cell(text="", interval=_drawn(told), tone=TONES[told.verdict]),
         Cell(text=told.verdict, tone=TONES[told.verdict]),
         Cell(text=f"{told.launches[0]} + {told.launches[1]}{paired}", value=sum(told.launches)),
@@ -209,8 +215,10 @@ def settling(told: Comparison, contents: Contents) -> Section | None:
     known = [each for each in open_points if each.more_launches is not None]
     if known:
         most = max(min(each.launches) + (each.more_launches or 0) for each in known)
-        text = f"With {most} launches of baseline and candidate, in turns, all that can be settled:"
-        changes = {"repeats.launches": str(most), "against": told.baseline.study}
+        changes = {"repeats.launches": str(most)}
+        if told.baseline.launches:
+            changes["against"] = told.baseline.study
+        text = f"With {most} launches of each, in turns, all that can be settled:"
         blocks += [Text(text=text), Log(text=contents.command_with(changes))]
     if len(known) < len(open_points):
         left = len(open_points) - len(known)

@@ -213,7 +213,8 @@ def test_findings_of_another_version_are_shown_as_they_were_written(stored: Stud
 
 def test_a_validation_beside_the_study_is_shown_in_plain_rows(stored: Study) -> None:
     kept = stored
-    told = {"certified": True, "checks": [{"check": "GEMM", "frac": 0.912}, {"check": "<P2P>"}]}
+    told = {"certified": True, "rows": [{"check": "GEMM", "frac": 0.912}, {"check": "<P2P>"}]}
+    told |= {"measurements": [{"check": "of no interest"}]}
     (kept.folder / "validation.json").write_text(json.dumps(told))
     page = report(kept)
     assert "Hardware validation" in page.words("h3")
@@ -222,6 +223,7 @@ def test_a_validation_beside_the_study_is_shown_in_plain_rows(stored: Study) -> 
         "0.912",
         "<P2P>",
     ]
+    assert "of no interest" not in page.words()
 
 
 def test_a_verdict_stands_on_top_and_what_is_open_at_the_end(stored: Study) -> None:
@@ -240,6 +242,21 @@ def test_a_verdict_stands_on_top_and_what_is_open_at_the_end(stored: Study) -> N
 
 
 COMMAND_WITH_9 = "python -m harness sweep=single load.concurrency=1,2 repeats.launches=9"
+
+
+def test_a_policys_verdict_needs_no_second_study(stored: Study) -> None:
+    told = compared(Path("limits.yaml"), stored.folder, stored.about["runs"])
+    told["baseline"]["launches"] = 0
+    told["changes"] = [{"what": "engine.dtype", "baseline": "auto", "candidate": "float16"}]
+    told["notes"] = ["concurrency=64 was not measured"]
+    for each in told["points"]:
+        each |= {"limit": "≥ 120", "baseline_runs": []}
+    page = report(stored, told)
+    assert "≥ 120" in page.words("td")
+    assert "engine.dtype" in page.words("td")
+    assert "concurrency=64 was not measured" in page.words("li")
+    assert not any("study is not here" in line for line in page.words("p"))
+    assert COMMAND_WITH_9 in page.words("pre")
 
 
 def test_a_regressed_point_without_a_trace_says_how_to_get_one(
