@@ -97,7 +97,8 @@ class Profiler:
         (folder / PAGE).write_text(page(findings))
         (folder / FINDINGS).write_text(findings.as_json() + "\n")
         title = f"{self.plan.sweep}: {self.runner.config.model.name}, {launch.label} {run.label}"
-        draw_strip(strip(trace), title.strip(), folder / STRIP)
+        if trace.devices:
+            draw_strip(strip(trace), title.strip(), folder / STRIP)
         rate, measured = capture.output_tok_per_s(result), _measured(self.runner.study, run)
         slower_frac = 1 - rate / measured if measured else None
         told = "" if slower_frac is None else f", {slower_frac:.0%} slower than measured"

@@ -47,7 +47,7 @@ def strip(trace: Trace, window_s: float = WINDOW_S) -> Strip:
     everything = [device.activities.intervals for device in trace.devices]
     begin_s = min(float(each.start_s[0]) for each in everything)
     end_s = max(float(each.end_s.max()) for each in everything)
-    length_s = min(window_s, end_s - begin_s)
+    length_s = min(window_s, end_s - begin_s) or window_s
     start_s = _busiest(everything, begin_s, end_s - length_s, length_s)
     rows = tuple(_row(device, trace, start_s, length_s) for device in trace.devices)
     return Strip(start_s=start_s, length_s=length_s, rows=rows)

@@ -8,6 +8,7 @@ from harness.report.blocks import (
     Banner,
     Block,
     Cell,
+    Fold,
     Head,
     Interval,
     Items,
@@ -58,7 +59,7 @@ def verdict(told: Comparison) -> Section:
     if told.notes:
         blocks.append(Items(items=told.notes))
     if told.variance:
-        blocks.append(Part(title="Noise, between launches and within", blocks=(_noise(told),)))
+        blocks.append(Fold(title="Noise, between launches and within", blocks=(_noise(told),)))
     return Section(id="verdict", title="Verdict", blocks=tuple(blocks))
 
 

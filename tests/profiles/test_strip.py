@@ -40,3 +40,8 @@ def test_a_classes_share_is_of_what_ran_not_of_what_is_drawn(export, traced):
         export.work(start, start + 1, GEMM)
     (row,) = strip(traced(export.work(99, 100, NORM)), window_s=100 * US).rows
     assert row.class_frac["GEMM"] == pytest.approx(0.10, abs=0.005)
+
+
+def test_a_trace_of_an_instant_has_a_strip(export, traced):
+    (row,) = strip(traced(export.work(5, 5))).rows
+    assert row.busy_frac == 0.0
