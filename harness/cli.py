@@ -87,6 +87,24 @@ def _table(words: list[str], _extra_conf_dir: Path | None) -> int:
     return 0
 
 
+def _report(words: list[str], _extra_conf_dir: Path | None) -> int:
+    """python -m harness report STUDY [comparison=FILE.json]"""
+    from harness.report import comparison
+    from harness.report.report import write_report
+    from harness.study import Study
+
+    files = [word.partition("=")[2] for word in words if word.startswith("comparison=")]
+    studies = [word for word in words if not word.startswith("comparison=")]
+    if len(studies) != 1 or len(files) > 1:
+        raise UserError(
+            "report takes one study's folder: python -m harness report results/..."
+            " [comparison=FILE.json]"
+        )
+    compared = comparison.read(Path(files[0])) if files else None
+    print(f"report: {write_report(Study(Path(studies[0])), compared)}")
+    return 0
+
+
 def _validate(words: list[str], extra_conf_dir: Path | None) -> int:
     """python -m harness validate [setting=value ...]"""
     from harness.hardware.validation import validate
@@ -96,6 +114,7 @@ def _validate(words: list[str], extra_conf_dir: Path | None) -> int:
 
 
 _VERBS: dict[str, Callable[[list[str], Path | None], int]] = {
+    "report": _report,
     "table": _table,
     "validate": _validate,
 }

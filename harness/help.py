@@ -7,6 +7,7 @@ from typing import Any
 from harness.errors import UserError
 
 VERBS = {
+    "report": "a study as one page, HTML and Markdown: python -m harness report STUDY",
     "table": "make a study's table and plots again: python -m harness table STUDY",
     "validate": "what this hardware can do, and whether it is what it was: --help validate",
 }

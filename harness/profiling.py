@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.captures import FINDINGS, PAGE, RECORD, STRIP
 from harness.engines import http, vllm
 from harness.engines.config import VllmEngine
 from harness.engines.failure import EngineFailed
@@ -24,6 +25,7 @@ from harness.engines.server import launch as start_server
 from harness.errors import UserError
 from harness.plan import Launch, Plan, Run
 from harness.runner import Runner, target_of
+from harness.strip_plot import draw_strip
 from harness.study import Study
 from harness.tables import swept
 from loadgen.generator import Generator, WorkerError
@@ -44,12 +46,12 @@ from profiles.errors import CaptureFailed, CaptureFailure, ProfileError
 from profiles.findings import analyse
 from profiles.page import page
 from profiles.slim import slim
+from profiles.strip import strip
 
 KNEE_FRAC = 0.9  # the knee: the first point, as listed, that reaches this share of the best
 # vLLM writes its traces before it answers /stop_profile, nsys its report before it ends.
 STOP_TIMEOUT_S = 300.0
 GRACE_S = 180.0
-PAGE, FINDINGS, RECORD = "findings.md", "findings.json", "profile.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,9 @@ class Profiler:
         findings = analyse(trace)
         (folder / PAGE).write_text(page(findings))
         (folder / FINDINGS).write_text(findings.as_json() + "\n")
+        title = f"{self.plan.sweep}: {self.runner.config.model.name}, {launch.label} {run.label}"
+        if trace.devices:
+            draw_strip(strip(trace), title.strip(), folder / STRIP)
         rate, measured = capture.output_tok_per_s(result), _measured(self.runner.study, run)
         slower_frac = 1 - rate / measured if measured else None
         told = "" if slower_frac is None else f", {slower_frac:.0%} slower than measured"

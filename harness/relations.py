@@ -9,12 +9,15 @@ import pandas as pd
 
 KNEE_FRAC = 0.9  # the knee: the first point that reaches this share of the best
 
+NEEDED = ("load", "setting", "num_gpus", "arrival", "concurrency")
+
 Table = pd.DataFrame
-Values = "pd.Series[Any]"
 
 
 def related(points: Table, outer: list[str]) -> Table:
     """The points with the columns of this file; `outer` are all axes but the innermost."""
+    absent = [name for name in NEEDED if name not in points]  # of a table from before they were
+    points = points.reindex(columns=[*points.columns, *absent])
     rate = pd.to_numeric(points["output_tok_per_s"])
     return points.assign(
         gain_frac=rate / _before(points, rate, outer) - 1,
@@ -29,14 +32,18 @@ def related(points: Table, outer: list[str]) -> Table:
 def _before(points: Table, rate: "pd.Series[Any]", outer: list[str]) -> "pd.Series[Any]":
     """The row before, if that differs in the innermost axis alone."""
     groups = [points[name].astype(str) for name in outer]
-    return rate.groupby(groups).shift() if groups else rate.shift()
+    return rate.groupby(groups, dropna=False).shift() if groups else rate.shift()
 
 
 def _first(points: Table, values: "pd.Series[Any]", same: list[str]) -> "pd.Series[Any]":
     """The value of the first row that is the same in these columns."""
     keys = [points[name].astype(str) for name in same]
     # the first row itself, not the first that is defined: a failed reference is no reference
-    places = pd.Series(range(len(points)), index=points.index).groupby(keys).transform("min")
+    places = (
+        pd.Series(range(len(points)), index=points.index)
+        .groupby(keys, dropna=False)
+        .transform("min")
+    )
     return pd.Series(values.to_numpy()[places.to_numpy()], index=points.index)
 
 

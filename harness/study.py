@@ -4,7 +4,7 @@
       study.json          plan, configuration, environment snapshot, measurement version
       launches/<id>/      launch.json, server.log, command.txt
       runs/<id>/          run.json, requests.parquet, chunks.parquet, gpu.parquet, ...
-      table.*, plots/     made from the above, and made again whenever asked for
+      table.*, plots/, report.*   made from the above, and made again whenever asked for
 
 A run's folder appears by a rename, whole or not at all: what is there when the harness is killed
 was finished.
@@ -54,8 +54,9 @@ class SavedRun:
         path = self.folder / f"{name}.parquet"
         if not path.is_file():
             return {}
-        table = pq.read_table(path)
-        return {column: table[column].to_numpy() for column in table.column_names}
+        names = pq.read_schema(path).names
+        # one after the other: a whole table beside its columns would be all of it twice
+        return {name: pq.read_table(path, columns=[name])[name].to_numpy() for name in names}
 
 
 class Study:

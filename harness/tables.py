@@ -92,12 +92,7 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
 
 def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
     """The points as a Markdown table for people, with what it is above it."""
-    shown = [c for c in shown_columns(about) if c.name in points]
-    shown = [c for c in shown if c.name not in INTENSITY or points[c.name].notna().any()]
-    if (points["runs_all"] > 1).any():
-        shown.append(Column(name="runs_ok", meaning="", title="runs", shown=lambda v: f"{v:.0f}"))
-        spread = Column(name="spread_frac", meaning="", title="spread %", shown=_percent)
-        shown.insert(1 + _index(shown, "output_tok_per_s"), spread)
+    shown = point_columns(points, about)
     lines = [
         "| " + " | ".join(c.title or c.name for c in shown) + " |",
         "|" + "|".join(" ---: " if c.name != "validity" else " :--- " for c in shown) + "|",
@@ -105,6 +100,17 @@ def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
     for row in points.to_dict("records"):
         lines.append("| " + " | ".join(cell(c, row) for c in shown) + " |")
     return f"{heading(about, points)}\n\n" + "\n".join(lines) + "\n"
+
+
+def point_columns(points: pd.DataFrame, about: dict[str, Any]) -> list[Column]:
+    """What people are shown of these points."""
+    shown = [c for c in shown_columns(about) if c.name in points]
+    shown = [c for c in shown if c.name not in INTENSITY or points[c.name].notna().any()]
+    if (points["runs_all"] > 1).any():
+        shown.append(Column(name="runs_ok", meaning="", title="runs", shown=lambda v: f"{v:.0f}"))
+        spread = Column(name="spread_frac", meaning="", title="spread %", shown=_percent)
+        shown.insert(1 + _index(shown, "output_tok_per_s"), spread)
+    return shown
 
 
 def heading(about: dict[str, Any], points: pd.DataFrame) -> str:

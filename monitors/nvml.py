@@ -287,7 +287,7 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         sm_clock_max_hz=None if sm_mhz is None else _hz(sm_mhz),
         memory_clock_max_hz=None if memory_mhz is None else _hz(memory_mhz),
         ecc=None if ecc is None else bool(ecc),
-        compute_capability=_known(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle),
+        compute_capability=known(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle),
     )
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from harness.units import milliseconds, span, whole
+from harness.units import milliseconds, plural, span, whole
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,11 @@ def test_spans_are_told_in_the_unit_that_suits(seconds: float, text: str) -> Non
 
 def test_large_numbers_have_separators() -> None:
     assert whole(15087.4) == "15,087"
+
+
+@pytest.mark.parametrize(
+    ("count", "word", "text"),
+    [(1, "launch", "1 launch"), (2, "launch", "2 launches"), (1200, "run", "1,200 runs")],
+)
+def test_counted_words_are_in_their_number(count: int, word: str, text: str) -> None:
+    assert plural(count, word) == text
