@@ -9,7 +9,8 @@ others are one bucket:
 A token that only one of them tells has no known probability in the other, and goes to the rest.
 To join outcomes cannot raise a divergence (data-processing inequality), so this is a lower bound
 of the divergence over the whole vocabulary. How much it can hide is what `kl_seen_frac` tells: the
-reference's probability that lies in C. Rests below 1e-6 count as 1e-6: logprobs come in float32.
+reference's probability that lies in C. Both rests are made larger by 1e-6, more than the rounding
+of the server's float32 logprobs: that too can only lower it.
 
 **Intervals** are percentile bootstraps of 95 %, over prompts: positions of one prompt are not
 independent. Where every prompt agrees the interval is a point; with n prompts the truth may then
@@ -29,8 +30,8 @@ from harness.checks.answers import Answer, Answers
 
 Array = npt.NDArray[np.float64]
 
-LEAST_REST = 1e-6
-LEAST_LOGPROB = -80.0  # vLLM writes -9999 for none: a divergence stays finite
+ROUNDING = 1e-6
+LEAST_LOGPROB = -80.0  # vLLM writes -9999 for minus infinity: every measure stays finite
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percentiles
 
@@ -133,7 +134,7 @@ def _told(answer: Answer) -> tuple[npt.NDArray[np.int32], Array]:
 
 def _with_rest(p: Array) -> Array:
     """Distributions: what is told, and the rest as one more outcome."""
-    rest = np.maximum(1.0 - p.sum(axis=1, keepdims=True), LEAST_REST)
+    rest = np.maximum(1.0 - p.sum(axis=1, keepdims=True), 0.0) + ROUNDING
     whole = np.concatenate([p, rest], axis=1)
     total: Array = whole.sum(axis=1, keepdims=True)
     return whole / total
@@ -167,11 +168,16 @@ def _sums(reference: Answer, answer: Answer) -> list[float]:
         kl.sum(),
         seen.sum(),
         (reference.top_ids[:, 0] == answer.top_ids[:, 0]).sum(),
-        reference.logprobs.sum(dtype=np.float64),
-        answer.logprobs.sum(dtype=np.float64),
+        _own_logprob(reference),
+        _own_logprob(answer),
         len(differ) == 0,
         differ[0] if len(differ) else len(reference.continued),
     ]
+
+
+def _own_logprob(answer: Answer) -> float:
+    """Of the prompt's own tokens, summed."""
+    return float(np.maximum(answer.logprobs, LEAST_LOGPROB).sum(dtype=np.float64))
 
 
 def _measures(sums: Array) -> Mapping[str, Array]:
