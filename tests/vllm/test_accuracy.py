@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,9 @@ save_file(weights, path, metadata={"format": "pt"})
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "trained"
-    command = [PYTHON, train_model.__file__, "--out", folder, "--size", "tiny", "--minutes", "1.2"]
-    subprocess.run(command, check=True, timeout=400)
+    command = [PYTHON, train_model.__file__, "--out", folder, "--size", "tiny", "--steps", "300"]
+    # one thread: two that wait for each other by spinning are far slower on a busy machine
+    subprocess.run(command, check=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return folder
 
 
@@ -117,28 +119,25 @@ def test_vllm_reads_the_tokenizer_as_it_was_trained(trained):
     assert int(same) > 0.8 * int(prompts)  # a window may begin or end inside a word
 
 
-def test_the_further_from_the_reference_the_worse_by_every_measure(serve, trained, reference):
+def test_the_coarser_the_weights_the_further_from_the_reference(serve, trained, reference):
     floor = delta(*reference, seed=0)
     found = [
         delta(reference[0], serve(folder, dtype)[0], seed=0)
         for folder, dtype in (
             (trained, "bfloat16"),
-            (rounded(trained, 4), "float32"),
+            (rounded(trained, 3), "float32"),
             (rounded(trained, 2), "float32"),
         )
     ]
-    kls = [floor.kl_mean_nats, *(one.kl_mean_nats for one in found)]
-    assert kls == sorted(kls)
-    assert kls[0] < 1e-6 < kls[1]
-    assert (
-        found[0].kl_high_nats < found[1].kl_low_nats < found[1].kl_high_nats < found[2].kl_low_nats
-    )
-    agreement = [one.top1_agreement_frac for one in found]
-    assert floor.top1_agreement_frac > 0.999 > agreement[0] > agreement[1] > agreement[2]
-    assert abs(found[0].perplexity_delta) < 0.02 * found[0].perplexity
-    assert found[2].perplexity_delta_low > 0
-    assert found[2].exact_match_frac < found[0].exact_match_frac
-    assert found[2].common_prefix_tokens < found[0].common_prefix_tokens
+    assert floor.kl_mean_nats < 1e-6 < found[0].kl_low_nats
+    for better, worse in pairwise(found):
+        assert better.kl_high_nats < worse.kl_low_nats
+        assert better.top1_agreement_frac > worse.top1_agreement_frac
+        assert better.common_prefix_tokens >= worse.common_prefix_tokens
+        assert better.exact_match_frac >= worse.exact_match_frac
+    assert floor.top1_agreement_frac > 0.999
+    assert abs(found[0].perplexity_delta) < 0.01 * found[0].perplexity
+    assert found[2].exact_match_frac < floor.exact_match_frac
 
 
 def test_more_logprobs_than_the_server_tells_is_told_in_its_words(serve, trained):
