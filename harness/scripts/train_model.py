@@ -40,6 +40,7 @@ HELD_OUT_FRAC = 0.05
 HELD_OUT_WINDOWS = 128
 HELD_OUT_TOKENS = 256  # a window's
 MAX_FILE_BYTES = 400_000  # larger ones are tables
+MIN_TRAIN_S = 10.0
 WARMUP_FRAC = 0.05
 LAST_RATE_FRAC = 0.05  # of the learning rate, when the budget is spent
 
@@ -113,8 +114,10 @@ def main() -> None:
         f"{len(windows)} windows held out; {perf_counter() - started_at_s:.0f} s so far",
         flush=True,
     )
-    model = new_model(size, asked.seed, asked.device)
     budget_s = 60 * asked.minutes - (perf_counter() - started_at_s)
+    if asked.steps is None and budget_s < MIN_TRAIN_S:
+        raise SystemExit(f"the text took all of --minutes {asked.minutes:g}: ask for more")
+    model = new_model(size, asked.seed, asked.device)
     spent = train(model, flat, windows, size, budget_s=budget_s, steps=asked.steps, seed=asked.seed)
     record = {
         "size": asked.size,
