@@ -11,7 +11,7 @@ from harness.checks.interview import NoAnswerError, ask, prompts_of
 from harness.errors import UserError
 
 PROMPTS = ((5, 6, 7), (1, 2, 3, 4))
-CHECK = AccuracyCheck(top_logprobs=2, continuation_tokens=3, repeats=2)
+CHECK = AccuracyCheck(reference=["x"], top_logprobs=2, continuation_tokens=3, repeats=2)
 
 
 def entry(token):
@@ -85,7 +85,12 @@ def test_each_prompt_is_scored_and_continued_in_each_pass(fake):
 
 
 def test_it_is_asked_as_vllm_wants_it(fake):
-    ask(fake.url, "m", PROMPTS[:1], AccuracyCheck(top_logprobs=2, continuation_tokens=3, repeats=1))
+    ask(
+        fake.url,
+        "m",
+        PROMPTS[:1],
+        AccuracyCheck(reference=["x"], top_logprobs=2, continuation_tokens=3, repeats=1),
+    )
     assert fake.asked == [
         {
             "model": "m",
@@ -105,7 +110,7 @@ def test_of_equal_logprobs_the_lower_token_comes_first(fake):
         200,
         {"choices": [{"token_ids": [1] * 3, "prompt_logprobs": [None, tied]}]},
     )
-    check = AccuracyCheck(top_logprobs=3, continuation_tokens=3, repeats=1)
+    check = AccuracyCheck(reference=["x"], top_logprobs=3, continuation_tokens=3, repeats=1)
     ((one,),) = ask(fake.url, "m", [(2, 7)], check)
     assert one.top_ids.tolist() == [[3, 7, 12]]
     assert one.logprobs == np.float32(-1.0)
@@ -142,14 +147,14 @@ def test_a_server_that_is_gone_is_told(fake):
 def test_prompts_lie_beside_the_weights_or_where_the_user_says(tmp_path):
     (tmp_path / "heldout.json").write_text(json.dumps({"prompts": PROMPTS}))
     (tmp_path / "mine.json").write_text(json.dumps({"prompts": [[1, 2], [3, 4], [5, 6]]}))
-    assert prompts_of(AccuracyCheck(), str(tmp_path)) == PROMPTS
-    mine = AccuracyCheck(path=str(tmp_path / "mine.json"), prompts=2)
+    assert prompts_of(AccuracyCheck(reference=["x"]), str(tmp_path)) == PROMPTS
+    mine = AccuracyCheck(reference=["x"], path=str(tmp_path / "mine.json"), prompts=2)
     assert prompts_of(mine, str(tmp_path)) == ((1, 2), (3, 4))
 
 
 def test_a_model_without_held_out_prompts_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"there is no .*heldout\.json: name a file with"):
-        prompts_of(AccuracyCheck(), str(tmp_path))
+        prompts_of(AccuracyCheck(reference=["x"]), str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -167,4 +172,4 @@ def test_a_model_without_held_out_prompts_is_one_sentence(tmp_path):
 def test_a_file_of_something_else_is_one_sentence(tmp_path, content):
     (tmp_path / "heldout.json").write_text(content)
     with pytest.raises(UserError, match="expected"):
-        prompts_of(AccuracyCheck(), str(tmp_path))
+        prompts_of(AccuracyCheck(reference=["x"]), str(tmp_path))
