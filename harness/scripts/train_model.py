@@ -86,7 +86,7 @@ SIZES = {
         train_bytes=6_000_000,
         context=256,
         batch=4,
-        learning_rate=5e-3,
+        learning_rate=3e-3,
     ),
 }
 

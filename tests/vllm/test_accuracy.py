@@ -84,7 +84,7 @@ def rounded(trained: Path, bits: int) -> Path:
 
 def test_training_learned_more_than_how_often_tokens_occur(trained):
     record = json.loads((trained / "training.json").read_text())
-    assert record["held_out_perplexity"] < 0.6 * record["held_out_unigram_perplexity"]
+    assert record["held_out_perplexity"] < 0.5 * record["held_out_unigram_perplexity"]
 
 
 def test_the_server_computes_the_model_that_was_trained(trained, reference):
