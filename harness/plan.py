@@ -54,6 +54,7 @@ class Launch:
     engine: Engine
     gpus: str  # what serves, for people
     repeat: int
+    cases: tuple[str, ...]  # of the sweep that it serves
     runs: tuple[Run, ...]
     obstacle: str | None = None  # why it cannot be started on this machine
 
@@ -129,6 +130,7 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
                     engine=setting.engine,
                     gpus=_gpus_text(setting.engine, gpus),
                     repeat=launch_repeat,
+                    cases=setting.cases,
                     # those that need a capacity after those that find it
                     runs=tuple(sorted(runs, key=lambda run: run.load.rate_frac is not None)),
                     obstacle=obstacle(setting.engine, config.model, gpus, flags),
@@ -163,10 +165,13 @@ class _Setting:
     digest: str
     cells: list[_Cell]
 
+    @property
+    def cases(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(cell.case for cell in self.cells if cell.case))
+
     def label(self, config: Config) -> str:
-        cases = dict.fromkeys(cell.case for cell in self.cells)
         axes = _label(self.engine, "engine", config.axes)
-        return "  ".join(filter(None, [", ".join(filter(None, cases)), axes])) or config.choice.kind
+        return "  ".join(filter(None, [", ".join(self.cases), axes])) or config.choice.kind
 
 
 def _settings(config: Config, identity: dict[str, Any]) -> list[_Setting]:

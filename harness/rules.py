@@ -5,6 +5,7 @@ from dataclasses import fields
 from itertools import product
 from typing import TYPE_CHECKING
 
+from harness.checks.interview import prompts_of
 from harness.columns import COLUMNS
 from harness.engines.config import ExternalEngine
 from harness.errors import UserError
@@ -112,6 +113,20 @@ def _check_checks(config: "Config") -> None:
         raise UserError(
             f"checks.offline needs engine=vllm: {kind} has no offline mode; set it to null."
         )
+    if checks.accuracy is None:
+        return
+    if kind == "sim":
+        raise UserError("checks.accuracy needs a model that computes: set it to null.")
+    cases = [case.name for case in config.cases]
+    if not set(checks.accuracy.reference) & set(cases):
+        raise UserError(
+            f"checks.accuracy.reference={','.join(checks.accuracy.reference)}: none of them is"
+            " among the cases that are measured, so there is nothing to compare with: name one of"
+            f" {', '.join(filter(None, cases)) or 'a sweep with cases'}, or set"
+            " checks.accuracy=null."
+        )
+    if config.model.path is not None:
+        prompts_of(checks.accuracy, config.model.path)
 
 
 def _check_columns(config: "Config") -> None:

@@ -18,7 +18,7 @@ from harness.ceilings import (
     measured_ceiling,
     utilisation,
 )
-from harness.checks.columns import columns_of
+from harness.checks.columns import NOTHING, check_columns
 from harness.columns import COLUMNS, SETTINGS, Column
 from harness.errors import UserError
 from harness.kv_cache import demand_frac, expected_tokens
@@ -47,11 +47,12 @@ def runs_table(study: Study) -> pd.DataFrame:
     """
     about = study.about
     ceiling = measured_ceiling(study.folder, about)
+    checks = check_columns(study, about)
     rows = []
     for run in study.runs():
         try:
-            checks = study.checks(setting_of(run.record["launch"]))
-            rows.append(_row(run, about, ceiling) | columns_of(checks))
+            checked = checks.get(setting_of(run.record["launch"]), NOTHING)
+            rows.append(_row(run, about, ceiling) | checked)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the"

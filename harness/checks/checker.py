@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.checks import longest_context, offline
+from harness.checks.answers import Columns, columns
+from harness.checks.interview import NoAnswerError, ask, prompts_of
 from harness.config import Config
 from harness.engines import vllm
 from harness.engines.config import VllmEngine
-from harness.engines.failure import EngineFailed, Failure
+from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.replicas import AnyServer
 from harness.model import materialise
 from harness.plan import Launch
@@ -49,6 +51,8 @@ class Checker:
             if name not in ON_SERVER:
                 continue
             match name:
+                case "accuracy":
+                    self._accuracy(launch, server)
                 case "longest_context":
                     self._longest_context(launch, server, vocab_size)
             if server.failure() is not None:
@@ -64,6 +68,23 @@ class Checker:
         """The server did not start: so there is nothing to check."""
         for name in self.due(launch):
             self._failed(launch, name, failure)
+
+    def _accuracy(self, launch: Launch, server: AnyServer) -> None:
+        settings = self.config.options.checks.accuracy
+        assert settings is not None
+        if self.config.model.path is None:  # random weights have no accuracy to lose
+            self._save(launch, "accuracy", {"cases": launch.cases, "weights": "random"}, "random")
+            return
+        prompts = prompts_of(settings, self.config.model.path)
+        try:
+            passes = ask(server.urls[0], server.model, prompts, settings)
+        except NoAnswerError as error:
+            failure = Failure(kind=FailureKind.NO_ANSWER, message=str(error), evidence=())
+            self._failed(launch, "accuracy", server.failure() or failure)
+            return
+        found = {"cases": launch.cases, "prompts": len(prompts)}
+        told = f"{len(prompts)} prompts asked {len(passes)} times"
+        self._save(launch, "accuracy", found, told, **columns(passes))
 
     def _longest_context(self, launch: Launch, server: AnyServer, vocab_size: int) -> None:
         settings = self.config.options.checks.longest_context
@@ -113,8 +134,10 @@ class Checker:
         told = f"{whole(measured.output_tok_per_s)} tok/s"
         self._save(launch, "offline", asdict(measured), told)
 
-    def _save(self, launch: Launch, name: str, found: dict[str, Any], brief: str) -> None:
-        self.study.save_check(launch.setting, name, {"status": "ok", **found})
+    def _save(
+        self, launch: Launch, name: str, found: dict[str, Any], brief: str, **samples: Columns
+    ) -> None:
+        self.study.save_check(launch.setting, name, {"status": "ok", **found}, **samples)
         self.note(f"{name} of {launch.label}: {brief}")
 
     def _failed(self, launch: Launch, name: str, failure: Failure) -> None:

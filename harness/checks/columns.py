@@ -1,14 +1,35 @@
-"""What the checks of an engine setting put into its rows. Pure."""
+"""What the checks of an engine setting put into its rows."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from harness.checks.accuracy import Accuracy, UnpairedError, delta
+from harness.checks.answers import Answers, passes
+from harness.study import Study
+
+SEED = 0  # of the bootstrap: the same answers give the same intervals
+RANDOM_WEIGHTS = "random weights"
 NOTHING: dict[str, Any] = {
     "longest_context_tokens": None,
     "longest_context_s": None,
     "longest_context_limit": None,
     "offline_output_tok_per_s": None,
+    **dict.fromkeys(Accuracy.__dataclass_fields__),
+    "accuracy_reference": None,
 }
+
+
+def check_columns(study: Study, about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The columns of each engine setting that was checked, by its id."""
+    found = {setting: study.checks(setting) for setting in study.checked()}
+    columns = {setting: columns_of(checks) for setting, checks in found.items()}
+    asked = ((about.get("options") or {}).get("checks") or {}).get("accuracy")
+    if asked is not None and about["model"].get("shape"):
+        return {run: NOTHING | {"accuracy_reference": RANDOM_WEIGHTS} for run in columns}
+    for setting, told in _accuracy(study, found, asked or {}).items():
+        columns[setting] |= told
+    return columns
 
 
 def columns_of(found: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
@@ -21,6 +42,47 @@ def columns_of(found: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
     if offline := _ok(found.get("offline")):
         row["offline_output_tok_per_s"] = offline["output_tok_per_s"]
     return row
+
+
+def _accuracy(
+    study: Study, found: Mapping[str, Mapping[str, Any]], asked: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Every setting against the first of the named references that was answered.
+
+    The reference itself is compared with its own second pass: the floor below which a difference
+    means nothing.
+    """
+    records = {s: record for s, checks in found.items() if (record := _ok(checks.get("accuracy")))}
+    reference = next(
+        (
+            (name, setting)
+            for name in asked.get("reference", [])
+            for setting, record in records.items()
+            if name in record["cases"]
+        ),
+        None,
+    )
+    if reference is None:
+        return {}
+    name, home = reference
+    first, *again = _answers(study, home)
+    rows = {}
+    for setting in records:
+        is_itself = setting == home
+        answers = (again or [first])[0] if is_itself else _answers(study, setting)[0]
+        try:
+            measured = asdict(delta(first, answers, SEED))
+        except UnpairedError as error:
+            rows[setting] = {"accuracy_reference": f"{name}: {error}"}
+            continue
+        told = f"{name}, asked again" if is_itself else name
+        rows[setting] = {**measured, "accuracy_reference": told}
+    return rows
+
+
+def _answers(study: Study, setting: str) -> tuple[Answers, ...]:
+    names = ("scored", "continued")
+    return passes({name: study.check_samples(setting, f"accuracy_{name}") for name in names})
 
 
 def _ok(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
