@@ -11,7 +11,7 @@ harness/rules.py's.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from hydra import compose as hydra_compose
@@ -65,7 +65,7 @@ class Options:
     columns: list[str] = Field(
         default_factory=list, description="what table.md shows besides the axes [the usual]"
     )
-    plots: dict[str, Plot] = Field(
+    plots: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Plot] = Field(
         default_factory=dict, description="plots/NAME.png: x, y, by, cases, log"
     )
     order: Literal["listed", "shuffled"] = Field("listed", description="of launches and runs")
@@ -137,7 +137,7 @@ def documented_settings() -> Iterator[tuple[str, str]]:
                 told.add(name)
                 default = field.get_default(call_default_factory=True)
                 default = getattr(default, "kind", default)
-                shown = "" if field.is_required() or default in (None, {}) else f" [{default}]"
+                shown = "" if field.is_required() or default in (None, {}, []) else f" [{default}]"
                 yield name, field.description + shown
 
 
@@ -151,6 +151,8 @@ def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> 
     origin = _Origin(words=words, sweep=sweep, kind=choice.kind)
     groups = {group: tree.pop(group, None) or {} for group in GROUPS if group != "sweep"}
     cases = tree.pop("cases", None) or {}
+    if not isinstance(cases, dict):
+        raise UserError(f"cases is not of the form {{NAME: {{engine: ..., load: ...}}}}: {cases}.")
     options = _build(Options, tree, "", origin)
     chosen = [options.case] if isinstance(options.case, str) else options.case
     grids = expand(groups, cases, chosen, words.settings)
@@ -172,7 +174,7 @@ def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> 
             for grid in grids
         ),
     )
-    check(config)
+    check(config, settings=known_names(engine_type), cases=list(cases))
     return config
 
 
@@ -180,14 +182,14 @@ def _compose_tree(choices: dict[str, str], place: str, conf_dirs: list[Path]) ->
     """conf/ composed for these choices, with the sweep's overlay for this kind of machine."""
     tree = _hydra_tree(choices, conf_dirs)
     overlay = tree.get(f"on_{place}") or {}
-    chosen = {g: v for g, v in overlay.items() if g in GROUPS and isinstance(v, str)}
-    if chosen := {group: name for group, name in chosen.items() if group not in choices}:
+    choosing = {g: v for g, v in overlay.items() if g in GROUPS and isinstance(v, str)}
+    if chosen := {group: name for group, name in choosing.items() if group not in choices}:
         tree = _hydra_tree(choices | chosen, conf_dirs)
     for key in [key for key in tree if key.startswith("on_")]:
         if key not in PLACES:
             raise UserError(f"there is no '{key}' in a sweep.{did_you_mean(key, PLACES)}")
         del tree[key]
-    merge(tree, {k: v for k, v in overlay.items() if isinstance(v, dict)})
+    merge(tree, {key: value for key, value in overlay.items() if key not in choosing})
     return tree
 
 

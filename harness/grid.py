@@ -44,17 +44,24 @@ def expand(
     """The grids of a sweep whose `engine` and `load` are `groups`.
 
     `chosen` names the cases that are wanted, None all; `pinned` are the command line's settings.
-    Raises UserError for an empty axis, and for a case that is not there or holds something else.
+    Raises UserError for an empty axis, for a case that is not there or holds something else, and
+    for a setting of the command line that no case takes.
     """
-    known = {name: case for name, case in cases.items() if case is not None}
+    known = {_named(name): case for name, case in cases.items() if case is not None}
     for name in chosen or ():
         if name not in known:
-            there = f"there are: {', '.join(known)}" if known else "this sweep has none"
-            raise UserError(
-                f"there is no case '{name}'.{did_you_mean(name, known)} Cases: {there}."
-            )
+            there = f"There are: {', '.join(known)}." if known else "This sweep has none."
+            raise UserError(f"there is no case '{name}'.{did_you_mean(name, known)} {there}")
     wanted = {name: case for name, case in known.items() if not chosen or name in chosen}
-    return [_grid(groups, name, case, pinned) for name, case in (wanted or {"": {}}).items()]
+    grids = [_grid(groups, name, case, pinned) for name, case in (wanted or {"": {}}).items()]
+    for name, value in pinned.items():
+        path = name.split(".")
+        if value is not None and wanted and all(_does_without(c, path) for c in wanted.values()):
+            raise UserError(
+                f"{name} has no effect: {'every case sets' if len(wanted) > 1 else 'the case sets'}"
+                f" it to null ({', '.join(wanted)})."
+            )
+    return grids
 
 
 def joined_axes(grids: Sequence[Grid]) -> dict[str, list[Any]]:
@@ -94,7 +101,27 @@ def copied(tree: Tree) -> Tree:
     return {k: copied(v) if isinstance(v, dict) else v for k, v in tree.items()}
 
 
+def _named(name: Any) -> str:
+    if not isinstance(name, str):  # YAML makes a bool of on and off, and a number of 8
+        raise UserError(f"cases: the name {name} is no text: quote it.")
+    return name
+
+
+def _does_without(case: Tree, path: Sequence[str]) -> bool:
+    """Whether the case sets this to null, or a branch above it."""
+    at: Any = case.get(path[0])
+    for part in path[1:]:
+        if not isinstance(at, dict) or part not in at:
+            return False
+        at = at[part]
+        if at is None:
+            return True
+    return False
+
+
 def _grid(groups: Mapping[str, Tree], name: str, case: Tree, pinned: Mapping[str, Any]) -> Grid:
+    if not isinstance(case, dict) or not all(isinstance(v, dict | None) for v in case.values()):
+        raise UserError(f"case '{name}' is not of the form {{engine: {{...}}, load: {{...}}}}.")
     if wrong := [key for key in case if key not in SWEPT]:
         raise UserError(f"case '{name}' holds '{wrong[0]}': a case changes engine and load only.")
     axes: dict[str, list[Any]] = {}

@@ -51,6 +51,12 @@ class Runner:
     display: Display
     models: Path
     salt: int  # added to every seed: not 0 where a server outlives the study, with its caches
+    _checker: Checker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._checker = Checker(
+            config=self.config, study=self.study, models=self.models, note=self.display.note
+        )
 
     def work(self, launches: list[Launch]) -> None:
         """Run these launches, holding only the runs that are wanted."""
@@ -68,6 +74,7 @@ class Runner:
                 with self._serving(launch, folder, record) as server:
                     finished = self._measure(server, folder, launch, left)
                     if finished == len(left):
+                        self.display.phase("check")
                         self._checker.on_server(launch, server, _vocab_size(self.config))
             except EngineFailed as error:
                 self._fail(left, launch, folder, error.failure)
@@ -81,13 +88,8 @@ class Runner:
                 failure = Failure(kind=FailureKind.DIED_UNDER_LOAD, message=message, evidence=())
                 self._fail(left, launch, folder, failure)
                 return
+        self.display.phase("check")
         self._checker.without_server(launch, _vocab_size(self.config))
-
-    @property
-    def _checker(self) -> Checker:
-        return Checker(
-            config=self.config, study=self.study, models=self.models, note=self.display.note
-        )
 
     @contextlib.contextmanager
     def _serving(self, launch: Launch, folder: Path, record: dict[str, Any]) -> Iterator[Server]:
@@ -321,7 +323,7 @@ def _brief(result: Result) -> str:
 
 def wanted(plan: Plan, study: Study, checks: Sequence[str] = (), *, retry: bool) -> list[Launch]:
     """What is left of the plan: launches that hold only the runs to do, and those with `checks` to
-    do. A failed run is done, unless it is to be tried again."""
+    do. What failed is done, unless it is to be tried again."""
 
     def is_left(run: Run) -> bool:
         status = study.status(run.id)
