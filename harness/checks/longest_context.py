@@ -111,7 +111,7 @@ def ask(
             f"{url}/v1/completions", timeout_s=timeout_s, body=body, headers=headers
         )
     except TimeoutError:
-        why = f"no token within {timeout_s:.0f} s"
+        why = f"no token within {timeout_s:g} s"
         return Try(tokens=tokens, fate="failed", took_s=perf_counter() - began_at_s, why=why)
     except OSError as error:
         took_s = perf_counter() - began_at_s
