@@ -52,7 +52,10 @@ def _drawable(good: pd.DataFrame) -> pd.DataFrame:
 
 
 def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | None":
-    """A plot as the sweep's YAML asks for it; None where its columns hold nothing."""
+    """A plot as the sweep's YAML asks for it; None where its columns hold nothing.
+
+    Along an axis, what differs in another axis as well is another line, asked for or not.
+    """
     by = _column(plot.by, about) if plot.by else None
     by = by if by in good else None
     mine = good[good["case"].isin(plot.cases)] if plot.cases else good
@@ -61,10 +64,13 @@ def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | N
     mine = mine[mine[plot.x].notna()] if plot.x in mine else mine.head(0)
     if len(mine) < 2 or not rows:
         return None
+    axes = swept(about["axes"])
+    also = [a for a in axes if a not in (plot.x, by) and mine[a].map(str).nunique() > 1]
+    lines = [*([by] if by else []), *(also if plot.x in axes else [])]
     figure, panels = _figure(heading(about, mine), rows=len(rows))
     is_number = pd.api.types.is_numeric_dtype(mine[plot.x])
     ticks = list(dict.fromkeys(map(value_text, mine[plot.x])))
-    for label, group in _groups(mine, [by] if by else []):
+    for label, group in _groups(mine, lines):
         scale = scale_of(plot.x)
         x = (
             group[plot.x] * scale
@@ -80,7 +86,7 @@ def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | N
             panel.xaxis.set_major_formatter("{x:,.6g}")
         elif not is_number:
             panel.set_xticks(range(len(ticks)), ticks)
-        if by:
+        if lines:
             panel.legend(fontsize=8)
     panels[-1].set_xlabel(display_of(plot.x)[0])
     return figure

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -343,3 +344,20 @@ def test_every_setting_is_documented() -> None:
         "seed",
     ):
         assert told[name]
+
+
+CONTRIBUTING = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+EXAMPLES = re.findall(r"```yaml\n(# @package _global_.*?)```", CONTRIBUTING, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+@pytest.mark.usefixtures("place")
+def test_the_sweeps_that_contributing_shows_have_a_plan(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text(text)
+    words = ["sweep=mine", "model=qwen2.5-7b"]
+    assert make_plan(compose(parse(words), tmp_path), ()).launches
+
+
+def test_contributing_shows_sweeps() -> None:
+    assert len(EXAMPLES) == 2

@@ -150,3 +150,27 @@ def test_a_study_from_before_plots_could_be_asked_for_has_the_usual(tmp_path: Pa
     del told["options"]
     paths = draw(points(*CLOSED[:3]), told, tmp_path / "plots")
     assert [path.stem for path in paths] == ["over_concurrency", "throughput_latency"]
+
+
+@pytest.mark.parametrize(
+    ("change", "labels"),
+    [
+        ({"by": None}, ["dtype=auto", "dtype=fp8"]),
+        ({}, ["dtype=auto", "dtype=fp8"]),
+        ({"x": "output_tok_per_s", "by": None}, []),
+        ({"x": "output_tok_per_s", "by": "case"}, ["case=closed"]),
+    ],
+)
+def test_along_an_axis_each_setting_of_the_others_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: dict[str, Any], labels: list[str]
+) -> None:
+    told: dict[str, list[str]] = {}
+
+    def save(figure: Any, path: Path) -> Path:
+        told[path.stem] = figure.axes[0].get_legend_handles_labels()[1]
+        return path
+
+    monkeypatch.setattr("harness.plots._save", save)
+    plots = {"mine": SCALING | change | {"cases": ["closed"]}}
+    draw(points(*CLOSED, *OPEN), about(**plots), tmp_path / "plots")
+    assert told["mine"] == labels
