@@ -168,7 +168,7 @@ class Runner:
     ) -> bool:
         """Measure one run and save it. False if the server did not survive it."""
         record = self._record(launch, folder, run)
-        if (load := self._load(launch, run)) is None:
+        if (load := self.load_of(launch, run)) is None:
             self._save_failure(record, NO_CAPACITY)
             return True
         record["load"] = asdict(load)
@@ -212,7 +212,7 @@ class Runner:
         self.display.finished(_brief(result))
         return True
 
-    def _load(self, launch: Launch, run: Run) -> Load | None:
+    def load_of(self, launch: Launch, run: Run) -> Load | None:
         """The run's load, its rate found if it is a share of the capacity; None if it is not."""
         if run.load.rate_frac is None:
             return run.load
