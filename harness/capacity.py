@@ -5,13 +5,10 @@ from loadgen.config import Load
 from loadgen.metrics import requests_per_s
 from loadgen.records import Window
 
-# What a load must have in common with another for the one's rate to mean anything to the other.
-ALIKE = ("input_tokens", "output_tokens", "prompts", "endpoint", "stream", "ignore_eos")
-
 
 def capacity_rps(study: Study, launch: str, load: Load) -> float | None:
-    """The highest rate among the closed-loop runs, of the launch named so, with lengths like
-    `load`'s; None if there is none that ended well.
+    """The highest rate among the closed-loop runs, of the launch named so, that asked for the like
+    of `load`; None if there is none that ended well.
     """
     rates = [
         rate
@@ -28,4 +25,4 @@ def _is_of(run: SavedRun, launch: str) -> bool:
 
 def _is_like(run: SavedRun, load: Load) -> bool:
     had = Load(**run.record["load"])
-    return had.arrival == "closed" and all(getattr(had, n) == getattr(load, n) for n in ALIKE)
+    return had.arrival == "closed" and had.asks_like(load)

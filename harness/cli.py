@@ -1,7 +1,7 @@
 """The command line: words in, exit code out.
 
     0    everything that was asked for is done
-    1    done, but runs failed
+    1    done, but runs or checks failed
     2    the request cannot be carried out as written; nothing was started
     130  interrupted (Ctrl-C), 143 terminated, 141 nobody reads: what was finished is kept
 

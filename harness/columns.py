@@ -46,6 +46,7 @@ IDENTITY = (
     _("launch", "folder of the launch below launches/"),
     _("setting", "id of the engine setting: the same in all of its launches"),
     _("load", "id of the load: the same at every engine setting"),
+    _("load_kind", "the same at every concurrency and rate, too"),
     _("case", "which of the sweep's cases"),
     _("launch_repeat", "which start of this engine setting, from 1"),
     _("run_repeat", "which measurement of the point in its launch, from 1"),
@@ -54,7 +55,7 @@ IDENTITY = (
     _("model", "name of the model"),
     _("vllm_version", "version of the server"),
     _("gpus", "the GPUs that served, or that were imitated"),
-    _("num_gpus", "how many they are"),
+    _("num_gpus", "how many they are", shown=whole),
     _("status", "ok or failed"),
     _("failure", "kind of the failure, if any"),
 )
@@ -62,7 +63,7 @@ IDENTITY = (
 SETTINGS = (
     _("max_num_seqs", "requests in one step, at most", "max_num_seqs", whole),
     _("max_num_batched_tokens", "tokens in one step, at most", "max_num_batched_tokens", whole),
-    _("tensor_parallel_size", "GPUs that share each layer"),
+    _("tensor_parallel_size", "GPUs that share each layer", shown=whole),
     _("arrival", "how requests come: closed, constant, poisson, gamma, ramp or trace"),
     _("data_parallel_size", "engines behind one API, each with the whole model"),
     _("replicas", "servers that shared the load; numbers are of all together"),
@@ -72,12 +73,17 @@ SETTINGS = (
 )
 
 RELATIONS = (
-    _("gain_frac", "output_tok_per_s over that of the row before, minus 1", "gain %", percent),
+    _(
+        "gain_frac",
+        "output_tok_per_s over that of the row before, minus 1; in one case, along its last axis",
+        "gain %",
+        percent,
+    ),
     _("speedup", "output_tok_per_s over that of the first engine setting at the same load"),
     _("gpu_efficiency_frac", "the same for the tokens of one GPU"),
     _("concurrency_efficiency_frac", "tokens of a stream over those at the lowest concurrency"),
     _("online_frac", "output_tok_per_s over vLLM's own without a server"),
-    _("knee", "the first concurrency that gives 90 % of the best throughput"),
+    _("knee", "the lowest concurrency that gives 90 % of the best throughput"),
 )
 
 MEASURES = (
@@ -175,7 +181,7 @@ MEASURES = (
     _("server_cpu_max_role", "which process that is"),
     _("server_rss_bytes", "memory of the server's processes, peak"),
     _("client_transport", "how requests were sent: direct or aiohttp"),
-    _("client_workers", "processes of our load generator"),
+    _("client_workers", "processes of our load generator", shown=whole),
     _("client_cpu_frac", "CPU of the busiest of them, cores"),
     _("client_loop_lag_p99_s", "how late the load generator's own timers were, 99th percentile"),
     _("client_error_p50_s", "calibrated before the study: TTFT too high by, median"),
@@ -183,7 +189,7 @@ MEASURES = (
     _("client_clean_chunks_per_s", "calibrated: the rate up to which that is below 5 ms"),
     _("monitor_gap_max_s", "longest time without a GPU or server sample"),
     _("monitor_jitter_p99_s", "how late samples were begun, 99th percentile, the latest source"),
-    _("monitor_missed", "samples that were due and are not there, all sources together"),
+    _("monitor_missed", "samples that were due and are not there, all sources", shown=whole),
     _("sim_lag_frac", "share of the run that the simulator was behind its own clock"),
 )
 
@@ -191,7 +197,7 @@ COUNTS = (
     _("requests_ok", "requests that completed inside the sample", "requests", whole),
     _("requests_failed", "requests that failed, of the whole run", "failures", whole),
     _("failure_kinds", "how many failed in which way"),
-    _("requests_cut", "requests still in flight when the run was over"),
+    _("requests_cut", "requests still in flight when the run was over", shown=whole),
     _("failed_frac", "failed over failed and completed requests, of the sample"),
     _("window_s", "length of the measured window"),
     _("warmup_s", "how long the load ran before the window opened"),

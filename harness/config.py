@@ -11,7 +11,7 @@ harness/rules.py's.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from hydra import compose as hydra_compose
@@ -19,7 +19,7 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as schema
 from pydantic.fields import FieldInfo
 
@@ -45,6 +45,11 @@ PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's parts for kinds of machines
 T = TypeVar("T")
 
 
+def _listed(value: Any) -> Any:
+    """One name is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
 @schema(kw_only=True, config=STRICT)
 class Repeats:
     """How often each point is measured."""
@@ -59,13 +64,15 @@ class Options:
 
     repeats: Repeats = Field(default_factory=lambda: Repeats(launches=1, runs=1))
     client: Client = Field(default_factory=Client)
-    case: str | list[str] | None = Field(None, description="which of the sweep's cases [all]")
+    case: Annotated[list[str] | None, BeforeValidator(_listed)] = Field(
+        None, description="which of the sweep's cases [all]"
+    )
     checks: Checks = Field(default_factory=Checks)
     slo: Slo = Field(default_factory=Slo)
     columns: list[str] = Field(
         default_factory=list, description="what table.md shows besides the axes [the usual]"
     )
-    plots: dict[str, Plot] = Field(
+    plots: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Plot] = Field(
         default_factory=dict, description="plots/NAME.png: x, y, by, cases, log"
     )
     order: Literal["listed", "shuffled"] = Field("listed", description="of launches and runs")
@@ -138,7 +145,7 @@ def documented_settings() -> Iterator[tuple[str, str]]:
                 told.add(name)
                 default = field.get_default(call_default_factory=True)
                 default = getattr(default, "kind", default)
-                shown = "" if field.is_required() or default in (None, {}) else f" [{default}]"
+                shown = "" if field.is_required() or default in (None, {}, []) else f" [{default}]"
                 yield name, field.description + shown
 
 
@@ -152,9 +159,10 @@ def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> 
     origin = _Origin(words=words, sweep=sweep, kind=choice.kind)
     groups = {group: tree.pop(group, None) or {} for group in GROUPS if group != "sweep"}
     cases = tree.pop("cases", None) or {}
+    if not isinstance(cases, dict):
+        raise UserError(f"cases is not of the form {{NAME: {{engine: ..., load: ...}}}}: {cases}.")
     options = _build(Options, tree, "", origin)
-    chosen = [options.case] if isinstance(options.case, str) else options.case
-    grids = expand(groups, cases, chosen, words.settings)
+    grids = expand(groups, cases, options.case, words.settings)
     engine_type: Any = ENGINES[choice.kind]
     config = Config(
         sweep=sweep,
@@ -173,7 +181,7 @@ def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> 
             for grid in grids
         ),
     )
-    check(config)
+    check(config, settings=known_names(engine_type), cases=list(cases))
     return config
 
 
@@ -181,14 +189,14 @@ def _compose_tree(choices: dict[str, str], place: str, conf_dirs: list[Path]) ->
     """conf/ composed for these choices, with the sweep's overlay for this kind of machine."""
     tree = _hydra_tree(choices, conf_dirs)
     overlay = tree.get(f"on_{place}") or {}
-    chosen = {g: v for g, v in overlay.items() if g in GROUPS and isinstance(v, str)}
-    if chosen := {group: name for group, name in chosen.items() if group not in choices}:
+    choosing = {g: v for g, v in overlay.items() if g in GROUPS and isinstance(v, str)}
+    if chosen := {group: name for group, name in choosing.items() if group not in choices}:
         tree = _hydra_tree(choices | chosen, conf_dirs)
     for key in [key for key in tree if key.startswith("on_")]:
         if key not in PLACES:
             raise UserError(f"there is no '{key}' in a sweep.{did_you_mean(key, PLACES)}")
         del tree[key]
-    merge(tree, {k: v for k, v in overlay.items() if isinstance(v, dict)})
+    merge(tree, {key: value for key, value in overlay.items() if key not in choosing})
     return tree
 
 
@@ -304,14 +312,11 @@ def _build(cls: type[T], values: dict[str, Any], group: str, origin: _Origin) ->
 
 def _rule(error: Any, group: str, cls: type, origin: _Origin) -> str:
     """One pydantic error as one sentence: name, value, rule, where it was said."""
-    path = [str(part) for part in error["loc"]]
+    path = [str(part) for part in error["loc"] if part != "[key]"]
     known = [*_names(cls, f"{group}." if group else "")]
-    name = ".".join([group, *path] if group else path)
-    if len(path) > 1 and name not in known:  # a union's tag is no part of the name
-        name = ".".join([group, *path[:-2], path[-1]])
-    while name not in known and "." in name and error["type"] != "unexpected_keyword_argument":
-        name = name.rpartition(".")[0]
-    if error["type"] == "unexpected_keyword_argument":
+    is_unknown = error["type"] == "unexpected_keyword_argument"
+    name = _name_of(path, group, known, is_unknown=is_unknown)
+    if is_unknown:
         return f"there is no setting '{name}' ({origin.of(name)}).{did_you_mean(name, known)}"
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if error["type"].startswith("missing"):
@@ -319,6 +324,21 @@ def _rule(error: Any, group: str, cls: type, origin: _Origin) -> str:
     if not path:  # a rule over several settings: it names them itself
         return f"{message} ({origin.of(group)})"
     return f"{name}={error['input']}: {message[0].lower()}{message[1:]} ({origin.of(name)})"
+
+
+def _name_of(path: list[str], group: str, known: Sequence[str], *, is_unknown: bool) -> str:
+    """The dotted name that a place in a schema has for people: a union's tag is no part of it."""
+
+    def dotted(parts: Sequence[str]) -> str:
+        return ".".join([group, *parts] if group else parts)
+
+    untagged = [*path[:-2], path[-1]] if len(path) > 1 else path
+    if path[:1] == ["plots"]:  # what follows are names of the user
+        return dotted(path)
+    if is_unknown:
+        return dotted(path if len(path) == 1 or dotted(path[:-1]) in known else untagged)
+    tries = [path, untagged, *(path[:end] for end in range(len(path) - 1, 0, -1))]
+    return next((dotted(parts) for parts in tries if dotted(parts) in known), dotted(path))
 
 
 def _one_line(error: Exception) -> str:

@@ -45,16 +45,23 @@ def expand(
     """The grids of a sweep whose `engine` and `load` are `groups`.
 
     `chosen` names the cases that are wanted, None all; `said` are the command line's settings.
-    Raises UserError for an empty axis, and for a case that is not there or holds something else.
+    Raises UserError for an empty axis, for a case that is not there or holds something else, and
+    for a setting of the command line that no case takes.
     """
-    known = {name: case for name, case in cases.items() if case is not None}
+    known = {_named(name): case for name, case in cases.items() if case is not None}
     for name in chosen or ():
         if name not in known:
-            there = f"There are: {', '.join(known)}." if known else "This sweep has no cases."
+            there = f"There are: {', '.join(known)}." if known else "This sweep has none."
             raise UserError(f"there is no case '{name}'.{did_you_mean(name, known)} {there}")
     wanted = {name: case for name, case in known.items() if not chosen or name in chosen}
     settings = {name: _settings(name, case) for name, case in (wanted or {"": {}}).items()}
     claimed = {s for own in settings.values() for s, value in own.items() if value is not None}
+    for name, value in said.items():
+        if value is not None and all(_does_without(own, name) for own in settings.values()):
+            raise UserError(
+                f"{name} has no effect: {'every case sets' if len(wanted) > 1 else 'the case sets'}"
+                f" it to null ({', '.join(wanted)})."
+            )
     return [_grid(groups, name, own, said, claimed) for name, own in settings.items()]
 
 
@@ -95,8 +102,22 @@ def copied(tree: Tree) -> Tree:
     return {k: copied(v) if isinstance(v, dict) else v for k, v in tree.items()}
 
 
+def _named(name: Any) -> str:
+    if not isinstance(name, str):  # YAML makes a bool of on and off, and a number of 8
+        raise UserError(f"cases: the name {name} is no text: quote it.")
+    return name
+
+
+def _does_without(own: Mapping[str, Any], setting: str) -> bool:
+    """Whether the case sets this to null, or a branch above it."""
+    absent = (name for name, value in own.items() if value is None)
+    return any(f"{setting}.".startswith(f"{name}.") for name in absent)
+
+
 def _settings(name: str, case: Tree) -> dict[str, Any]:
     """What a case sets, by dotted name."""
+    if not isinstance(case, dict) or not all(isinstance(v, dict | None) for v in case.values()):
+        raise UserError(f"case '{name}' is not of the form {{engine: {{...}}, load: {{...}}}}.")
     if wrong := [key for key in case if key not in SWEPT]:
         raise UserError(f"case '{name}' holds '{wrong[0]}': a case changes engine and load only.")
     return {f"{group}.{leaf}": v for group in case for leaf, v in _leaves(case[group] or {})}
@@ -121,11 +142,10 @@ def _grid(
     trees = {group: copied(groups[group]) for group in SWEPT}
     for setting, value in own.items():
         put(trees, setting.split("."), value)
-    absent = tuple(setting for setting, value in own.items() if value is None)
     for setting, value in said.items():
         of_others = isinstance(value, list) and setting in claimed and setting not in own
-        is_absent = any(f"{setting}.".startswith(f"{missing}.") for missing in absent)
-        if setting.partition(".")[0] in SWEPT and not of_others and not is_absent:
+        is_mine = not of_others and not _does_without(own, setting)
+        if setting.partition(".")[0] in SWEPT and is_mine:
             put(trees, setting.split("."), value)
     axes = {f"{group}.{axis}": v for group in SWEPT for axis, v in _axes(trees[group])}
     if empty := [axis for axis, values in axes.items() if not values]:

@@ -104,7 +104,8 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
     """Expand the grid. `gpus` are those that servers may take, in CUDA's order: part of every id.
 
     `flags` are those that the installed vLLM knows, None if that is not known. Raises UserError
-    when two points of the grid are the same.
+    when two points of the grid are the same, when two cases want one server run in two ways, and
+    when a share of a capacity is asked for that no run finds.
     """
     identity = {
         "measurement_version": MEASUREMENT_VERSION,
@@ -113,6 +114,7 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
         "model": asdict(config.model),
     }
     settings, options = _settings(config, identity), config.options
+    _check_shares(settings)
     order = Random(options.seed)
     launches = []
     for launch_repeat in range(1, options.repeats.launches + 1):
@@ -139,6 +141,7 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
     runs = [run for launch in launches for run in launch.runs]
     # These change no point, but what is stored of it.
     drawn_by = [options.seed, asdict(config.monitor), asdict(options.client)]
+    drawn_by += sorted(f"{run.point} {run.case}" for run in runs if run.case)
     return Plan(
         sweep=config.sweep,
         id=_digest(sorted(run.id for run in runs), options.order, drawn_by)[:6],
@@ -197,10 +200,30 @@ def _settings(config: Config, identity: dict[str, Any]) -> list[_Setting]:
                 setting = settings.setdefault(
                     digest, _Setting(engine=engine, digest=digest, cells=[])
                 )
+                if setting.engine != engine:
+                    raise UserError(
+                        f"cases '{setting.cells[0].case}' and '{case.name}' share a server, and"
+                        f" differ in how it is run ({', '.join(OPERATIONAL)}): set that for both."
+                    )
                 place = (number, row, column)
                 setting.cells.append(_Cell(case=case.name, place=place, load=load))
         earlier |= mine
     return list(settings.values())
+
+
+def _check_shares(settings: Sequence[_Setting]) -> None:
+    """A share of the capacity needs closed-loop runs on the same server, which find it."""
+    for setting in settings:
+        closed = [cell.load for cell in setting.cells if cell.load.arrival == "closed"]
+        for cell in setting.cells:
+            is_share = cell.load.rate_frac is not None
+            if is_share and not any(load.asks_like(cell.load) for load in closed):
+                raise UserError(
+                    f"load.rate_frac{f' (case {cell.case!r})' if cell.case else ''} is a share of"
+                    " the capacity that closed loops find with the same requests on the same"
+                    " server, and there are none: add a case with arrival: closed, or set"
+                    " load.rate_rps instead."
+                )
 
 
 def _decided(engine: Engine, config: Config) -> Engine:

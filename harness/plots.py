@@ -1,5 +1,6 @@
 """Plots of a study: those that its sweep asks for, or throughput and TPOT over what was swept."""
 
+from math import inf, nan
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ def draw(points: pd.DataFrame, about: dict[str, Any], folder: Path) -> list[Path
     import matplotlib as mpl
 
     mpl.use("agg")
-    good = points[points["status"] == "ok"].reset_index(drop=True)
+    good = _drawable(points[points["status"] == "ok"].reset_index(drop=True))
     axes = swept(about["axes"])
     if len(good) < 2 or not axes:
         return []
@@ -39,19 +40,37 @@ def draw(points: pd.DataFrame, about: dict[str, Any], folder: Path) -> list[Path
     return [*drawn, _save(_tradeoff(good, axes, about), folder / "throughput_latency.png")]
 
 
+def _drawable(good: pd.DataFrame) -> pd.DataFrame:
+    """What holds nothing as numbers, and what took longer than the run as no number."""
+    good = good.copy()
+    for name in good:
+        if good[name].isna().all():
+            good[name] = nan
+    numbers = good.select_dtypes("number").columns
+    good[numbers] = good[numbers].replace([inf, -inf], nan)
+    return good
+
+
 def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | None":
-    """A plot as the sweep's YAML asks for it; None where its columns hold nothing."""
+    """A plot as the sweep's YAML asks for it; None where its columns hold nothing.
+
+    Along an axis, what differs in another axis as well is another line, asked for or not.
+    """
     by = _column(plot.by, about) if plot.by else None
     by = by if by in good else None
     mine = good[good["case"].isin(plot.cases)] if plot.cases else good
-    rows = [y for y in plot.y if y in mine and mine[y].notna().any()]
+    rows = [y for y in plot.y if y in mine and pd.api.types.is_numeric_dtype(mine[y])]
+    rows = [y for y in rows if mine[y].notna().any()]
     mine = mine[mine[plot.x].notna()] if plot.x in mine else mine.head(0)
     if len(mine) < 2 or not rows:
         return None
+    axes = swept(about["axes"])
+    also = [a for a in axes if a not in (plot.x, by) and mine[a].map(str).nunique() > 1]
+    lines = [*([by] if by else []), *(also if plot.x in axes else [])]
     figure, panels = _figure(heading(about, mine), rows=len(rows))
     is_number = pd.api.types.is_numeric_dtype(mine[plot.x])
     ticks = list(dict.fromkeys(map(value_text, mine[plot.x])))
-    for label, group in _groups(mine, [by] if by else []):
+    for label, group in _groups(mine, lines):
         scale = scale_of(plot.x)
         x = (
             group[plot.x] * scale
@@ -59,15 +78,15 @@ def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | N
             else [ticks.index(value_text(v)) for v in group[plot.x]]
         )
         for panel, y in zip(panels, rows, strict=True):
-            panel.plot(x, pd.to_numeric(group[y]) * scale_of(y), "o-", label=label or None)
+            panel.plot(x, group[y] * scale_of(y), "o-", label=label or None)
     for panel, y in zip(panels, rows, strict=True):
-        _dress(panel, y=display_of(y)[0], log=plot.log_y)
-        if plot.log_x and is_number:
+        _dress(panel, y=display_of(y)[0], log=plot.log_y and bool((mine[y] > 0).any()))
+        if plot.log_x and is_number and (mine[plot.x] > 0).any():
             panel.set_xscale("log", base=2)
             panel.xaxis.set_major_formatter("{x:,.6g}")
         elif not is_number:
             panel.set_xticks(range(len(ticks)), ticks)
-        if by:
+        if lines:
             panel.legend(fontsize=8)
     panels[-1].set_xlabel(display_of(plot.x)[0])
     return figure
@@ -167,7 +186,7 @@ def _titled(text: str) -> str:
 
 
 def _dress(plot: "Axes", y: str, x: str | None = None, *, log: bool = False) -> None:
-    """Axis names, a scale from zero with air at the top (or `log`), thousands separated."""
+    """Axis names, a scale with zero in it and air at the top (or `log`), thousands separated."""
     from matplotlib.ticker import StrMethodFormatter
 
     plot.set_ylabel(y)
@@ -177,7 +196,8 @@ def _dress(plot: "Axes", y: str, x: str | None = None, *, log: bool = False) -> 
         plot.set_yscale("log")
         plot.yaxis.set_minor_formatter(StrMethodFormatter("{x:,.6g}"))
     else:
-        plot.set_ylim(0, plot.get_ylim()[1] * 1.05)
+        low, high = plot.get_ylim()
+        plot.set_ylim(0 if plot.dataLim.y0 >= 0 else low, max(0, high) * 1.05)
     plot.yaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
     plot.grid(alpha=0.3)
 

@@ -24,7 +24,7 @@ from harness.engines.server import Server
 from harness.engines.server import launch as start_server
 from harness.errors import UserError
 from harness.plan import Launch, Plan, Run
-from harness.runner import Runner, target_of
+from harness.runner import NO_CAPACITY, Runner, target_of
 from harness.strip_plot import draw_strip
 from harness.study import Study
 from harness.tables import swept
@@ -108,6 +108,9 @@ class Profiler:
 
     def _capture(self, launch: Launch, run: Run, folder: Path) -> "tuple[Result, _Capture, str]":
         """A server under the profiler, the point's load, and the profiler on in its window."""
+        load = self.runner.load_of(launch, run)
+        if load is None:
+            raise EngineFailed(NO_CAPACITY)
         server = self._start(launch, folder)
         capture = _Capture(server, self.runner.config.profile.seconds)
         try:
@@ -115,7 +118,7 @@ class Profiler:
             with Generator(client, cores=cores) as generator:
                 result = generator.run(
                     # longer than the capture: it is stopped when that is done
-                    replace(run.load, duration_s=STOP_TIMEOUT_S),
+                    replace(load, duration_s=STOP_TIMEOUT_S),
                     target_of(server, launch.engine, self.runner.config),
                     seed=run.seed,
                     on_progress=capture.see,

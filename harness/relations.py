@@ -3,73 +3,88 @@
 Rows are points in the order of the grid. What has nothing to be compared with is NaN.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-KNEE_FRAC = 0.9  # the knee: the first point that reaches this share of the best
-
-NEEDED = ("load", "setting", "num_gpus", "arrival", "concurrency")
+KNEE_FRAC = 0.9  # the knee: the lowest concurrency that reaches this share of the best
+SERIES = ["setting", "load_kind"]  # one engine setting, loads that differ in their intensity alone
 
 Table = pd.DataFrame
+Values = pd.Series  # of numbers
+NEEDED = ("load", "load_kind", "setting", "arrival", "concurrency", "case")
 
 
-def related(points: Table, outer: list[str]) -> Table:
-    """The points with the columns of this file; `outer` are all axes but the innermost."""
+def related(points: Table, axes: Sequence[str]) -> Table:
+    """The points with the columns of this file; `axes` are the columns of what was swept."""
     absent = [name for name in NEEDED if name not in points]  # of a table from before they were
     points = points.reindex(columns=[*points.columns, *absent])
-    rate = pd.to_numeric(points["output_tok_per_s"])
+    rate = _numbers(points, "output_tok_per_s")
+    each_gpu = rate / _numbers(points, "num_gpus")
     return points.assign(
-        gain_frac=rate / _before(points, rate, outer) - 1,
+        gain_frac=rate / _before(points, rate, axes) - 1,
         speedup=rate / _first(points, rate, ["load"]),
-        gpu_efficiency_frac=_gpu_efficiency(points, rate),
+        gpu_efficiency_frac=each_gpu / _first(points, each_gpu, ["load"]),
         concurrency_efficiency_frac=_concurrency_efficiency(points, rate),
-        online_frac=_over(rate, points, "offline_output_tok_per_s"),
+        online_frac=rate / _numbers(points, "offline_output_tok_per_s"),
         knee=_knee(points, rate),
     )
 
 
-def _before(points: Table, rate: "pd.Series[Any]", outer: list[str]) -> "pd.Series[Any]":
-    """The row before, if that differs in the innermost axis alone."""
-    groups = [points[name].astype(str) for name in outer]
-    return rate.groupby(groups, dropna=False).shift() if groups else rate.shift()
+def _numbers(points: Table, name: str) -> "Values[Any]":
+    """A column as numbers; NaN where it is empty, or not there."""
+    values = points[name] if name in points else pd.Series(index=points.index, dtype=float)
+    return pd.to_numeric(values).astype(float)
 
 
-def _first(points: Table, values: "pd.Series[Any]", same: list[str]) -> "pd.Series[Any]":
+def _before(points: Table, rate: "Values[Any]", axes: Sequence[str]) -> "Values[Any]":
+    """Of the row before in the same case, if nothing but the case's last axis differs.
+
+    An axis that does not vary in a case is none of it.
+    """
+    before = pd.Series(float("nan"), index=points.index)
+    texts = points[list(axes)].map(str)  # what is left to the server is a value, too
+    for _, mine in texts.groupby(points["case"].map(str), sort=False):
+        varied = [name for name in axes if mine[name].nunique() > 1]
+        if varied:
+            outer = [mine[name] for name in varied[:-1]]
+            rates = rate[mine.index]
+            before[mine.index] = rates.groupby(outer).shift() if outer else rates.shift()
+    return before
+
+
+def _first(points: Table, values: "Values[Any]", same: list[str]) -> "Values[Any]":
     """The value of the first row that is the same in these columns."""
-    keys = [points[name].astype(str) for name in same]
+    keys = [points[name] for name in same]
     # the first row itself, not the first that is defined: a failed reference is no reference
     places = (
         pd.Series(range(len(points)), index=points.index)
         .groupby(keys, dropna=False)
         .transform("min")
     )
-    return pd.Series(values.to_numpy()[places.to_numpy()], index=points.index)
+    return pd.Series(values.to_numpy()[places.to_numpy(dtype=int)], index=points.index)
 
 
-def _gpu_efficiency(points: Table, rate: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Tokens of a GPU over those of a GPU of the first engine setting, at the same load."""
-    each = rate / pd.to_numeric(points["num_gpus"])
-    return each / _first(points, each, ["load"])
+def _concurrency_efficiency(points: Table, rate: "Values[Any]") -> "Values[Any]":
+    """Tokens of a stream over those of a stream at the lowest concurrency of its series."""
+    closed = _by_concurrency(points)
+    each = rate[closed.index] / _numbers(closed, "concurrency")
+    return (each / _first(closed, each, SERIES)).reindex(points.index)
 
 
-def _concurrency_efficiency(points: Table, rate: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Tokens of a stream over those of a stream at the lowest concurrency of the same engine."""
-    each = (rate / pd.to_numeric(points["concurrency"])).where(points["arrival"] == "closed")
-    lowest = points.assign(each=each).sort_values("concurrency", kind="stable")
-    first = _first(lowest, lowest["each"], ["setting", "arrival"])
-    return each / first.reindex(points.index)
-
-
-def _over(rate: "pd.Series[Any]", points: Table, name: str) -> "pd.Series[Any]":
-    return rate / pd.to_numeric(points[name]) if name in points else rate * float("nan")
-
-
-def _knee(points: Table, rate: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Of each engine setting's closed loops, the first as listed that is near the best."""
-    knee = pd.Series(False, index=points.index)
-    for _, mine in points[points["arrival"] == "closed"].groupby("setting", sort=False):
+def _knee(points: Table, rate: "Values[Any]") -> "Values[Any]":
+    """Of each series of three or more, the lowest concurrency that is near the best."""
+    knee = pd.Series(data=False, index=points.index)
+    for _, mine in _by_concurrency(points).groupby(SERIES, sort=False):
         reached = rate[mine.index] >= KNEE_FRAC * rate[mine.index].max()
         if len(mine) > 2 and reached.any():
             knee[reached.idxmax()] = True
     return knee
+
+
+def _by_concurrency(points: Table) -> Table:
+    """The closed loops, the lowest concurrency first."""
+    closed = points[points["arrival"] == "closed"]
+    order = _numbers(closed, "concurrency").sort_values(kind="stable").index
+    return closed.loc[order]

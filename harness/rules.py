@@ -1,33 +1,39 @@
 """Rules over several settings of a configuration, and about the machine: one sentence each."""
 
 import resource
-from dataclasses import fields
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
+from harness.checks.config import AccuracyCheck
 from harness.checks.interview import prompts_of
+from harness.checks.offline import has_lengths
 from harness.columns import COLUMNS
 from harness.engines.config import ExternalEngine
 from harness.errors import UserError
 from harness.overrides import did_you_mean
-from loadgen.config import Load
 from loadgen.lengths import longest_tokens
 from loadgen.prompts import check_files
 
 if TYPE_CHECKING:
-    from harness.config import Case, Config
+    from harness.config import Config
 
 
-def check(config: "Config") -> None:
-    """Raises UserError for the first rule that the configuration breaks."""
+def check(config: "Config", settings: Sequence[str], cases: Sequence[str]) -> None:
+    """Raises UserError for the first rule that the configuration breaks.
+
+    `settings` are the names of all that can be set, `cases` those of all that the sweep knows.
+    """
     _check_files(config)
     _check_lengths(config)
     _check_connections(config)
     _check_reach(config)
-    _check_shares(config)
+    _check_rates(config)
+    _check_interpreter(config)
     _check_profile(config)
     _check_checks(config)
-    _check_columns(config)
+    _check_columns(config, settings)
+    _check_plots(config, cases)
 
 
 def _check_lengths(config: "Config") -> None:
@@ -88,22 +94,18 @@ def _check_profile(config: "Config") -> None:
         raise UserError(f"profile={kind} needs engine=vllm: {config.choice.kind} has no profiler.")
 
 
-def _check_shares(config: "Config") -> None:
-    """A share of the capacity needs closed-loop runs on the same server, which find it."""
-    finding = [e for case in config.cases if _has_closed(case) for e in case.engines]
-    for case in config.cases:
-        lost = [engine for engine in case.engines if engine not in finding]
-        if lost and any(load.rate_frac for load in case.loads):
-            where = f"case '{case.name}'" if case.name else f"sweep={config.sweep}"
-            raise UserError(
-                f"load.rate_frac ({where}) is a share of the capacity that closed-loop runs"
-                f" on the same server find, and there are none for {len(lost)} of its engine"
-                " settings: add a case with arrival: closed, or set load.rate_rps."
-            )
+def _check_rates(config: "Config") -> None:
+    """A rate is asked for in one way."""
+    if any(load.rate_rps is not None and load.rate_frac is not None for load in config.loads):
+        raise UserError(
+            "load.rate_rps and load.rate_frac both say how fast requests come: set one to null."
+        )
 
 
-def _has_closed(case: "Case") -> bool:
-    return any(load.arrival == "closed" for load in case.loads)
+def _check_interpreter(config: "Config") -> None:
+    """One vLLM serves a study: its version is in every id."""
+    if len({getattr(engine, "python", None) for engine in config.engines}) > 1:
+        raise UserError("engine.python names one interpreter: it cannot differ between cases.")
 
 
 def _check_checks(config: "Config") -> None:
@@ -113,26 +115,27 @@ def _check_checks(config: "Config") -> None:
         raise UserError(
             f"checks.offline needs engine=vllm: {kind} has no offline mode; set it to null."
         )
-    if checks.accuracy is None:
-        return
-    if kind == "sim":
-        raise UserError("checks.accuracy needs a model that computes: set it to null.")
-    cases = [case.name for case in config.cases]
-    if not set(checks.accuracy.reference) & set(cases):
+    if checks.offline is not None and not any(map(has_lengths, config.loads)):
         raise UserError(
-            f"checks.accuracy.reference={','.join(checks.accuracy.reference)}: none of them is"
-            " among the cases that are measured, so there is nothing to compare with: name one of"
-            f" {', '.join(filter(None, cases)) or 'a sweep with cases'}, or set"
-            " checks.accuracy=null."
+            "checks.offline needs a load of unique prompts with lengths of its own (no trace, no"
+            " conversation, load.ignore_eos=true): set it to null."
         )
+    if checks.accuracy is not None:
+        _check_accuracy(config, checks.accuracy)
+
+
+def _check_accuracy(config: "Config", asked: AccuracyCheck) -> None:
+    """There is something to ask, and somebody to answer."""
+    if config.choice.kind == "sim":
+        raise UserError("checks.accuracy needs a model that computes: set it to null.")
     if config.model.path is not None:
-        prompts_of(checks.accuracy, config.model.path)
+        prompts_of(asked, config.model.path)
 
 
-def _check_columns(config: "Config") -> None:
-    """What tables and plots are to show is measured."""
-    settings = [field.name for part in (Load, type(config.engines[0])) for field in fields(part)]
-    known = [*(column.name for column in COLUMNS), *map(leaf, config.axes), *settings]
+def _check_columns(config: "Config", settings: Sequence[str]) -> None:
+    """What tables and plots are to show is measured, or an axis, or one where it is not pinned."""
+    names = (name for name in settings if name.startswith(("engine.", "load.")))
+    known = [*(column.name for column in COLUMNS), *map(leaf, config.axes), *map(leaf, names)]
     named = {"columns": config.options.columns}
     named |= {f"plots.{name}": list(plot.columns()) for name, plot in config.options.plots.items()}
     for where, columns in named.items():
@@ -141,6 +144,16 @@ def _check_columns(config: "Config") -> None:
                 raise UserError(
                     f"{where}: there is no column '{column}'.{did_you_mean(column, known)}"
                     " All columns: python -m harness --help columns"
+                )
+
+
+def _check_plots(config: "Config", cases: Sequence[str]) -> None:
+    """The cases that a plot is of are there, if not on every kind of machine."""
+    for name, plot in config.options.plots.items():
+        for case in plot.cases or ():
+            if case not in cases:
+                raise UserError(
+                    f"plots.{name}.cases: there is no case '{case}'.{did_you_mean(case, cases)}"
                 )
 
 

@@ -51,6 +51,12 @@ class Runner:
     display: Display
     models: Path
     salt: int  # added to every seed: not 0 where a server outlives the study, with its caches
+    _checker: Checker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._checker = Checker(
+            config=self.config, study=self.study, models=self.models, note=self.display.note
+        )
 
     def work(self, launches: list[Launch]) -> None:
         """Run these launches, holding only the runs that are wanted."""
@@ -73,6 +79,7 @@ class Runner:
                 with self._serving(launch, folder, record) as server:
                     finished = self._measure(server, folder, launch, left)
                     if finished == len(left):
+                        self.display.phase("check")
                         self._checker.on_server(launch, server, _vocab_size(self.config))
             except EngineFailed as error:
                 self._fail(left, launch, folder, error.failure)
@@ -86,13 +93,8 @@ class Runner:
                 failure = Failure(kind=FailureKind.DIED_UNDER_LOAD, message=message, evidence=())
                 self._fail(left, launch, folder, failure)
                 return
+        self.display.phase("check")
         self._checker.without_server(launch, _vocab_size(self.config))
-
-    @property
-    def _checker(self) -> Checker:
-        return Checker(
-            config=self.config, study=self.study, models=self.models, note=self.display.note
-        )
 
     @contextlib.contextmanager
     def _serving(self, launch: Launch, folder: Path, record: dict[str, Any]) -> Iterator[AnyServer]:
@@ -171,7 +173,7 @@ class Runner:
     ) -> bool:
         """Measure one run and save it. False if the server did not survive it."""
         record = self._record(launch, folder, run)
-        if (load := self._load(launch, run)) is None:
+        if (load := self.load_of(launch, run)) is None:
             self._save_failure(record, NO_CAPACITY)
             return True
         record["load"] = asdict(load)
@@ -215,7 +217,7 @@ class Runner:
         self.display.finished(_brief(result))
         return True
 
-    def _load(self, launch: Launch, run: Run) -> Load | None:
+    def load_of(self, launch: Launch, run: Run) -> Load | None:
         """The run's load, its rate found if it is a share of the capacity; None if it is not."""
         if run.load.rate_frac is None:
             return run.load
@@ -337,7 +339,7 @@ def _brief(result: Result) -> str:
 
 def wanted(plan: Plan, study: Study, checks: Sequence[str] = (), *, retry: bool) -> list[Launch]:
     """What is left of the plan: launches that hold only the runs to do, and those with `checks` to
-    do. A failed run is done, unless it is to be tried again."""
+    do. What failed is done, unless it is to be tried again."""
 
     def is_left(run: Run) -> bool:
         status = study.status(run.id)

@@ -4,6 +4,7 @@
       study.json          plan, configuration, environment snapshot, measurement version
       launches/<id>/      launch.json, server.log, command.txt
       runs/<id>/          run.json, requests.parquet, chunks.parquet, gpu.parquet, ...
+      checks/<setting>/   what was looked at once for an engine setting: NAME.json
       table.*, plots/, report.*   made from the above, and made again whenever asked for
 
 A run's folder appears by a rename, whole or not at all: what is there when the harness is killed
@@ -170,9 +171,10 @@ class Study:
     def check(self, setting: str, name: str) -> dict[str, Any] | None:
         """What a check of an engine setting found, or why it failed; None if it was not done."""
         try:
-            return _read_json(self.folder / "checks" / setting / f"{name}.json")
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            record = _read_json(self.folder / "checks" / setting / f"{name}.json")
+        except (FileNotFoundError, ValueError):
             return None
+        return record if "status" in record else None
 
     def checks(self, setting: str) -> dict[str, dict[str, Any] | None]:
         """What every check of an engine setting found, by its name."""

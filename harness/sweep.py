@@ -69,11 +69,17 @@ class Sweep:
             if launch.obstacle is not None:
                 lines.append(f"    not possible here: {launch.obstacle}")
             lines += [f"    run {run.id}: {run.label}" for run in launch.runs]
+            lines += [f"    check {name}" for name in self._checks if launch.repeat == 1]
+        without = ", the checks not counted" if self._checks else ""
         lines.append(
             f"{launches} launch{'es' * (launches != 1)}, {runs} run{'s' * (runs != 1)},"
-            f" {span(least_s)} to {span(most_s)}; nothing was started"
+            f" {span(least_s)} to {span(most_s)}{without}; nothing was started"
         )
         return "\n".join(lines)
+
+    @property
+    def _checks(self) -> list[str]:
+        return self.config.options.checks.names
 
     def run(self) -> int:
         """Do what the study lacks; returns the exit code.
@@ -96,9 +102,9 @@ class Sweep:
         try:
             self._check_environment(study)
             study.add(options=asdict(options))  # what is shown, and which checks, may have changed
-            left = wanted(self.plan, study, options.checks.names, retry=options.retry)
+            left = wanted(self.plan, study, self._checks, retry=options.retry)
             missing = sum(len(launch.runs) for launch in left)
-            self._say_where(study, left_runs=missing)
+            self._say_where(study, left_runs=missing, left_launches=len(left))
             gpus = tuple(gpu.uuid for gpu in _used(config, self.environment))
             is_idle = not left and config.profile.kind == "none"
             instrument = Instrument.none() if is_idle else self._instrument(study)
@@ -129,17 +135,24 @@ class Sweep:
                 raise
             finally:
                 tabulate(study)
-            failed = [run for run in study.runs() if not run.ok]
-            if failed:
-                reasons = [
-                    f"{f['kind']}: {f['message']}" for f in (r.record["failure"] for r in failed)
-                ]
-                for reason in dict.fromkeys(reasons):
-                    print(f"{reasons.count(reason)}x {reason}")
-                print(f"{len(failed)} run{'s' * (len(failed) > 1)} failed; retry=true tries again")
-            return 1 if failed else 0
+            return self._conclude(study)
         finally:
             study.close()
+
+    def _conclude(self, study: Study) -> int:
+        """Say what failed, and why; the exit code."""
+        runs = [run.record["failure"] for run in study.runs() if not run.ok]
+        settings = dict.fromkeys(launch.setting for launch in self.plan.launches)
+        found = [study.check(setting, name) for setting in settings for name in self._checks]
+        checks = [record["failure"] for record in found if record and "failure" in record]
+        reasons = [f"{failure['kind']}: {failure['message']}" for failure in [*runs, *checks]]
+        for reason in dict.fromkeys(reasons):
+            print(f"{reasons.count(reason)}x {reason}")
+        failed = [("run", len(runs)), ("check", len(checks))]
+        if reasons:
+            text = " and ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in failed if n)
+            print(f"{text} failed; retry=true tries again")
+        return 1 if reasons else 0
 
     def _instrument(self, study: Study) -> "Instrument":
         """The study's load generator: calibrated now, or as the study was begun with."""
@@ -168,10 +181,13 @@ class Sweep:
                     f" ({name}{_difference(begun[name], now[name])}): fresh=true measures again."
                 )
 
-    def _say_where(self, study: Study, left_runs: int) -> None:
+    def _say_where(self, study: Study, left_runs: int, left_launches: int) -> None:
         done = len(self.plan.runs) - left_runs
         print(f"study: {study.folder}", flush=True)
-        if not left_runs:
+        if not left_runs and left_launches:
+            settings = f"{left_launches} engine setting{'s' * (left_launches > 1)}"
+            print(f"all runs are there, checks of {settings} to do", flush=True)
+        elif not left_runs:
             print("all runs are there; fresh=true measures again", flush=True)
         else:
             least_s, most_s = self.plan.span_s()

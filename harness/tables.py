@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.ceilings import (
     measured_ceiling,
     utilisation,
 )
-from harness.checks.columns import NOTHING, check_columns
+from harness.checks.columns import check_columns
 from harness.columns import COLUMNS, SETTINGS, Column
 from harness.errors import UserError
 from harness.kv_cache import demand_frac, expected_tokens
@@ -47,12 +47,12 @@ def runs_table(study: Study) -> pd.DataFrame:
     """
     about = study.about
     ceiling = measured_ceiling(study.folder, about)
-    checks = check_columns(study, about)
+    checked = check_columns(study, about)
     rows = []
     for run in study.runs():
         try:
-            checked = checks.get(setting_of(run.record["launch"]), NOTHING)
-            rows.append(_row(run, about, ceiling) | checked)
+            row = _row(run, about, ceiling)
+            rows.append(row | checked.columns(row["setting"], run.record["load"]))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the"
@@ -88,7 +88,7 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
         row["runs_ok"], row["runs_all"] = len(good), len(group)
         row["validity"] = _union(group["validity"])
         rows.append(row)
-    return related(pd.DataFrame(rows), swept(axes)[:-1])
+    return related(pd.DataFrame(rows), swept(axes))
 
 
 def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
@@ -168,6 +168,7 @@ def _row(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dict[
         "run_repeat": record["run_repeat"],
         "setting": setting_of(record["launch"]),
         "load": load_id(record["load"]),
+        "load_kind": load_id(record["load"], INTENSITY),
         "case": record.get("case") or None,
         "place": record["place"],
         "engine": record["engine"]["kind"],
@@ -204,8 +205,9 @@ def _row(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dict[
     row |= _measures(run, about) if run.ok else _nothing()
     decoder = decoder_of(about["model"])
     row |= utilisation(row, record["engine"], decoder, ceiling)
+    memory_bytes = _memory_bytes(about) if row["engine"] == "vllm" else None
     row["kv_cache_expected_tokens"] = expected_tokens(
-        decoder, record["engine"], int(row["tensor_parallel_size"] or 1), _memory_bytes(about)
+        decoder, record["engine"], int(row["tensor_parallel_size"] or 1), memory_bytes
     )
     row["kv_demand_frac"] = demand_frac(row)
     row["j_per_output_token"] = joules_per_output_token(row)
@@ -214,11 +216,9 @@ def _row(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dict[
 
 
 def _memory_bytes(about: dict[str, Any]) -> int | None:
-    """Of the smallest GPU that served; None for a CPU and for the simulator."""
+    """Of the smallest GPU of this machine; None for one without."""
     gpus = (about.get("environment") or {}).get("gpus") or []
-    return (
-        None if about["simulated"] else min((g["memory_total_bytes"] for g in gpus), default=None)
-    )
+    return min((gpu["memory_total_bytes"] for gpu in gpus), default=None)
 
 
 def _measures(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
@@ -243,9 +243,13 @@ def _nothing() -> dict[str, Any]:
     return dict.fromkeys([*names, "failure_kinds"])
 
 
-def load_id(load: dict[str, Any]) -> str:
-    """Names a load: the same at every engine setting, also where its rate is a share of each's."""
-    what = {n: v for n, v in load.items() if not (n == "rate_rps" and load.get("rate_frac"))}
+def load_id(load: dict[str, Any], but: Sequence[str] = ()) -> str:
+    """Names a load: the same at every engine setting, also where its rate is a share of each's.
+
+    Loads that differ in nothing `but` these settings get the same name.
+    """
+    found = ("rate_rps",) if load.get("rate_frac") else ()
+    what = {name: value for name, value in load.items() if name not in (*but, *found)}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
 
 

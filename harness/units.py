@@ -55,6 +55,7 @@ _DISPLAYS: tuple[tuple[str, str, float, Format], ...] = (  # suffix, for people:
 _WORDS = {
     **{word: word.upper() for word in ("ttft", "tpot", "itl", "kv", "gpu", "cpu", "api", "slo")},
     **{word: word.upper() for word in ("mfu", "mbu", "sm", "kl")},
+    "gpus": "GPUs",
     "top1": "top-1",
     "j": "J",
 }

@@ -245,6 +245,11 @@ class Load:
         """Whether arrivals do not wait for replies."""
         return self.arrival != "closed"
 
+    def asks_like(self, other: "Load") -> bool:
+        """Whether both send requests of one kind, so that the one's rate says something of the
+        other's."""
+        return all(getattr(self, name) == getattr(other, name) for name in _KIND_OF_REQUEST)
+
     def at_capacity(self, capacity_rps: float) -> "Load":
         """This load with its `rate_frac` of a capacity as its rate."""
         if self.rate_frac is None:
@@ -255,6 +260,12 @@ class Load:
     def planned_s(self) -> float:
         """Warm-up and window, without what a slow first generation or a drain may add."""
         return self.warmup_s + self.duration_s
+
+
+_KIND_OF_REQUEST = (
+    *("input_tokens", "output_tokens", "prompts", "conversation"),
+    *("endpoint", "stream", "ignore_eos"),
+)
 
 
 @dataclass(kw_only=True, config=STRICT)

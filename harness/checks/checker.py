@@ -6,7 +6,7 @@ runs: a prompt that is too long may be a server's last.
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,21 @@ from harness.checks.answers import Columns, columns
 from harness.checks.interview import NoAnswerError, ask, prompts_of
 from harness.config import Config
 from harness.engines import vllm
-from harness.engines.config import VllmEngine
+from harness.engines.config import ExternalEngine, VllmEngine
 from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.replicas import AnyServer
 from harness.model import materialise
-from harness.plan import Launch
+from harness.plan import Launch, setting_of
 from harness.study import Study
 from harness.units import whole
+from loadgen.config import Load
 
 ON_SERVER = ("accuracy", "longest_context")
+NO_LENGTHS = Failure(
+    kind=FailureKind.BAD_ARGUMENT,
+    message="no load of this engine setting has lengths that vLLM could be given without a server",
+    evidence=(),
+)
 Note = Callable[[str], None]
 
 
@@ -35,6 +41,8 @@ class Checker:
     study: Study
     models: Path
     note: Note
+    # Once a command, whatever comes of it: retry=true would make a failed one due for ever.
+    _tried: set[tuple[str, str]] = field(default_factory=set)
 
     def due(self, launch: Launch) -> list[str]:
         """The checks that this launch's engine setting still lacks."""
@@ -42,7 +50,8 @@ class Checker:
         return [
             name
             for name in options.checks.names
-            if not self.study.has_check(launch.setting, name, retry=options.retry)
+            if (launch.setting, name) not in self._tried
+            and not self.study.has_check(launch.setting, name, retry=options.retry)
         ]
 
     def on_server(self, launch: Launch, server: AnyServer, vocab_size: int) -> bool:
@@ -50,6 +59,8 @@ class Checker:
         for name in self.due(launch):
             if name not in ON_SERVER:
                 continue
+            self._tried.add((launch.setting, name))
+            server.settle()
             match name:
                 case "accuracy":
                     self._accuracy(launch, server)
@@ -62,6 +73,7 @@ class Checker:
     def without_server(self, launch: Launch, vocab_size: int) -> None:
         """Do what is due and needs the GPUs for itself."""
         if "offline" in self.due(launch):
+            self._tried.add((launch.setting, "offline"))
             self._offline(launch, vocab_size)
 
     def fail(self, launch: Launch, failure: Failure) -> None:
@@ -89,13 +101,24 @@ class Checker:
     def _longest_context(self, launch: Launch, server: AnyServer, vocab_size: int) -> None:
         settings = self.config.options.checks.longest_context
         assert settings is not None
-        found = longest_context.find(
-            lambda tokens: longest_context.ask(
-                server.urls[0], server.model, vocab_size, tokens, settings.timeout_s
-            ),
-            settings.start_tokens,
-            server.facts.max_model_len,
-        )
+        engine = launch.engine
+        headers = engine.headers() if isinstance(engine, ExternalEngine) else {}
+        death: Failure | None = None
+
+        def ask(tokens: int) -> longest_context.Try:
+            nonlocal death
+            answer = longest_context.ask(
+                server.urls[0], server.model, vocab_size, tokens, settings.timeout_s, headers
+            )
+            # an engine that is dead takes a while to exit: whether it still generates is asked
+            if answer.fate == "failed" and not isinstance(engine, ExternalEngine):
+                death = server.failure(token_within_s=server.first_token_timeout_s)
+            return answer if death is None else replace(answer, fate="died", why=death.message)
+
+        found = longest_context.find(ask, settings.start_tokens, server.facts.max_model_len)
+        if found.tokens is None and death is not None:
+            self._failed(launch, "longest_context", death)
+            return
         served = "none" if found.tokens is None else f"{whole(found.tokens)} tokens"
         self._save(launch, "longest_context", asdict(found), f"{served}; {found.limit}")
 
@@ -116,7 +139,10 @@ class Checker:
             *vllm.model_arguments(self.config.model, served),
             *vllm.flags(vllm.serving(alike)),
         ]
-        load, on_cpu = self.config.loads[0], self.config.choice.place == "cpu"
+        load, on_cpu = self._offline_load(launch), self.config.choice.place == "cpu"
+        if load is None:
+            self._failed(launch, "offline", NO_LENGTHS)
+            return
         folder = self.study.folder / "checks" / launch.setting / "offline"
         try:
             measured = offline.measure(
@@ -132,7 +158,17 @@ class Checker:
             self._failed(launch, "offline", error.failure)
             return
         told = f"{whole(measured.output_tok_per_s)} tok/s"
-        self._save(launch, "offline", asdict(measured), told)
+        of = {"load": asdict(load)}
+        self._save(launch, "offline", asdict(measured) | of, told)
+
+    def _offline_load(self, launch: Launch) -> Load | None:
+        """The first load of the engine setting whose lengths can be drawn without a server."""
+        loads = (
+            Load(**run.record["load"])
+            for run in self.study.runs()
+            if setting_of(run.record["launch"]) == launch.setting
+        )
+        return next(filter(offline.has_lengths, loads), None)
 
     def _save(
         self, launch: Launch, name: str, found: dict[str, Any], brief: str, **samples: Columns

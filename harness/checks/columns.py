@@ -1,7 +1,7 @@
 """What the checks of an engine setting put into its rows."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.checks.accuracy import Accuracy, UnpairedError, delta
@@ -10,6 +10,9 @@ from harness.study import Study
 
 SEED = 0  # of the bootstrap: the same answers give the same intervals
 RANDOM_WEIGHTS = "random weights"
+# What a load must have in common with the one that was given to vLLM without a server.
+OFFLINE_ALIKE = ("input_tokens", "output_tokens", "prompts", "conversation", "ignore_eos")
+
 NOTHING: dict[str, Any] = {
     "longest_context_tokens": None,
     "longest_context_s": None,
@@ -20,26 +23,42 @@ NOTHING: dict[str, Any] = {
 }
 
 
-def check_columns(study: Study, about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The columns of each engine setting that was checked, by its id."""
+def check_columns(study: Study, about: Mapping[str, Any]) -> "Checked":
+    """What every engine setting was checked for, read once."""
     found = {setting: study.checks(setting) for setting in study.checked()}
-    columns = {setting: columns_of(checks) for setting, checks in found.items()}
     asked = ((about.get("options") or {}).get("checks") or {}).get("accuracy")
     if asked is not None and about["model"].get("shape"):
-        return {run: NOTHING | {"accuracy_reference": RANDOM_WEIGHTS} for run in columns}
-    for setting, told in _accuracy(study, found, asked or {}).items():
-        columns[setting] |= told
-    return columns
+        accuracy = {setting: {"accuracy_reference": RANDOM_WEIGHTS} for setting in found}
+    else:
+        accuracy = _accuracy(study, found, asked or {})
+    return Checked(found=found, accuracy=accuracy)
 
 
-def columns_of(found: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
-    """`found`: what each check recorded, by its name; a failed one gives nothing but its reason."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What the checks of a study found, by engine setting."""
+
+    found: Mapping[str, Mapping[str, Any]]
+    accuracy: Mapping[str, Mapping[str, Any]]
+
+    def columns(self, setting: str, load: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of a row with this engine setting and this load."""
+        return columns_of(self.found.get(setting, {}), load) | dict(self.accuracy.get(setting, {}))
+
+
+def columns_of(
+    found: Mapping[str, Mapping[str, Any] | None], load: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`found`: what each check recorded, by its name; a failed one gives nothing.
+
+    `load` is the row's: a throughput without a server is told where its lengths are the same.
+    """
     row = dict(NOTHING)
     if context := _ok(found.get("longest_context")):
         row["longest_context_tokens"] = context["tokens"]
         row["longest_context_s"] = context["took_s"]
         row["longest_context_limit"] = context["limit"]
-    if offline := _ok(found.get("offline")):
+    if (offline := _ok(found.get("offline"))) and _is_alike(offline["load"], load):
         row["offline_output_tok_per_s"] = offline["output_tok_per_s"]
     return row
 
@@ -63,7 +82,7 @@ def _accuracy(
         None,
     )
     if reference is None:
-        return {}
+        return {setting: {"accuracy_reference": "none was answered"} for setting in records}
     name, home = reference
     first, *again = _answers(study, home)
     rows = {}
@@ -83,6 +102,11 @@ def _accuracy(
 def _answers(study: Study, setting: str) -> tuple[Answers, ...]:
     names = ("scored", "continued")
     return passes({name: study.check_samples(setting, f"accuracy_{name}") for name in names})
+
+
+def _is_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    is_trace = "trace" in (one["arrival"], other["arrival"])
+    return not is_trace and all(one.get(name) == other.get(name) for name in OFFLINE_ALIKE)
 
 
 def _ok(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What is looked at once in each launch, beside its runs. None is not done."""
+"""What is looked at once for each engine setting, beside its runs. None is not done."""
 
 from dataclasses import fields
 
@@ -10,7 +10,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclass(kw_only=True, config=STRICT)
 class AccuracyCheck:
-    """What a precision costs: answers to the same questions, compared with another launch's."""
+    """What a precision costs: answers to the same questions, compared with another case's."""
 
     reference: list[str] = Field(
         min_length=1, description="cases to compare with: the first that was answered"
@@ -31,7 +31,7 @@ class AccuracyCheck:
 class LongestContextCheck:
     """The longest prompt that is really served: doubling, then bisection."""
 
-    start_tokens: int = Field(1024, ge=1, description="the first prompt's length")
+    start_tokens: int = Field(1024, ge=2, description="the first prompt's length")
     timeout_s: float = Field(120.0, gt=0, description="for the reply to one prompt")
 
 
@@ -45,7 +45,7 @@ class OfflineCheck:
 
 @dataclass(kw_only=True, config=STRICT)
 class Checks:
-    """All that a launch may be checked for."""
+    """All that an engine setting may be checked for."""
 
     accuracy: AccuracyCheck | None = None
     longest_context: LongestContextCheck | None = None

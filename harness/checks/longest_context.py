@@ -4,7 +4,7 @@
 by asking. Each question is a prompt of random tokens and one token of reply, alone in the server.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from time import perf_counter
@@ -13,14 +13,19 @@ from typing import Literal
 from harness.engines import http
 
 GRANULARITY_FRAC = 0.01  # of the answer: nearer than that bisection does not go
+LEAST_TOKENS = 2  # a prompt of one token and its reply
+MOST_TOKENS = 2**24  # where a server names no limit, and might serve whatever is sent
 FIRST_TOKEN_ID = 3  # as everywhere: lower ids are often special
 
-Fate = Literal["served", "refused", "failed"]
+Fate = Literal["served", "refused", "failed", "died"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Try:
-    """What became of one prompt. `why` is the server's own word where it did not serve it."""
+    """What became of one prompt. `why` is the server's own word where it did not serve it.
+
+    After "died" there is nobody left to ask.
+    """
 
     tokens: int
     fate: Fate
@@ -32,7 +37,7 @@ class Try:
 class LongestContext:
     """What was found; `limit` is why nothing longer was served."""
 
-    tokens: int | None  # prompt and reply; None: not even the first was served
+    tokens: int | None  # prompt and reply; None: none was served
     took_s: float | None  # to its one token
     limit: str
     refused_cleanly: bool | None  # HTTP 400 for what is over max_model_len; None: not tried
@@ -43,6 +48,7 @@ def find(ask: Callable[[int], Try], start_tokens: int, max_model_len: int | None
     """Ask for ever longer prompts. `ask` takes the length of a prompt and its reply of one token.
 
     What is over `max_model_len` is asked once, to see that it is refused and not half served.
+    A server that dies ends the search: what it served before is then what is known.
     """
     tries: list[Try] = []
 
@@ -50,14 +56,17 @@ def find(ask: Callable[[int], Try], start_tokens: int, max_model_len: int | None
         tries.append(ask(tokens))
         return tries[-1]
 
-    longest, failed = _doubled(
-        asked, min(start_tokens, max_model_len or start_tokens), max_model_len
-    )
-    while longest and failed and failed.tokens - longest.tokens > _granularity(longest.tokens):
-        middle = asked((longest.tokens + failed.tokens) // 2)
+    most = max_model_len or MOST_TOKENS
+    longest, failed = _doubled(asked, min(start_tokens, most), most)
+    while failed is not None and failed.fate != "died":
+        served = longest.tokens if longest else LEAST_TOKENS - 1
+        if failed.tokens - served <= _granularity(served):
+            break
+        middle = asked((served + failed.tokens) // 2)
         longest, failed = (middle, failed) if middle.fate == "served" else (longest, middle)
     over = asked(max_model_len + 1) if max_model_len and failed is None else None
-    limit = failed.why if failed else f"max_model_len={max_model_len}"
+    limit = f"max_model_len={max_model_len}" if max_model_len else f"nothing over {most} was asked"
+    limit = failed.why if failed else limit
     return LongestContext(
         tokens=longest.tokens if longest else None,
         took_s=longest.took_s if longest else None,
@@ -67,9 +76,7 @@ def find(ask: Callable[[int], Try], start_tokens: int, max_model_len: int | None
     )
 
 
-def _doubled(
-    asked: Callable[[int], Try], tokens: int, most: int | None
-) -> tuple[Try | None, Try | None]:
+def _doubled(asked: Callable[[int], Try], tokens: int, most: int) -> tuple[Try | None, Try | None]:
     """The longest that was served, and the first that was not; None where there is none."""
     longest: Try | None = None
     while True:
@@ -77,25 +84,34 @@ def _doubled(
         if answer.fate != "served":
             return longest, answer
         longest = answer
-        if most is not None and tokens >= most:
+        if tokens >= most:
             return longest, None
-        tokens = min(2 * tokens, most or 2 * tokens)
+        tokens = min(2 * tokens, most)
 
 
 def _granularity(tokens: int) -> int:
     return max(16, int(tokens * GRANULARITY_FRAC))
 
 
-def ask(url: str, model: str, vocab_size: int, tokens: int, timeout_s: float) -> Try:
+def ask(
+    url: str,
+    model: str,
+    vocab_size: int,
+    tokens: int,
+    timeout_s: float,
+    headers: Mapping[str, str] | None = None,
+) -> Try:
     """Send one prompt of `tokens - 1` random tokens, and wait for its one token of reply."""
     draw = Random(tokens)
     prompt = [draw.randrange(FIRST_TOKEN_ID, vocab_size) for _ in range(tokens - 1)]
     body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
     began_at_s = perf_counter()
     try:
-        answer = http.request(f"{url}/v1/completions", timeout_s=timeout_s, body=body)
+        answer = http.request(
+            f"{url}/v1/completions", timeout_s=timeout_s, body=body, headers=headers
+        )
     except TimeoutError:
-        why = f"no token within {timeout_s:.0f} s"
+        why = f"no token within {timeout_s:g} s"
         return Try(tokens=tokens, fate="failed", took_s=perf_counter() - began_at_s, why=why)
     except OSError as error:
         took_s = perf_counter() - began_at_s

@@ -1,7 +1,7 @@
 """vLLM without a server: what the same engine does with the same lengths when nobody listens.
 
 `harness/scripts/offline.py` runs in the server's interpreter, as a process of its own. Online
-throughput over this one is what API server, detokenising and streaming cost.
+throughput over this one is what API server, HTTP and streaming cost; tokens become text in both.
 """
 
 import json
@@ -31,6 +31,12 @@ class Offline:
     output_tok_per_s: float  # output_tokens / elapsed_s: the start and a warm-up are not in it
 
 
+def has_lengths(load: Load) -> bool:
+    """Whether a load asks for what is done here: prompts that share nothing, of drawn lengths."""
+    is_single = load.arrival != "trace" and load.conversation is None
+    return is_single and load.prompts.kind == "unique" and load.ignore_eos
+
+
 def lengths(load: Load, prompts: int, seed: int) -> list[tuple[int, int]]:
     """Prompt and reply lengths as the load draws them."""
     random = np.random.default_rng(seed)
@@ -53,13 +59,16 @@ def measure(
     """
     folder.mkdir(parents=True, exist_ok=True)
     task, told, log = folder / "task.json", folder / "told.json", folder / "offline.log"
-    told.unlink(missing_ok=True)
+    for left in (told, log):  # of a try before: its log would be read as this one's
+        left.unlink(missing_ok=True)
     task.write_text(json.dumps({"lengths": work, "vocab_size": vocab_size}))
     process = Process([python, str(SCRIPT), str(task), str(told), *arguments], env, log)
     try:
         ended = process.has_exited(within_s=timeout_s)
     finally:
         process.stop(STOP_S)
+    if told.is_file():  # it is the last thing done: how vLLM then ends matters no more
+        return Offline(**json.loads(told.read_text()))
     text = log.read_text(errors="replace")
     if not ended:
         message = (
@@ -68,6 +77,4 @@ def measure(
         raise EngineFailed(
             Failure(kind=FailureKind.START_TIMEOUT, message=message, evidence=tail(text))
         )
-    if process.exit_code or not told.is_file():
-        raise EngineFailed(classify(text, process.exit_code))
-    return Offline(**json.loads(told.read_text()))
+    raise EngineFailed(classify(text, process.exit_code))

@@ -45,7 +45,9 @@ def main(task: Path, told: Path, arguments: list[str]) -> None:
         "elapsed_s": elapsed_s,
         "output_tok_per_s": tokens / elapsed_s,
     }
-    told.write_text(json.dumps(measured) + "\n")
+    draft = told.with_suffix(".tmp")
+    draft.write_text(json.dumps(measured) + "\n")
+    draft.rename(told)  # whole or not at all
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ class Engine:
         *,
         stream_interval: int = 1,
     ) -> Job:
+        if len(prompt) > (self._fault.die_over_prompt_of or len(prompt)):
+            _die("die_over_prompt_of")
         now_s = self._clock()
         job = Job(
             request=Request(prompt=prompt, max_tokens=max_tokens),
@@ -174,8 +176,7 @@ class Engine:
     def _count_token(self) -> None:
         self._generated += 1
         if self._generated == self._fault.die_after_tokens:
-            log.error("EngineCore encountered a fatal error: --fault die_after_tokens.")
-            os._exit(1)
+            _die("die_after_tokens")
 
     def _deliver(self, delivery: Delivery, now_s: float) -> None:
         for job, num_tokens, last in delivery.chunks:
@@ -206,3 +207,8 @@ class Engine:
                 prefill_s=job.first_at_s - job.scheduled_at_s,
                 decode_s=delivery.computed_at_s - job.first_at_s,
             )
+
+
+def _die(fault: str) -> None:
+    log.error("EngineCore encountered a fatal error: --fault %s.", fault)
+    os._exit(1)

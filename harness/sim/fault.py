@@ -4,6 +4,7 @@ die_at_start            a missing module, as vLLM reports it; exit code 1
 oom_at_start            out of GPU memory while loading; exit code 1
 slow_start_s=X          starts X seconds later
 die_after_tokens=N      the process is gone, without a good-bye, after N generated tokens in total
+die_over_prompt_of=N    the same at a prompt of more than N tokens
 hang_after_tokens=N     no more tokens after N in total; /health stays 200
 no_first_token          never a token; /health says 200
 error_chunk_every=N     every Nth request gets HTTP 200 and one error chunk, as from a broken engine
@@ -23,6 +24,7 @@ class Fault:
     oom_at_start: bool = False
     slow_start_s: float = 0.0
     die_after_tokens: int | None = None
+    die_over_prompt_of: int | None = None
     hang_after_tokens: int | None = None
     error_chunk_every: int | None = None
     truncate_every: int | None = None
@@ -35,6 +37,7 @@ FLAGS = {
 }
 COUNTS: dict[str, Callable[[int], Fault]] = {
     "die_after_tokens": lambda number: Fault(die_after_tokens=number),
+    "die_over_prompt_of": lambda number: Fault(die_over_prompt_of=number),
     "hang_after_tokens": lambda number: Fault(hang_after_tokens=number),
     "error_chunk_every": lambda number: Fault(error_chunk_every=number),
     "truncate_every": lambda number: Fault(truncate_every=number),

@@ -22,8 +22,9 @@ WINDOW = Window(
 )
 
 
-def plan(*words: str) -> Plan:
-    return make_plan(compose(parse(["engine=sim", "sweep=single", "model=tiny", *words])), ())
+def plan(*words: str, conf: Path | None = None) -> Plan:
+    said = ["engine=sim", "sweep=single", "model=tiny", *words]
+    return make_plan(compose(parse(said), conf), ())
 
 
 def about(made: Plan, *, simulated: bool = False) -> dict[str, Any]:
@@ -90,6 +91,7 @@ def record(made: Plan, run: Run, folder: Path, **changes: Any) -> dict[str, Any]
         "launch": folder.name,
         "launch_repeat": launch.repeat,
         "run_repeat": run.repeat,
+        "case": run.case,
         "place": run.place,
         "engine": asdict(launch.engine),
         "load": asdict(run.load),

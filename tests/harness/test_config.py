@@ -1,21 +1,198 @@
+import re
 from pathlib import Path
 
 import pytest
 
+from harness import config as config_module
 from harness.conf_files import conf_dir, describe, options
 from harness.config import Config, compose, documented_settings
+from harness.engines.choice import Choice
 from harness.errors import UserError
 from harness.overrides import parse
+from harness.plan import make_plan
 
 
 def composed(*words: str, conf: Path | None = None) -> Config:
     return compose(parse(["engine=sim", *words]), conf)
 
 
-def refused(*words: str) -> str:
+def refused(*words: str, conf: Path | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        composed(*words)
+        composed(*words, conf=conf)
     return str(caught.value)
+
+
+def sweep_file(folder: Path, text: str) -> Path:
+    """A folder of one's own with a sweep `mine`."""
+    (folder / "sweep").mkdir(exist_ok=True)
+    (folder / "sweep" / "mine.yaml").write_text(f"# @package _global_\n# Mine.\n{text}\n")
+    return folder
+
+
+CHOICES = {
+    "gpu": Choice(kind="vllm", place="gpu", num_gpus=2, vllm_version="0.25.1", why=""),
+    "cpu": Choice(kind="vllm", place="cpu", num_gpus=0, vllm_version="0.32.0", why=""),
+    "sim": Choice(kind="sim", place="sim", num_gpus=0, vllm_version=None, why=""),
+}
+
+
+@pytest.fixture(params=CHOICES)
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each kind of machine in turn, as if this were one."""
+    name = str(request.param)
+    monkeypatch.setattr(config_module, "choose", lambda *_args, **_named: CHOICES[name])
+    return name
+
+
+SWEEPS = ("single", "baseline", "batching", "frontend", "kv_cache", "precision")
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_sweep_has_a_plan_on_every_kind_of_machine(place: str, sweep: str) -> None:
+    config = compose(parse([f"sweep={sweep}"]))
+    made = make_plan(config, ())
+    assert made.launches
+    assert config.choice.place == place
+    assert made.span_s()[1] < {"gpu": 7200, "cpu": 600, "sim": 600}[place], "somebody waits for it"
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+@pytest.mark.usefixtures("place")
+def test_every_case_of_a_sweep_can_be_taken_alone(sweep: str) -> None:
+    names = compose(parse([f"sweep={sweep}"])).axes.get("case", [])
+    for name in names:
+        if (sweep, name) == ("baseline", "open"):
+            continue  # its rate is a share of what the other finds
+        assert make_plan(compose(parse([f"sweep={sweep}", f"case={name}"])), ()).launches
+
+
+@pytest.mark.usefixtures("place")
+def test_a_share_of_a_capacity_alone_is_refused_on_every_kind_of_machine() -> None:
+    with pytest.raises(UserError, match="add a case with arrival: closed"):
+        make_plan(compose(parse(["sweep=baseline", "case=open"])), ())
+
+
+def test_checks_that_look_into_vllm_are_not_asked_of_the_simulator() -> None:
+    config = composed("sweep=baseline")
+    assert config.options.checks.names == []
+    assert "checks.offline needs engine=vllm" in refused("sweep=baseline", "checks.offline={}")
+
+
+@pytest.mark.parametrize(
+    ("word", "cases"),
+    [
+        ("case=closed", ["closed"]),
+        ("case=open,closed", ["closed", "open"]),
+        ("case=[closed]", ["closed"]),
+        ("case=null", ["closed", "open"]),
+    ],
+)
+def test_cases_are_chosen_on_the_command_line(word: str, cases: list[str]) -> None:
+    assert composed("sweep=baseline", word).axes["case"] == cases
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["case=close"], "there is no case 'close'. Did you mean 'closed'? There are: closed, op"),
+        (["case=open,x"], "there is no case 'x'. There are: closed, open."),
+        (["case=3"], "case=3: must be a valid list"),
+        (["sweep=single", "load.concurrency=1", "case=open"], "This sweep has none."),
+        (["case=open", "load.concurrency=3"], "load.concurrency has no effect: the case sets it"),
+        (["load.rate_rps=3"], "load.rate_rps and load.rate_frac both say how fast"),
+        (
+            ["case=open", "load.rate_rps=3"],
+            "load.rate_rps and load.rate_frac both say how fast requests come",
+        ),
+    ],
+)
+def test_a_case_that_is_not_there_is_one_sentence(words: list[str], says: str) -> None:
+    text = refused("sweep=baseline", *words)
+    assert says in text
+    assert "\n" not in text
+
+
+def test_an_open_case_can_be_given_a_rate_instead_of_a_share() -> None:
+    words = ["case=open", "load.rate_frac=null", "load.rate_rps=3,5"]
+    config = composed("sweep=baseline", *words)
+    assert [load.rate_rps for load in config.loads] == [3, 5]
+    assert make_plan(config, ()).launches
+
+
+def test_the_command_line_pins_a_setting_in_every_case() -> None:
+    config = composed("sweep=baseline", "load.concurrency=7", "load.input_tokens=99")
+    assert [load.concurrency for load in config.cases[0].loads] == [7]
+    assert {load.concurrency for load in config.cases[1].loads} == {None}
+    assert {load.input_tokens for load in config.loads} == {99}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("cases: [a, b]", "cases is not of the form"),
+        ("cases: {a: {checks: {}}}", "case 'a' holds 'checks'"),
+        ("cases: {on: {}}", "cases: the name True is no text: quote it."),
+        ("cases: {a: {load: {concurency: 3}}}", "Did you mean 'load.concurrency'?"),
+        (
+            "columns: [ttft_p50]",
+            "columns: there is no column 'ttft_p50'. Did you mean 'ttft_p50_s'",
+        ),
+        ("plots: {one: {x: concurrency, y: [tps]}}", "plots.one: there is no column 'tps'."),
+        ("plots: {a/b: {x: concurrency, y: [knee]}}", "plots.a/b=a/b: string should match"),
+        ("plots: {one: {x: concurrency, y: []}}", "plots.one.y"),
+        (
+            "cases: {closed: {}}\nplots: {one: {x: concurrency, y: [knee], cases: [close]}}",
+            "plots.one.cases: there is no case 'close'. Did you mean 'closed'?",
+        ),
+        ("slo: {ttft: 3}", "slo.ttft"),
+        ("checks: {longest: {}}", "there is no setting 'checks.longest'"),
+        ("plots: {one: {x: knee, y: [knee], log: true}}", "there is no setting 'plots.one.log'"),
+        ("checks: {longest_context: {start_tokens: 1}}", "must be greater than or equal to 2"),
+    ],
+)
+def test_a_mistake_in_a_sweep_file_is_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+    told = refused("sweep=mine", "load.concurrency=2", conf=sweep_file(tmp_path, text))
+    assert says in told
+    assert "\n" not in told
+
+
+def test_a_case_cannot_change_the_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_module, "choose", lambda *_args, **_named: CHOICES["cpu"])
+    conf = sweep_file(tmp_path, "cases: {a: {}, b: {engine: {python: /other}}}")
+    with pytest.raises(UserError, match="names one interpreter: it cannot differ between cases"):
+        compose(parse(["sweep=mine", "load.concurrency=2"]), conf)
+
+
+def test_a_kind_of_machine_may_change_anything_in_a_sweep(tmp_path: Path) -> None:
+    text = """
+columns: [ttft_p50_s]
+slo: {ttft_s: 1.0}
+cases: {a: {}, b: {load: {concurrency: [1, 2]}}}
+on_sim:
+  columns: [tpot_p50_s]
+  order: shuffled
+  slo: null
+  cases: {b: null}
+"""
+    conf = sweep_file(tmp_path, text.replace("  slo: null\n", ""))
+    config = composed("sweep=mine", "load.concurrency=2", conf=conf)
+    assert config.options.columns == ["tpot_p50_s"]
+    assert config.options.order == "shuffled"
+    assert config.options.slo.ttft_s == 1.0
+    assert [case.name for case in config.cases] == ["a"]
+
+
+def test_a_plot_may_be_of_a_case_that_this_kind_of_machine_leaves_out(tmp_path: Path) -> None:
+    text = """
+load: {concurrency: 2}
+cases: {a: {}, b: {load: {prompts: {kind: shared_prefix, groups: 2, hit_frac: [0.0, 0.5]}}}}
+plots: {reuse: {x: hit_frac, y: [prefix_cache_hit_frac], by: input_tokens, cases: [b]}}
+on_sim: {cases: {b: null}}
+"""
+    conf = sweep_file(tmp_path, text)
+    assert list(composed("sweep=mine", conf=conf).options.plots) == ["reuse"]
 
 
 def test_a_list_where_one_value_is_wanted_is_an_axis() -> None:
@@ -181,3 +358,20 @@ def test_every_setting_is_documented() -> None:
         "seed",
     ):
         assert told[name]
+
+
+CONTRIBUTING = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+EXAMPLES = re.findall(r"```yaml\n(# @package _global_.*?)```", CONTRIBUTING, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+@pytest.mark.usefixtures("place")
+def test_the_sweeps_that_contributing_shows_have_a_plan(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text(text)
+    words = ["sweep=mine", "model=qwen2.5-7b"]
+    assert make_plan(compose(parse(words), tmp_path), ()).launches
+
+
+def test_contributing_shows_sweeps() -> None:
+    assert len(EXAMPLES) == 2

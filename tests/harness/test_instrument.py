@@ -57,3 +57,8 @@ def test_servers_are_kept_off_the_clients_cores_while_it_lasts(
     with Instrument(client=Client(), cores=(14, 15), calibration=None).apart():
         assert mine == {*range(14)}
     assert mine == {*range(16)}
+
+
+def test_a_share_of_what_closed_loops_find_asks_for_no_more_than_they_do() -> None:
+    share = Load(arrival="poisson", rate_frac=0.9)
+    assert demand([closed(64), share]) == demand([closed(64)])

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -150,3 +152,99 @@ def test_the_estimate_grows_with_the_grid() -> None:
     small, large = plan().span_s(), plan("engine.max_num_seqs=1,2,3").span_s()
     assert small[0] <= small[1]
     assert large[0] > 2.9 * small[0]
+
+
+def cases(folder: Path, text: str, *words: str) -> Plan:
+    """The plan of a sweep with these cases."""
+    (folder / "sweep").mkdir(exist_ok=True)
+    head = "# @package _global_\n# Mine.\nload: {concurrency: 2}\n"
+    (folder / "sweep" / "mine.yaml").write_text(head + text)
+    return make_plan(compose(parse(["engine=sim", "model=tiny", "sweep=mine", *words]), folder), ())
+
+
+SHARED = """
+cases:
+  closed: {load: {concurrency: [1, 2]}}
+  small: {engine: {max_num_seqs: 4}, load: {concurrency: [1, 2]}}
+  open: {load: {arrival: poisson, concurrency: null, rate_frac: [0.5, 0.9]}}
+"""
+
+
+def test_cases_of_one_engine_setting_share_its_server(tmp_path: Path) -> None:
+    made = cases(tmp_path, SHARED)
+    assert [launch.label for launch in made.launches] == ["closed, open", "small"]
+    first, second = made.launches
+    assert [run.case for run in first.runs] == ["closed", "closed", "open", "open"]
+    assert [run.label for run in first.runs] == [
+        "closed  concurrency=1",
+        "closed  concurrency=2",
+        "open  rate_frac=0.5",
+        "open  rate_frac=0.9",
+    ]
+    assert [run.label for run in second.runs] == ["concurrency=1", "concurrency=2"]
+
+
+def test_a_point_that_two_cases_share_is_measured_once_and_belongs_to_the_first(
+    tmp_path: Path,
+) -> None:
+    text = "cases:\n  a: {load: {concurrency: [1, 2]}}\n  b: {load: {concurrency: [2, 4]}}\n"
+    made = cases(tmp_path, text)
+    assert [(run.case, run.load.concurrency) for run in made.runs] == [("a", 1), ("a", 2), ("b", 4)]
+    assert len({run.point for run in made.runs}) == 3
+    assert made.axes == {"case": ["a", "b"], "load.concurrency": [1, 2, 4]}
+
+
+def test_a_case_that_holds_nothing_of_its_own_starts_no_server(tmp_path: Path) -> None:
+    made = cases(tmp_path, "cases: {a: {}, again: {}}")
+    assert [run.case for run in made.runs] == ["a"]
+
+
+def test_a_point_twice_in_one_case_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="are the same"):
+        cases(tmp_path, "cases: {a: {load: {concurrency: [1, 1]}}}")
+
+
+def test_loads_that_need_a_capacity_come_after_those_that_find_it(tmp_path: Path) -> None:
+    for seed in range(5):
+        made = cases(tmp_path, SHARED, "order=shuffled", f"seed={seed}", "repeats.runs=2")
+        for launch in made.launches:
+            shares = [run.load.rate_frac is not None for run in launch.runs]
+            assert shares == sorted(shares)
+
+
+def test_every_case_repeats_in_every_round_of_launches(tmp_path: Path) -> None:
+    made = cases(tmp_path, SHARED, "repeats.launches=2", "order=shuffled")
+    assert [launch.repeat for launch in made.launches] == [1, 1, 2, 2]
+    assert len(made.runs) == 12
+    assert len({run.id for run in made.runs}) == 12
+
+
+def test_a_study_is_not_continued_under_other_case_names(tmp_path: Path) -> None:
+    one, other = (cases(tmp_path, f"cases: {{{name}: {{}}}}") for name in ("a", "b"))
+    assert one.runs[0].id == other.runs[0].id
+    assert one.id != other.id
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cases: {open: {load: {arrival: poisson, concurrency: null, rate_frac: 0.5}}}",
+        SHARED.replace("open: {", "open: {engine: {max_num_seqs: 8}, "),
+        SHARED.replace("rate_frac", "input_tokens: 64, rate_frac"),
+        SHARED.replace("rate_frac", "endpoint: chat, rate_frac"),
+    ],
+)
+def test_a_share_of_a_capacity_that_no_run_finds_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"load.rate_frac \(case 'open'\) is a share of the capac"):
+        cases(tmp_path, text)
+
+
+def test_a_capacity_is_found_by_the_setting_that_is_decided_in_the_plan(tmp_path: Path) -> None:
+    text = SHARED.replace("open: {", "open: {engine: {tensor_parallel_size: 2}, ")
+    assert len(cases(tmp_path, text).launches) == 2, "2 is what the closed case comes to"
+
+
+def test_two_cases_cannot_have_one_server_run_in_two_ways(tmp_path: Path) -> None:
+    text = "cases: {a: {}, b: {engine: {start_timeout_s: 9}, load: {concurrency: 4}}}"
+    with pytest.raises(UserError, match="cases 'a' and 'b' share a server, and differ in how"):
+        cases(tmp_path, text)

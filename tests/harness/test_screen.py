@@ -25,3 +25,22 @@ def test_the_table_fits_on_the_screen_and_keeps_what_matters(tmp_path: Path, wid
     assert "validity" in head
     assert any(line.split()[:2] == ["8", "560"] for line in lines)
     assert ("power W" in head) == (width == 240)
+
+
+@pytest.mark.parametrize("width", [60, 100, 240])
+def test_a_sweeps_own_columns_are_given_up_from_the_last(tmp_path: Path, width: int) -> None:
+    made = plan("engine.max_num_seqs=4,8", "load.concurrency=2")
+    kept = study(tmp_path, made)
+    fill(kept, made)
+    asked = ["output_tok_per_s", "speedup", "ttft_p50_s", "tpot_p50_s", "requests_per_s"]
+    kept.add(options={"columns": asked})
+    out = io.StringIO()
+    points = points_table(runs_table(kept), made.axes)
+    print_table(Console(file=out, width=width), points, kept.about)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    head = next(line for line in lines if "max_num_seqs" in line)
+    assert "output tok/s" in head
+    assert "validity" in head
+    assert "gain" not in head, "it was not asked for"
+    assert ("requests per s" in head) == (width == 240)

@@ -1,4 +1,6 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +10,7 @@ from harness.columns import COLUMNS
 from harness.plan import Plan
 from harness.plots import draw
 from harness.study import Study
-from harness.tables import markdown, points_table, runs_table, write_tables
+from harness.tables import load_id, markdown, points_table, runs_table, write_tables
 from tests.harness.builders import fill, plan, record, requests, study
 
 GRID = ("engine.max_num_seqs=4,8", "load.concurrency=2")
@@ -221,3 +223,109 @@ def test_every_column_has_a_meaning_and_appears_once() -> None:
     names = [column.name for column in COLUMNS]
     assert len(set(names)) == len(names)
     assert all(column.meaning for column in COLUMNS)
+
+
+def test_a_study_from_before_cases_and_shares_still_has_its_table(tmp_path: Path) -> None:
+    kept, _ = filled(tmp_path, *GRID)
+    for path in kept.folder.glob("runs/*/run.json"):
+        told = json.loads(path.read_text())
+        del told["case"], told["load"]["rate_frac"]
+        path.write_text(json.dumps(told))
+    assert "options" not in kept.about
+    points = write_tables(kept)
+    assert points is not None
+    assert points["max_num_seqs"].tolist() == [4, 8]
+    assert points["gain_frac"].tolist()[1] == pytest.approx(1.0)
+    assert points["speedup"].tolist() == pytest.approx([1.0, 2.0])
+    assert "output tok/s" in markdown(points, kept.about)
+    assert points["goodput_rps"].isna().all()
+
+
+def test_limits_tell_what_was_of_use(tmp_path: Path) -> None:
+    kept, _ = filled(tmp_path, "load.concurrency=2")
+    kept.add(options={"slo": {"ttft_s": 0.06, "tpot_s": 0.02, "e2e_s": None}})
+    (row,) = runs_table(kept).to_dict("records")
+    assert row["goodput_rps"] == pytest.approx(70)
+    assert row["slo_met_frac"] == 1.0
+    kept.add(options={"slo": {"ttft_s": 0.04}})
+    assert runs_table(kept)["slo_met_frac"].tolist() == [0.0]
+
+
+def test_what_a_check_found_stands_in_the_rows_of_its_engine_setting(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, "engine.max_num_seqs=4,8", "load.concurrency=2,4")
+    first = made.launches[0]
+    context = {"status": "ok", "tokens": 999, "took_s": 0.5, "limit": "HTTP 500"}
+    load = runs_load(kept)
+    kept.save_check(first.setting, "longest_context", context)
+    offline = {"status": "ok", "output_tok_per_s": 560.0, "load": load}
+    kept.save_check(first.setting, "offline", offline)
+    points = points_table(runs_table(kept), made.axes)
+    assert points["longest_context_tokens"].tolist()[:2] == [999, 999]
+    assert points["longest_context_tokens"].isna().tolist() == [False, False, True, True]
+    assert points["online_frac"].tolist()[:2] == pytest.approx([0.5, 0.5])
+    assert points["online_frac"].isna().tolist() == [False, False, True, True]
+
+
+def runs_load(kept: Study) -> dict[str, Any]:
+    return dict(next(kept.runs()).record["load"])
+
+
+def test_a_sweep_says_which_columns_people_are_shown(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, "load.concurrency=1,2,4")
+    kept.add(options={"columns": ["output_tok_per_s", "num_gpus", "knee", "speedup", "ttft_p50_s"]})
+    points = points_table(runs_table(kept), made.axes)
+    head, _, *rows = markdown(points, kept.about).splitlines()[2:]
+    titles = "concurrency | output tok/s | num GPUs | knee | speedup | TTFT p50 ms | validity"
+    assert head == f"| {titles} |"
+    assert [row.split("|")[1].strip() for row in rows] == ["1", "2", "4"]
+    assert rows[0].startswith("| 1 | 280 | 2 | yes | 1.00 | 50.0 |"), "the same rate at each"
+
+
+def test_gain_of_cases_is_told_inside_each(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    text = "# @package _global_\n# Mine.\nload: {concurrency: 2}\ncases:\n  defaults: {}\n"
+    text += "  seqs: {engine: {max_num_seqs: [4, 8]}}\n  blocks: {engine: {block_size: [16, 32]}}\n"
+    (tmp_path / "sweep" / "mine.yaml").write_text(text)
+    made = plan("sweep=mine", conf=tmp_path)
+    kept = study(tmp_path, made)
+    fill(kept, made)
+    points = points_table(runs_table(kept), made.axes)
+    assert points["case"].tolist() == ["defaults", "seqs", "seqs", "blocks", "blocks"]
+    assert points["gain_frac"].isna().tolist() == [True, True, False, True, False]
+    assert points["gain_frac"][4] == pytest.approx(5 / 4 - 1)
+    text = markdown(points, kept.about)
+    assert text.splitlines()[2].startswith("| case | block_size |")
+    assert {path.stem for path in draw(points, kept.about, tmp_path / "plots")} == {"cases"}
+
+
+LOAD = {"arrival": "poisson", "input_tokens": 5, "rate_rps": 3.0, "concurrency": None}
+
+
+def test_a_load_has_one_name_at_every_engine_setting() -> None:
+    share = LOAD | {"rate_frac": 0.5}
+    assert load_id(share) == load_id(share | {"rate_rps": 9.0}), "its rate is found at each"
+    assert load_id(share) != load_id(share | {"rate_frac": 0.9})
+    assert load_id(LOAD) != load_id(LOAD | {"rate_rps": 9.0})
+    intensity = ("concurrency", "rate_rps", "rate_frac")
+    assert load_id(LOAD, intensity) == load_id(LOAD | {"rate_rps": 9.0}, intensity)
+    assert load_id(LOAD, intensity) != load_id(LOAD | {"input_tokens": 9}, intensity)
+
+
+def test_the_kv_cache_of_a_server_elsewhere_is_not_reckoned_from_the_gpus_here(
+    tmp_path: Path,
+) -> None:
+    kept, _ = filled(tmp_path, "load.concurrency=2")
+    kept.add(environment={"gpus": [{"memory_total_bytes": 150 * 10**9}]})
+    kept.add(model=json.loads(TINY))
+    (path,) = kept.folder.glob("runs/*/run.json")
+    told = json.loads(path.read_text())
+    for kind, is_told in (("vllm", True), ("external", False), ("sim", False)):
+        path.write_text(json.dumps(told | {"engine": told["engine"] | {"kind": kind}}))
+        (row,) = runs_table(kept).to_dict("records")
+        assert (row["kv_cache_expected_tokens"] is not None) == is_told, kind
+
+
+TINY = """{"name": "tiny", "path": null, "revision": null, "shape": {
+    "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64,
+    "vocab_size": 512, "max_position_embeddings": 2048}}"""

@@ -1,6 +1,7 @@
 import pytest
 
-from harness.units import milliseconds, plural, span, whole
+from harness.columns import COLUMNS
+from harness.units import display_of, milliseconds, plural, scale_of, span, whole
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,52 @@ def test_large_numbers_have_separators() -> None:
 )
 def test_counted_words_are_in_their_number(count: int, word: str, text: str) -> None:
     assert plural(count, word) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "title", "text"),
+    [
+        ("ttft_p50_s", 0.0123, "TTFT p50 ms", "12.3"),
+        ("output_tok_per_s", 15087.4, "output tok/s", "15,087"),
+        ("offline_output_tok_per_s", 9.6, "offline output tok/s", "10"),
+        ("nvlink_rx_bytes_per_s", 2.5e9, "nvlink rx GB/s", "2.50"),
+        ("requests_per_s", 12.34, "requests per s", "12.3"),
+        ("api_server_cpu_frac", 0.984, "API server CPU", "0.98"),
+        ("goodput_rps", 3.14159, "goodput req/s", "3.14"),
+        ("online_frac", 0.875, "online %", "87.5"),
+        ("gpu_memory_used_bytes", 2**31, "GPU memory used GiB", "2.0"),
+        ("longest_context_tokens", 1040384.0, "longest context tokens", "1,040,384"),
+        ("sm_clock_mean_hz", 1.98e9, "SM clock mean MHz", "1,980"),
+        ("gpu_power_w", 629.4, "GPU power W", "629"),
+        ("kl_mean_nats", 1.45e-5, "KL mean nats", "1.5e-05"),
+        ("j_per_output_token", 0.0312, "J per output token", "0.03"),
+        ("speedup", 1.9234, "speedup", "1.92"),
+    ],
+)
+def test_a_columns_name_tells_how_people_are_shown_it(
+    name: str, value: float, title: str, text: str
+) -> None:
+    told, shown = display_of(name)
+    assert (told, shown(value)) == (title, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [("tpot_p50_s", 0.002, 2.0), ("rate_frac", 0.5, 50.0), ("concurrency", 64, 64.0)],
+)
+def test_a_plots_scale_is_that_of_the_axis_title(name: str, value: float, shown: float) -> None:
+    assert value * scale_of(name) == pytest.approx(shown)
+
+
+def test_every_column_can_be_shown() -> None:
+    for column in COLUMNS:
+        asked = column.for_people()
+        assert asked.title
+        assert asked.shown is not None
+        assert asked.shown(1.0)
+
+
+def test_whole_numbers_are_shown_whole() -> None:
+    shown = {column.name: column.for_people().shown for column in COLUMNS}
+    for name in ("num_gpus", "client_workers", "tensor_parallel_size", "requests_ok"):
+        assert shown[name](2.0) == "2", name

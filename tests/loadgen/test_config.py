@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from loadgen.config import (
     Load,
     LogNormal,
     SharedPrefix,
+    Slo,
     Uniform,
     Unique,
 )
@@ -45,6 +47,20 @@ PREFIX = {"kind": "shared_prefix", "groups": 2, "hit_frac": 0.5}
             "min <= median <= max must hold",
         ),
         (CLOSED | {"duration": 3}, "duration"),
+        (
+            CLOSED | {"rate_frac": 0.5},
+            "rate_frac is for arrival=constant, poisson, gamma, not for c",
+        ),
+        (
+            TRACE | {"rate_frac": 0.5},
+            "rate_frac is for arrival=constant, poisson, gamma, not for t",
+        ),
+        (
+            {"arrival": "ramp", "rate_frac": 0.5, "rate_end_rps": 9.0},
+            "rate_frac is for arrival=constant, poisson, gamma, not for ramp",
+        ),
+        ({"arrival": "poisson", "rate_frac": 0.0}, "rate_frac\n  Input should be greater than 0"),
+        ({"arrival": "gamma", "rate_frac": 0.5}, "burstiness is required for arrival=gamma"),
         (CLOSED | {"prompts": {"kind": "text"}}, "kind: unique, shared_prefix or dataset"),
         (CLOSED | {"prompts": {"groups": 2, "hit_frac": 0.5}}, "kind: unique, shared_prefix or"),
         (CLOSED | {"prompts": PREFIX | {"hit_frac": 1.0}}, "hit_frac"),
@@ -109,3 +125,45 @@ def test_the_loads_of_the_configuration_are_loads(name):
     path = Path(__file__).parents[2] / "conf/load" / f"{name}.yaml"
     load = TypeAdapter(Load).validate_python(yaml.safe_load(path.read_text()))
     assert load.arrival == name
+
+
+def test_a_rate_may_be_a_share_of_a_capacity_that_is_found_later():
+    share = Load(arrival="poisson", rate_frac=0.5)
+    found = share.at_capacity(40.0)
+    assert (found.rate_rps, found.rate_frac) == (20.0, 0.5)
+    assert share.rate_rps is None, "the load that was asked for stays as it was"
+    assert Load(**asdict(found)) == found, "as it is read back from disk"
+
+
+def test_a_rate_of_its_own_does_not_follow_the_capacity():
+    fixed = Load(arrival="poisson", rate_rps=3.0)
+    assert fixed.at_capacity(40.0) == fixed
+    assert Load(**CLOSED).at_capacity(40.0) == Load(**CLOSED)
+
+
+@pytest.mark.parametrize("change", [{"concurrency": 9}, {"warmup_s": 1.0}, {"duration_s": 3.0}])
+def test_requests_are_alike_at_every_intensity(change):
+    assert Load(**CLOSED).asks_like(Load(**CLOSED | change))
+    assert Load(**CLOSED).asks_like(Load(arrival="poisson", rate_rps=1.0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_tokens": 9},
+        {"output_tokens": 9},
+        {"prompts": PREFIX},
+        {"endpoint": "chat"},
+        {"stream": False},
+        {"ignore_eos": False},
+    ],
+)
+def test_requests_that_cost_the_server_something_else_are_not_alike(change):
+    assert not Load(**CLOSED).asks_like(Load(**CLOSED | change))
+
+
+def test_limits_are_set_when_there_is_one():
+    assert not Slo().is_set
+    assert Slo(e2e_s=1.0).is_set
+    with pytest.raises(ValidationError):
+        Slo(ttft_s=0)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.metrics import e2e_s, itl_s, quantile, summarise, tpot_s, ttft_s
+from loadgen.config import Slo
+from loadgen.metrics import Goodput, e2e_s, goodput, itl_s, quantile, summarise, tpot_s, ttft_s
 
 FLOATS = st.floats(-1e6, 1e6) | st.just(math.inf)
 
@@ -186,3 +187,84 @@ def test_cached_tokens_are_a_share_of_the_prompts_of_which_it_is_known(summary):
     known, unknown = ({"cached_tokens": 5.0}, [12.0]), ({}, [12.0])
     assert summary(known, unknown).cached_tokens_frac == 0.25
     assert summary(unknown).cached_tokens_frac is None
+
+
+@pytest.fixture(scope="session")
+def useful(tables, window, closed, poisson):
+    """Goodput of requests given as (row overrides, chunk times), window 10 .. 20 s."""
+
+    def build(*requests, arrival="closed", load=None, **slo):
+        driven = (closed if arrival == "closed" else poisson)(**load or {})
+        return goodput(tables(*requests)[0], window=window(), load=driven, slo=Slo(**slo))
+
+    return build
+
+
+def at(start_s, ttft_s, tpot_s, tokens=4, **row):
+    """A request that was sent then, and took so long."""
+    first_at_s = start_s + ttft_s
+    chunks = [first_at_s + k * tpot_s for k in range(tokens)]
+    return {"due_at_s": start_s, "sent_at_s": start_s, **row}, chunks
+
+
+FAST, SLOW_START, SLOW_TOKENS = at(11, 0.5, 0.1), at(11, 2.0, 0.1), at(11, 0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept"),
+    [
+        ({"ttft_s": 1.0}, 2),
+        ({"tpot_s": 0.5}, 2),
+        ({"ttft_s": 1.0, "tpot_s": 0.5}, 1),
+        ({"e2e_s": 3.0}, 2),
+        ({"e2e_s": 0.1}, 0),
+    ],
+)
+def test_goodput_counts_the_requests_that_kept_every_limit(useful, limits, kept):
+    made = useful(FAST, SLOW_START, SLOW_TOKENS, **limits)
+    assert made == Goodput(goodput_rps=kept / 10, slo_met_frac=kept / 3)
+
+
+def test_without_a_limit_there_is_no_goodput(useful):
+    assert useful(FAST) == Goodput(goodput_rps=None, slo_met_frac=None)
+
+
+def test_a_limit_that_is_just_reached_is_kept(useful):
+    assert useful(at(11, 0.5, 0.25), ttft_s=0.5, tpot_s=0.25).slo_met_frac == 1.0
+
+
+def test_a_failed_request_kept_no_limit(useful):
+    failed = at(11, 0.1, 0.1, status="failed", failure="truncated")
+    made = useful(FAST, failed, e2e_s=5.0)
+    assert made == Goodput(goodput_rps=0.1, slo_met_frac=0.5)
+
+
+def test_a_closed_loop_does_not_hold_the_end_of_the_run_against_a_request(useful):
+    cut = at(11, 0.1, 0.1, status="cut")
+    assert useful(FAST, cut, e2e_s=5.0).slo_met_frac == 1.0
+
+
+def test_an_open_loop_holds_what_was_cut_against_the_server(useful):
+    cut = at(11, 0.1, 0.1, status="cut", output_tokens_asked=99)
+    made = useful(FAST, cut, arrival="poisson", ttft_s=1.0)
+    assert made.slo_met_frac == 1.0, "its first token came in time"
+    assert useful(FAST, cut, arrival="poisson", tpot_s=1.0).slo_met_frac == 0.5
+    assert useful(FAST, cut, arrival="poisson", e2e_s=99.0).slo_met_frac == 0.5
+
+
+def test_a_time_that_a_reply_does_not_have_limits_nothing(useful):
+    assert useful(at(11, 0.5, 0.0, tokens=1), tpot_s=0.01).slo_met_frac == 1.0
+    whole = at(11, 5.0, 0.0, tokens=1)
+    assert useful(whole, load={"stream": False}, ttft_s=1.0, tpot_s=0.01).slo_met_frac == 1.0
+    assert useful(whole, load={"stream": False}, e2e_s=1.0).slo_met_frac == 0.0
+
+
+def test_no_request_has_no_share(useful):
+    assert useful(ttft_s=1.0) == Goodput(goodput_rps=0.0, slo_met_frac=None)
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 3), st.floats(0, 1)), min_size=1), st.floats(0.01, 4))
+def test_a_wider_limit_is_kept_by_no_fewer(useful, times, limit_s):
+    requests = [at(11, ttft_s, tpot_s) for ttft_s, tpot_s in times]
+    narrow, wide = (useful(*requests, ttft_s=limit) for limit in (limit_s, 2 * limit_s))
+    assert 0 <= narrow.slo_met_frac <= wide.slo_met_frac <= 1

@@ -89,7 +89,14 @@ def test_vllms_defaults_depend_on_the_gpu():
 
 
 @pytest.mark.parametrize(
-    "fault", ["sleepy", "die_after_tokens", "die_after_tokens=x", "truncate_every=0"]
+    "fault",
+    [
+        "sleepy",
+        "die_after_tokens",
+        "die_after_tokens=x",
+        "die_over_prompt_of=0",
+        "truncate_every=0",
+    ],
 )
 def test_an_unknown_fault_is_refused(fault, capsys):
     with pytest.raises(SystemExit):

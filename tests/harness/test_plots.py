@@ -1,0 +1,176 @@
+"""What is drawn of a study, and that a file appears for it. A warning would fail these tests."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.plots import draw
+
+CLOSED = [
+    {
+        "case": "closed",
+        "arrival": "closed",
+        "concurrency": float(n),
+        "rate_frac": None,
+        "output_tok_per_s": 100.0 * n,
+        "tpot_p50_s": 0.01 * n,
+        "tpot_p99_s": 0.02 * n,
+        "preemptions": 0.0,
+        "kv_cache_usage_peak_frac": None,
+        "longest_context_limit": "max_model_len=64",
+        "dtype": dtype,
+        "gain_frac": -0.1 * n,
+    }
+    for dtype in ("auto", "fp8")
+    for n in (1, 4, 16)
+]
+OPEN = [
+    CLOSED[0] | {"case": "open", "arrival": "poisson", "concurrency": None, "rate_frac": share}
+    for share in (0.5, 0.9)
+]
+AXES = {
+    "case": ["closed", "open"],
+    "engine.dtype": ["auto", "fp8"],
+    "load.concurrency": [1, 4, 16],
+    "load.rate_frac": [0.5, 0.9],
+}
+
+
+def about(axes: dict[str, list[Any]] = AXES, **plots: Any) -> dict[str, Any]:
+    return {
+        "sweep": "baseline",
+        "engine": "vLLM 0.25.1 on 2x NVIDIA H200",
+        "model": {"name": "tiny"},
+        "load": "closed loop and Poisson arrivals, 64 tokens in",
+        "simulated": False,
+        "axes": axes,
+        "options": {"plots": plots, "columns": []},
+    }
+
+
+def points(*rows: dict[str, Any]) -> pd.DataFrame:
+    known = {"status": "ok", "failure": None, "simulated": False}
+    return pd.DataFrame([known | row for row in rows])
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Any:
+    """Names of the files that are drawn of some points, each a picture."""
+
+    def draw_them(*rows: dict[str, Any], axes: Any = AXES, **plots: Any) -> list[str]:
+        folder = tmp_path / f"plots{len(list(tmp_path.iterdir()))}"
+        paths = draw(points(*rows), about(axes, **plots), folder)
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+        assert sorted(paths) == sorted(folder.glob("*"))
+        return [path.stem for path in paths]
+
+    return draw_them
+
+
+SCALING = {"x": "concurrency", "y": ["output_tok_per_s", "tpot_p50_s"], "by": "dtype"}
+
+
+def test_a_sweep_of_cases_has_bars_and_what_it_asks_for(drawn) -> None:
+    assert drawn(*CLOSED, *OPEN, scaling=SCALING) == ["scaling", "cases"]
+    assert drawn(*CLOSED, *OPEN, scaling=SCALING, cases_alone=SCALING | {"cases": ["closed"]})
+
+
+def test_a_sweep_of_one_grid_has_the_trade_off_beside_what_it_asks_for(drawn) -> None:
+    axes = {name: values for name, values in AXES.items() if name != "case"}
+    assert drawn(*CLOSED, axes=axes, scaling=SCALING) == ["scaling", "throughput_latency"]
+
+
+def test_a_sweep_that_asks_for_nothing_has_the_usual(drawn) -> None:
+    axes = {"load.concurrency": [1, 4, 16]}
+    assert drawn(*CLOSED[:3], axes=axes) == ["over_concurrency", "throughput_latency"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"log_x": True, "log_y": True},
+        {"log_y": True, "y": ["preemptions"]},  # all zero
+        {"log_x": True, "x": "preemptions", "y": ["output_tok_per_s"]},
+        {"y": ["gain_frac"]},  # all negative
+        {"x": "dtype"},  # text
+        {"x": "case", "by": None},
+        {"by": "engine.dtype"},  # an axis by its whole name
+        {"by": "no_such_column"},
+        {"x": "output_tok_per_s", "y": ["tpot_p99_s"], "by": "case"},
+    ],
+)
+def test_a_plot_is_drawn_whatever_its_scales_and_columns(drawn, change: dict[str, Any]) -> None:
+    assert "mine" in drawn(*CLOSED, *OPEN, mine=SCALING | change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x": "hit_frac"},
+        {"y": ["no_such_column"]},
+        {"y": ["kv_cache_usage_peak_frac"]},
+        {"y": ["longest_context_limit"]},
+        {"cases": ["no_such_case"]},
+        {"x": "rate_frac", "cases": ["closed"]},
+    ],
+)
+def test_a_plot_of_what_is_not_there_is_left_out(drawn, change: dict[str, Any]) -> None:
+    assert drawn(*CLOSED, *OPEN, mine=SCALING | change) == ["cases"]
+
+
+def test_what_is_not_there_costs_its_own_panel_only(drawn) -> None:
+    some = SCALING | {"y": ["longest_context_limit", "kv_cache_usage_peak_frac", "tpot_p50_s"]}
+    assert "mine" in drawn(*CLOSED, mine=some)
+
+
+def test_what_took_longer_than_the_run_is_not_drawn_and_breaks_nothing(drawn) -> None:
+    late = [row | {"tpot_p99_s": np.inf} for row in CLOSED]
+    assert "mine" in drawn(*CLOSED, *late, mine=SCALING | {"y": ["tpot_p99_s"]})
+    assert drawn(*late, mine=SCALING | {"y": ["tpot_p99_s"]}) == ["cases"]
+
+
+def test_replies_that_are_not_streamed_have_plots_without_their_times(drawn) -> None:
+    whole = [row | {"tpot_p50_s": None, "tpot_p99_s": None} for row in CLOSED]
+    assert drawn(*whole, mine=SCALING) == ["mine", "cases"]
+    axes = {"engine.dtype": ["auto", "fp8"], "load.concurrency": [1, 4, 16]}
+    assert drawn(*whole, axes=axes)[0] == "over_dtype"
+
+
+def test_a_point_that_failed_is_not_drawn(drawn) -> None:
+    failed = CLOSED[0] | {"status": "failed", "failure": "hangs", "output_tok_per_s": None}
+    assert drawn(failed, CLOSED[1], mine=SCALING) == []
+    assert drawn(failed, *CLOSED[1:3], mine=SCALING) == ["mine", "cases"]
+
+
+def test_a_study_from_before_plots_could_be_asked_for_has_the_usual(tmp_path: Path) -> None:
+    told = about({"load.concurrency": [1, 4, 16]})
+    del told["options"]
+    paths = draw(points(*CLOSED[:3]), told, tmp_path / "plots")
+    assert [path.stem for path in paths] == ["over_concurrency", "throughput_latency"]
+
+
+@pytest.mark.parametrize(
+    ("change", "labels"),
+    [
+        ({"by": None}, ["dtype=auto", "dtype=fp8"]),
+        ({}, ["dtype=auto", "dtype=fp8"]),
+        ({"x": "output_tok_per_s", "by": None}, []),
+        ({"x": "output_tok_per_s", "by": "case"}, ["case=closed"]),
+    ],
+)
+def test_along_an_axis_each_setting_of_the_others_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: dict[str, Any], labels: list[str]
+) -> None:
+    told: dict[str, list[str]] = {}
+
+    def save(figure: Any, path: Path) -> Path:
+        told[path.stem] = figure.axes[0].get_legend_handles_labels()[1]
+        return path
+
+    monkeypatch.setattr("harness.plots._save", save)
+    plots = {"mine": SCALING | change | {"cases": ["closed"]}}
+    draw(points(*CLOSED, *OPEN), about(**plots), tmp_path / "plots")
+    assert told["mine"] == labels
