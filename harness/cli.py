@@ -1,8 +1,9 @@
 """The command line: words in, exit code out.
 
     0    everything that was asked for is done
-    1    done, but runs failed
-    2    the request cannot be carried out as written; nothing was started
+    1    done, but runs failed; of compare: regressed
+    2    the request cannot be carried out as written; nothing was started; of compare: not
+         comparable, or it could not be told
     130  interrupted (Ctrl-C), 143 terminated, 141 nobody reads: what was finished is kept
 
 Heavy imports wait inside the functions that need them: help must be there at once.
@@ -87,7 +88,14 @@ def _table(words: list[str]) -> int:
     return 0
 
 
-_VERBS: dict[str, Callable[[list[str]], int]] = {"table": _table}
+def _compare(words: list[str]) -> int:
+    """python -m harness compare BASELINE CANDIDATE"""
+    from harness.guard.command import run
+
+    return run(words)
+
+
+_VERBS: dict[str, Callable[[list[str]], int]] = {"compare": _compare, "table": _table}
 
 
 @contextmanager

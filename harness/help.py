@@ -6,7 +6,10 @@ from typing import Any
 
 from harness.errors import UserError
 
-VERBS = {"table": "make a study's table and plots again: python -m harness table STUDY"}
+VERBS = {
+    "compare": "regression verdict: compare BASELINE CANDIDATE, or compare STUDY policy=NAME",
+    "table": "make a study's table and plots again: python -m harness table STUDY",
+}
 
 _HELP = """\
 vLLM serving benchmark and tuning harness.

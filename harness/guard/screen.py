@@ -1,0 +1,150 @@
+"""A comparison on a terminal: what was compared, every judgement, the noise, the verdict last."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.guard.outcome import Comparison, Judgement, Outcome, Variance, Verdict
+from harness.guard.summary import WORDS, change, shown, span, title
+from harness.tables import SIMULATED, value_text
+
+STYLES = {
+    Verdict.REGRESSED: "bold red",
+    Verdict.IMPROVED: "green",
+    Verdict.UNCHANGED: "",
+    Verdict.INCONCLUSIVE: "yellow",
+}
+COLOURS = {Outcome.PASS: "bold green", Outcome.REGRESSED: "bold red"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One column. `rank` says which is given up first on a narrow screen; 0 never is."""
+
+    title: str
+    text: Callable[[Judgement], str]
+    rank: int = 0
+    is_text: bool = False
+
+
+COLUMNS = (
+    Shown(title="metric", text=lambda j: j.limit or title(j.metric), is_text=True),
+    Shown(title="baseline", text=lambda j: shown(j.metric, j.baseline), rank=3),
+    Shown(title="candidate", text=lambda j: shown(j.metric, j.candidate), rank=4),
+    Shown(title="change", text=lambda j: change(j.ratio), rank=0),
+    Shown(title="interval", text=span),
+    Shown(
+        title="matters", text=lambda j: f"±{j.threshold_frac:.0%}" if not j.limit else "", rank=1
+    ),
+    Shown(title="launches", text=lambda j: _launches(j), rank=2),
+    Shown(title="verdict", text=lambda j: _verdict(j), is_text=True),
+)
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print it as wide as the screen allows."""
+    if comparison.simulated:
+        console.print(SIMULATED, style="bold", markup=False)
+    for name, side in (("baseline", comparison.baseline), ("candidate", comparison.candidate)):
+        told = f"{side.engine}, {side.launches} launches" if side.launches else ""
+        _line(console, name, f"{side.study}  {told}".rstrip())
+    for one in comparison.changes:
+        _line(console, "changed", f"{one.what}: {one.baseline} → {one.candidate}")
+    for refusal in comparison.refusals:
+        values = [value for value in (refusal.baseline, refusal.candidate) if value]
+        word = "allowed" if refusal.allowed else "refused"
+        _line(console, word, f"{refusal.what}: {' / '.join(values)}")
+    for note in comparison.notes:
+        _line(console, "note", note)
+    if comparison.points:
+        console.print()
+        console.print(_table(console.width, comparison.points), markup=False)
+        reasons = dict.fromkeys(j.reason for j in comparison.points if j.reason)
+        for reason in reasons:
+            _line(console, "inconclusive", str(reason))
+        console.print()
+        console.print(_noise_table(comparison.variance), markup=False)
+    console.print()
+    style = COLOURS.get(comparison.verdict, "bold yellow")
+    console.print(
+        f"{WORDS[comparison.verdict].upper()}. {comparison.summary}", style=style, markup=False
+    )
+
+
+def _line(console: Console, word: str, text: str) -> None:
+    console.print(f"{word:<10} {text}", markup=False, soft_wrap=True)
+
+
+def _table(width: int, points: Iterable[Judgement]) -> Table:
+    judgements = list(points)
+    axes = list(dict.fromkeys(name for judgement in judgements for name in judgement.point))
+    first = tuple(
+        Shown(title=name, text=lambda j, name=name: value_text(j.point.get(name)))  # type: ignore[misc]
+        for name in axes
+    )
+    columns = [*first, *COLUMNS]
+    widths = {
+        column.title: max(len(column.title), *(len(column.text(j)) for j in judgements)) + 2
+        for column in columns
+    }
+    for column in sorted((c for c in columns if c.rank), key=lambda c: c.rank):
+        if sum(widths[c.title] for c in columns) - 2 > width:
+            columns.remove(column)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(
+            column.title, justify="left" if column.is_text else "right", overflow="fold"
+        )
+    for judgement in judgements:
+        style = STYLES[judgement.verdict]
+        table.add_row(*(column.text(judgement) for column in columns), style=style)
+    return table
+
+
+def _noise_table(variance: Iterable[Variance]) -> Table:
+    """Median over the points, and in brackets the largest; the JSON has each."""
+    groups: dict[str, dict[str, list[Variance]]] = {}
+    for one in variance:
+        groups.setdefault(one.metric, {}).setdefault(one.study, []).append(one)
+    studies = list(dict.fromkeys(study for sides in groups.values() for study in sides))
+    table = Table(box=None, pad_edge=False, title="noise, median over points (largest), %")
+    table.title_justify, table.title_style = "left", ""
+    table.add_column("metric")
+    for study in studies:
+        for level in ("between launches", "within"):
+            table.add_column(f"{study}\n{level}", justify="right")
+    for metric, sides in groups.items():
+        cells = []
+        for study in studies:
+            found = sides.get(study, [])
+            cells.append(_spread([one.between_frac for one in found]))
+            cells.append(_spread([one.within_frac for one in found]))
+        table.add_row(title(metric), *cells)
+    return table
+
+
+def _spread(fracs: Iterable[float | None]) -> str:
+    known = [frac * 100 for frac in fracs if frac is not None]
+    if not known:
+        return "–"
+    largest = f" ({max(known):.1f})" if len(known) > 1 else ""
+    return f"{median(known):.1f}{largest}"
+
+
+def _launches(judgement: Judgement) -> str:
+    mine, theirs = judgement.launches
+    if judgement.limit:
+        return str(theirs)
+    return f"{mine}+{theirs}{' paired' if judgement.paired else ''}"
+
+
+def _verdict(judgement: Judgement) -> str:
+    if judgement.limit:
+        kept = {Verdict.UNCHANGED: "kept", Verdict.REGRESSED: "broken"}
+        text = kept.get(judgement.verdict, judgement.verdict.value)
+    else:
+        text = judgement.verdict.value
+    return text + (f", +{judgement.more_launches}" if judgement.more_launches else "")

@@ -1,0 +1,137 @@
+"""From launches to a verdict: intervals, thresholds, and what more launches would bring. Pure.
+
+The test. Student's t on the launches' logarithms: Welch's for two studies that were measured apart
+(B. L. Welch, Biometrika 34, 1947), the paired one where their launches alternated in blocks, so
+that what both share, drift above all, cancels. It assumes that launches are independent, and that
+their mean is near enough to normal. Both are SciPy's.
+
+Why not a rank or permutation test, or a bootstrap? With the few launches that anybody can pay for
+the first two cannot reach the level that a family of points x metrics needs (five launches against
+five have 252 arrangements: p >= 0.008, where 30 comparisons ask for 0.0017), and intervals of a
+bootstrap of three to five values are far too short. The t distribution pays for unknown noise.
+
+The family. All intervals of a comparison hold together with the asked confidence, by Bonferroni:
+each one at 1 - alpha / (points x metrics). It needs no assumption on how they hang together, and
+metrics of one launch hang together closely. Where data are looked at several times, until settled,
+the number of looks multiplies the family in the same way.
+
+The rule. `regressed` and `improved` only if the whole interval is past the threshold, `unchanged`
+only if it lies within. So the chance of any wrong `regressed` or `improved` is at most alpha, and
+below it when nothing changed at all. `benchmarks/verdict_errors.py` measures it, also under noise
+that breaks the assumptions; docs/verdict.md has its tables.
+"""
+
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+from scipy import stats
+
+from harness.guard.noise import Floats
+from harness.guard.outcome import Verdict
+
+MIN_LAUNCHES = 2  # of each side: one launch says nothing of how far launches lie apart
+MAX_MORE = 100  # a verdict that needs more launches than this is not worth a number
+NO_NOISE = 1e-12  # launches nearer to each other than this are copies, not measurements
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """log(candidate / baseline): estimate and limits, shape (...) for samples (..., launches)."""
+
+    estimate: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """The ratios that are no change: from `low` to `high`, as logarithms."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def around_one(cls, threshold_frac: float) -> "Region":
+        """Within a share of the baseline's value, either way."""
+        return cls(low=log(1 - threshold_frac), high=log(1 + threshold_frac))
+
+
+LIMIT = Region(low=0.0, high=0.0)  # a policy's limit has no width
+
+
+def level(alpha: float, family: int, looks: int = 1) -> float:
+    """Confidence of each of `family` intervals that shall hold together, at each of the looks."""
+    return 1 - alpha / (max(1, family) * looks)
+
+
+def interval(
+    baseline: Floats | None, candidate: Floats, *, confidence: float, paired: bool
+) -> Interval:
+    """The interval of log(candidate / baseline), launches along the last axis.
+
+    Without a baseline it is that of the candidate's own mean. Paired samples are block by block in
+    the same order. Raises ValueError for fewer than MIN_LAUNCHES.
+    """
+    sides = [candidate] if baseline is None else [baseline, candidate]
+    if min(side.shape[-1] for side in sides) < MIN_LAUNCHES:
+        raise ValueError(f"an interval needs {MIN_LAUNCHES} launches of each side")
+    if baseline is None:
+        result = stats.ttest_1samp(candidate, 0.0, axis=-1)
+        estimate = candidate.mean(axis=-1)
+    elif paired:
+        result = stats.ttest_rel(candidate, baseline, axis=-1)
+        estimate = (candidate - baseline).mean(axis=-1)
+    else:
+        result = stats.ttest_ind(candidate, baseline, axis=-1, equal_var=False)
+        estimate = candidate.mean(axis=-1) - baseline.mean(axis=-1)
+    limits = result.confidence_interval(confidence)
+    return Interval(estimate=estimate, low=limits.low, high=limits.high)
+
+
+def is_copy(baseline: Floats | None, candidate: Floats, *, paired: bool) -> bool:
+    """Whether launches do not differ at all, so that there is no noise to judge by."""
+    if paired and baseline is not None:
+        return bool(np.ptp(candidate - baseline) < NO_NOISE)
+    return bool(max(np.ptp(s) for s in (baseline, candidate) if s is not None) < NO_NOISE)
+
+
+def judge(low: Floats, high: Floats, region: Region, *, higher_is_better: bool) -> list[Verdict]:
+    """The verdict on each interval of a 1-d array."""
+    below, above = high < region.low, low > region.high
+    worse, better = (below, above) if higher_is_better else (above, below)
+    within = (low >= region.low) & (high <= region.high)
+    chosen = np.select(
+        [worse, better, within],
+        [Verdict.REGRESSED, Verdict.IMPROVED, Verdict.UNCHANGED],
+        default=Verdict.INCONCLUSIVE,
+    )
+    return [Verdict(str(name)) for name in np.atleast_1d(chosen)]
+
+
+def more_launches(
+    baseline: Floats | None, candidate: Floats, region: Region, *, confidence: float, paired: bool
+) -> int | None:
+    """How many launches more of each side would settle it, if estimate and noise stay as they are.
+
+    The least k for which the interval's half-width falls below the distance g of the estimate from
+    the nearer end of the region: t(confidence, nu_k) · s_k < g, with
+
+        s_k² = sd_b² / (n_b + k) + sd_c² / (n_c + k),  nu_k = Welch's          (measured apart)
+        s_k² = sd_d² / (n + k), sd_d of the pairs' differences, nu_k = n + k - 1      (paired)
+
+    None if MAX_MORE would not do: the estimate lies on the threshold.
+    """
+    if paired and baseline is not None:
+        candidate, baseline = candidate - baseline, None
+    sides = [candidate] if baseline is None else [baseline, candidate]
+    estimate = candidate.mean() - (0.0 if baseline is None else baseline.mean())
+    distance = min(abs(estimate - region.low), abs(estimate - region.high))
+    variances = np.array([side.var(ddof=1) for side in sides])
+    sizes = np.array([len(side) for side in sides])
+    for more in range(1, MAX_MORE + 1):
+        shares = variances / (sizes + more)
+        freedom = shares.sum() ** 2 / (shares**2 / (sizes + more - 1)).sum()
+        if stats.t.ppf((1 + confidence) / 2, freedom) * shares.sum() ** 0.5 < distance:
+            return more
+    return None
