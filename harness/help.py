@@ -34,14 +34,32 @@ engine=auto, vllm, sim or external; the same command continues a study that was 
   --help settings    every setting, with its meaning and default
   --help columns     every column of a table
   --help validity    the codes beside the numbers
+  --help compare     what a comparison can be told
   --config-dir DIR   a folder like conf/ with sweeps, models and loads of your own
   --version\
+"""
+
+_COMPARE = """\
+  python -m harness compare BASELINE CANDIDATE [name=value ...]    judge a study by another
+  python -m harness compare STUDY policy=NAME [name=value ...]     judge it by what was promised
+
+  metrics=a,b,...    columns to compare instead of those of the guard file
+  allow=what,...     differences and fatal codes to let through, by the name they are refused by
+  policy=NAME        limits, from conf/policy/ or a file; also beside a baseline
+  guard=NAME         thresholds, metrics and confidence, from conf/guard/ or a file [default]
+  json=FILE          everything that was found, for programs
+  junit=FILE         for CI systems: a test case for each metric at each point
+  markdown=FILE      a paragraph for a pull request
+
+Exit code 0: pass; 1: regressed, or a limit is broken; 2: inconclusive, refused, or bad input.
+The unit of evidence is the launch: measure with repeats.launches=5 or more (docs/verdict.md).\
 """
 
 
 def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
     """The short help, or that of a topic. Raises UserError for a topic that is not there."""
     topics = {"settings": _settings, "columns": _columns, "validity": _validity}
+    topics["compare"] = lambda: _COMPARE
     if topic is None or topic.startswith("sweep="):
         verbs = _listed(VERBS.items())
         return _HELP.format(sweeps=_listed(_sweeps(extra_conf_dir)), verbs=verbs)

@@ -1,13 +1,4 @@
-"""`python -m harness compare`: words in, comparison out, exit code.
-
-compare BASELINE CANDIDATE [name=value ...]    judge a study by another
-compare STUDY policy=NAME [name=value ...]     judge a study by what was promised
-
-metrics=a,b      columns to compare            json=FILE        everything, for programs
-allow=what,...   differences to let through    junit=FILE       for CI systems
-policy=NAME      limits: conf/policy/, a file  markdown=FILE    a paragraph for a pull request
-guard=NAME       thresholds: conf/guard/, a file
-"""
+"""`python -m harness compare`: words in, comparison out, exit code. `--help compare` tells all."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -3,12 +3,10 @@
 Each question is one metric at one point; all questions of a comparison share its error rate.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import exp, inf, isinf, isnan, log
 from typing import Any
-
-import numpy as np
 
 from harness.errors import UserError
 from harness.guard import likeness, verdict
@@ -21,6 +19,7 @@ from harness.guard.policy import Limit, Policy, limits
 from harness.guard.summary import sentence
 
 BOTH_WAYS = "the interval holds changes that matter and changes that do not"
+DRIFT = "it drifts over the launches of both studies too: measure them interleaved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,14 +186,20 @@ def _decided(told: Judgement, question: Question, samples: Samples, confidence: 
     found = verdict.interval(
         samples.baseline, samples.candidate, confidence=confidence, paired=samples.paired
     )
-    low, high = np.atleast_1d(found.low), np.atleast_1d(found.high)
-    [decided] = verdict.judge(
-        low, high, question.region, higher_is_better=question.higher_is_better
+    drift = (
+        samples.baseline is not None
+        and not samples.paired
+        and bool(verdict.drifts(samples.baseline, samples.candidate))
     )
+    judged = verdict.judge(
+        found, question.region, higher_is_better=question.higher_is_better, drift=drift
+    )
+    decided = Verdict(judged.item())
     if question.limit and decided is Verdict.IMPROVED:
         decided = Verdict.UNCHANGED  # kept: a limit knows no better than good
-    more = None
-    if is_open := decided is Verdict.INCONCLUSIVE:
+    more = reason = None
+    if decided is Verdict.INCONCLUSIVE:
+        reason = DRIFT if question.region.is_left_by(found) else BOTH_WAYS
         more = verdict.more_launches(
             samples.baseline,
             samples.candidate,
@@ -212,8 +217,8 @@ def _decided(told: Judgement, question: Question, samples: Samples, confidence: 
         high=_exp(float(found.high)),
         verdict=decided,
         paired=samples.paired,
-        more_launches=more,
-        reason=BOTH_WAYS if is_open else None,
+        more_launches=None if reason == DRIFT else more,
+        reason=reason,
     )
 
 
@@ -224,8 +229,8 @@ def _samples(question: Question) -> Samples | str:
         ("baseline", "candidate")[-len(question.sides) :], question.sides, strict=True
     ):
         values = [run.row[question.metric] for run in side]
-        if reason := _unusable(values):
-            return f"{reason} in the {name}"
+        if reason := _unusable(values, name):
+            return reason
         groups.append(_logs(side, question.metric))
         if (found := len(groups[-1])) < verdict.MIN_LAUNCHES:
             launches = f"{found} launch{'es' * (found != 1)}"
@@ -245,15 +250,15 @@ def _samples(question: Question) -> Samples | str:
     return Samples(baseline=baseline, candidate=candidate, paired=paired)
 
 
-def _unusable(values: Sequence[Any]) -> str | None:
+def _unusable(values: Sequence[Any], side: str) -> str | None:
     """Why these values have no logarithms."""
     undefined = sum(_is_undefined(value) for value in values)
     if undefined:
-        return f"undefined in {undefined} of {len(values)} runs"
+        return f"undefined in {undefined} of {len(values)} runs of the {side}"
     if endless := sum(isinf(value) for value in values):
-        return f"longer than the run in {endless} of {len(values)} runs"
+        return f"longer than the run in {endless} of {len(values)} runs of the {side}"
     if zeros := sum(value <= 0 for value in values):
-        return f"0 in {zeros} of {len(values)} runs"
+        return f"0 in {zeros} of {len(values)} runs of the {side}: it has no ratio"
     return None
 
 
@@ -270,19 +275,23 @@ def _is_defined(question: Question) -> bool:
 
 
 def _logs(runs: Iterable[Measured], metric: str) -> dict[str, list[float]]:
-    """Logarithms of a metric, by launch."""
+    """Logarithms of a metric, by launch, in the order of time."""
     groups: dict[str, list[float]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.begun_at_s or 0.0):
         groups.setdefault(run.launch, []).append(log(run.row[metric]))
     return groups
 
 
-def _noise(questions: Iterable[Question]) -> Iterable[Variance]:
+def _noise(questions: Iterable[Question]) -> Iterator[Variance]:
+    """Of each metric at each point once, though a limit may ask for it again."""
+    told = set()
     for question in questions:
         names = ("baseline", "candidate")[-len(question.sides) :]
         for name, side in zip(names, question.sides, strict=True):
-            if not side or _unusable([run.row[question.metric] for run in side]):
+            key = (name, question.metric, tuple(run.id for run in side))
+            if key in told or not side or _unusable([r.row[question.metric] for r in side], name):
                 continue
+            told.add(key)
             groups = _logs(side, question.metric)
             found = components(groups)
             yield Variance(

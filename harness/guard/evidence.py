@@ -53,7 +53,6 @@ class Evidence:
 
     folder: Path
     about: dict[str, Any]
-    gpus: tuple[str, ...]  # what served, as launches tell it
     runs: tuple[Measured, ...]
 
     @property
@@ -80,8 +79,7 @@ def read_evidence(folder: Path) -> Evidence:
     table = runs_table(study) if saved and len(sampled) == len(saved) else None
     rows = {} if table is None else {row["run"]: row for row in table.to_dict("records")}
     runs = [_measured(run, rows.get(run.record["id"])) for run in saved]
-    gpus = dict.fromkeys(str(run.launch.get("gpus")) for run in saved)
-    return Evidence(folder=folder, about=about, gpus=tuple(gpus), runs=tuple(runs))
+    return Evidence(folder=folder, about=about, runs=tuple(runs))
 
 
 def _measured(run: SavedRun, row: Mapping[Any, Any] | None) -> Measured:

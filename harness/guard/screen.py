@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.guard.outcome import Comparison, Judgement, Outcome, Variance, Verdict
-from harness.guard.summary import WORDS, change, shown, span, title
+from harness.guard.summary import change, headline, limit, shown, span, title
 from harness.tables import SIMULATED, value_text
 
 STYLES = {
@@ -31,16 +31,19 @@ class Shown:
 
 
 COLUMNS = (
-    Shown(title="metric", text=lambda j: j.limit or title(j.metric), is_text=True),
+    Shown(title="metric", text=lambda j: limit(j) or title(j.metric), is_text=True),
     Shown(title="baseline", text=lambda j: shown(j.metric, j.baseline), rank=3),
     Shown(title="candidate", text=lambda j: shown(j.metric, j.candidate), rank=4),
-    Shown(title="change", text=lambda j: change(j.ratio), rank=0),
+    Shown(title="change", text=lambda j: "" if j.limit else change(j.ratio)),
     Shown(title="interval", text=span),
-    Shown(
-        title="matters", text=lambda j: f"±{j.threshold_frac:.0%}" if not j.limit else "", rank=1
-    ),
+    Shown(title="matters", text=lambda j: "" if j.limit else f"±{j.threshold_frac:.0%}", rank=1),
     Shown(title="launches", text=lambda j: _launches(j), rank=2),
     Shown(title="verdict", text=lambda j: _verdict(j), is_text=True),
+)
+OF_LIMITS = (
+    Shown(title="limit", text=limit, is_text=True),
+    Shown(title="value", text=lambda j: shown(j.metric, j.candidate)),
+    *(column for column in COLUMNS if column.title in ("interval", "launches", "verdict")),
 )
 
 
@@ -62,16 +65,15 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     if comparison.points:
         console.print()
         console.print(_table(console.width, comparison.points), markup=False)
-        reasons = dict.fromkeys(j.reason for j in comparison.points if j.reason)
-        for reason in reasons:
-            _line(console, "inconclusive", str(reason))
+        reasons = [j.reason for j in comparison.of(Verdict.INCONCLUSIVE) if j.reason]
+        for reason in dict.fromkeys(reasons):
+            console.print(f"{reasons.count(reason)} inconclusive: {reason}", markup=False)
         console.print()
         console.print(_noise_table(comparison.variance), markup=False)
     console.print()
     style = COLOURS.get(comparison.verdict, "bold yellow")
-    console.print(
-        f"{WORDS[comparison.verdict].upper()}. {comparison.summary}", style=style, markup=False
-    )
+    told = f"{headline(comparison).upper()}. {comparison.summary}"
+    console.print(told, style=style, markup=False)
 
 
 def _line(console: Console, word: str, text: str) -> None:
@@ -85,7 +87,7 @@ def _table(width: int, points: Iterable[Judgement]) -> Table:
         Shown(title=name, text=lambda j, name=name: value_text(j.point.get(name)))  # type: ignore[misc]
         for name in axes
     )
-    columns = [*first, *COLUMNS]
+    columns = [*first, *(OF_LIMITS if all(j.limit for j in judgements) else COLUMNS)]
     widths = {
         column.title: max(len(column.title), *(len(column.text(j)) for j in judgements)) + 2
         for column in columns

@@ -10,12 +10,15 @@ from harness.tables import SIMULATED, value_text
 
 TITLES = {column.name: column for column in COLUMNS if column.title and column.shown}
 NAMED = 3  # regressions that a paragraph names
-WORDS = {
-    Outcome.PASS: "Pass",
-    Outcome.REGRESSED: "Regressed",
-    Outcome.INCONCLUSIVE: "Inconclusive",
-    Outcome.REFUSED: "Refused",
-}
+KINDS = {Verdict.REGRESSED: "limit broken", Verdict.UNCHANGED: "limit kept"}
+
+
+def headline(comparison: Comparison) -> str:
+    """The verdict in a word."""
+    bad = comparison.of(Verdict.REGRESSED)
+    if comparison.verdict is Outcome.REGRESSED and all(judgement.limit for judgement in bad):
+        return "Limits broken"
+    return comparison.verdict.value.capitalize()
 
 
 def sentence(comparison: Comparison) -> str:
@@ -27,7 +30,7 @@ def sentence(comparison: Comparison) -> str:
 def paragraph(comparison: Comparison) -> str:
     """One paragraph of Markdown."""
     mine, theirs = comparison.baseline, comparison.candidate
-    parts = [f"**{WORDS[comparison.verdict]}.**", sentence(comparison)]
+    parts = [f"**{headline(comparison)}.**", sentence(comparison)]
     if comparison.changes:
         listed = [f"`{c.what}`: {c.baseline} → {c.candidate}" for c in comparison.changes[:NAMED]]
         more = len(comparison.changes) - NAMED
@@ -50,14 +53,7 @@ def told(judgement: Judgement) -> str:
     """One judgement in words: metric, point, change and interval."""
     if judgement.limit:
         value = shown(judgement.metric, judgement.candidate)
-        text = f"{title(judgement.metric)} {value}"
-        if judgement.low and judgement.high and judgement.baseline:
-            ends = (
-                shown(judgement.metric, x * judgement.baseline)
-                for x in (judgement.low, judgement.high)
-            )
-            text += f" ({' to '.join(ends)}), limit {judgement.limit}"
-        return f"{text}{place(judgement.point)}"
+        return f"{value} ({span(judgement)}) for {limit(judgement)}{place(judgement.point)}"
     text = f"{title(judgement.metric)} {change(judgement.ratio)}"
     return f"{text} ({span(judgement)}){place(judgement.point)}"
 
@@ -74,6 +70,13 @@ def title(metric: str) -> str:
     return column.title if column and column.title else metric
 
 
+def limit(judgement: Judgement) -> str:
+    """A policy's limit in the unit of the metric's title (TTFT p99 ms < 200), or nothing."""
+    sign = (judgement.limit or "").split()[1:2]
+    value = shown(judgement.metric, judgement.baseline)
+    return f"{title(judgement.metric)} {sign[0]} {value}" if sign else ""
+
+
 def shown(metric: str, value: float | None) -> str:
     """A metric's value in the unit of its title; without a title as it is."""
     if value is None:
@@ -88,9 +91,12 @@ def change(ratio: float | None) -> str:
 
 
 def span(judgement: Judgement) -> str:
-    """The interval as changes: −14.1 to −10.2 %."""
+    """The interval as changes: −14.1 to −10.2 %; of a limit as values, in the metric's unit."""
     if judgement.low is None or judgement.high is None:
         return "–"
+    if judgement.limit and judgement.baseline:
+        ends = (judgement.low * judgement.baseline, judgement.high * judgement.baseline)
+        return " to ".join(shown(judgement.metric, end) for end in ends)
     return f"{number(judgement.low)} to {number(judgement.high)} %"
 
 
@@ -121,7 +127,7 @@ def _counted(comparison: Comparison) -> str:
     metrics = len({judgement.metric for judgement in comparison.points})
     text = (
         f"{', '.join(kinds)} of {len(comparison.points)} ({_plural(points, 'point')} ×"
-        f" {_plural(metrics, 'metric')}), {comparison.confidence:.0%} sure of all together."
+        f" {_plural(metrics, 'metric')}), all together at {comparison.confidence:.0%} confidence."
     )
     waiting = comparison.of(Verdict.INCONCLUSIVE)
     wanted = [judgement.more_launches for judgement in waiting if judgement.more_launches]
@@ -131,18 +137,16 @@ def _counted(comparison: Comparison) -> str:
 
 
 def _phrases(comparison: Comparison) -> list[str]:
-    counts = {verdict: len(comparison.of(verdict)) for verdict in Verdict}
-    if any(judgement.limit for judgement in comparison.points):
-        limits = [j for j in comparison.points if j.limit]
-        kept = sum(j.verdict is Verdict.UNCHANGED for j in limits)
-        broken = sum(j.verdict is Verdict.REGRESSED for j in limits)
-        counts[Verdict.UNCHANGED] -= kept
-        counts[Verdict.REGRESSED] -= broken
-        named = {"limits broken": broken, "limits kept": kept}
-    else:
-        named = {}
-    named |= {verdict.value: number for verdict, number in counts.items()}
-    return [f"{number} {name}" for name, number in named.items() if number]
+    """3 regressed, 1 limit broken, …: what there is of each kind."""
+    counts: dict[str, int] = {}
+    for verdict in Verdict:
+        for judgement in comparison.of(verdict):
+            kind = KINDS.get(verdict) if judgement.limit else None
+            counts[kind or verdict] = counts.get(kind or verdict, 0) + 1
+    return [
+        f"{_plural(count, 'limit')} {kind.partition(' ')[2]}" if " " in kind else f"{count} {kind}"
+        for kind, count in counts.items()
+    ]
 
 
 def _which(wanted: Sequence[int], waiting: Sequence[Judgement]) -> str:

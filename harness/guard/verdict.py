@@ -17,20 +17,25 @@ the number of looks multiplies the family in the same way.
 
 The rule. `regressed` and `improved` only if the whole interval is past the threshold, `unchanged`
 only if it lies within. So the chance of any wrong `regressed` or `improved` is at most alpha, and
-below it when nothing changed at all. `benchmarks/verdict_errors.py` measures it, also under noise
-that breaks the assumptions; docs/verdict.md has its tables.
+below it when nothing changed at all. In studies that were measured apart a metric with a trend over
+its launches is inconclusive rather than changed: drift goes on between studies.
+`benchmarks/verdict_errors.py` measures all this, also under noise that breaks the assumptions;
+docs/verdict.md has its tables.
 """
 
+import warnings
 from dataclasses import dataclass
 from math import log
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from harness.guard.noise import Floats
 from harness.guard.outcome import Verdict
 
 MIN_LAUNCHES = 2  # of each side: one launch says nothing of how far launches lie apart
+DRIFT_ALPHA = 0.05  # of each trend: a needless doubt costs less than drift taken for a change
 MAX_MORE = 100  # a verdict that needs more launches than this is not worth a number
 NO_NOISE = 1e-12  # launches nearer to each other than this are copies, not measurements
 
@@ -56,6 +61,10 @@ class Region:
         """Within a share of the baseline's value, either way."""
         return cls(low=log(1 - threshold_frac), high=log(1 + threshold_frac))
 
+    def is_left_by(self, found: Interval) -> bool:
+        """Whether one interval lies wholly outside."""
+        return bool(found.high < self.low or found.low > self.high)
+
 
 LIMIT = Region(low=0.0, high=0.0)  # a policy's limit has no width
 
@@ -76,16 +85,17 @@ def interval(
     sides = [candidate] if baseline is None else [baseline, candidate]
     if min(side.shape[-1] for side in sides) < MIN_LAUNCHES:
         raise ValueError(f"an interval needs {MIN_LAUNCHES} launches of each side")
-    if baseline is None:
-        result = stats.ttest_1samp(candidate, 0.0, axis=-1)
-        estimate = candidate.mean(axis=-1)
-    elif paired:
-        result = stats.ttest_rel(candidate, baseline, axis=-1)
-        estimate = (candidate - baseline).mean(axis=-1)
-    else:
-        result = stats.ttest_ind(candidate, baseline, axis=-1, equal_var=False)
-        estimate = candidate.mean(axis=-1) - baseline.mean(axis=-1)
-    limits = result.confidence_interval(confidence)
+    estimate = candidate.mean(axis=-1) - (0.0 if baseline is None else baseline.mean(axis=-1))
+    with warnings.catch_warnings():
+        # SciPy warns of launches that are nearly alike; of both sides, `is_copy` has refused them
+        warnings.simplefilter("ignore", RuntimeWarning)
+        if baseline is None:
+            result = stats.ttest_1samp(candidate, 0.0, axis=-1)
+        elif paired:
+            result = stats.ttest_rel(candidate, baseline, axis=-1)
+        else:
+            result = stats.ttest_ind(candidate, baseline, axis=-1, equal_var=False)
+        limits = result.confidence_interval(confidence)
     return Interval(estimate=estimate, low=limits.low, high=limits.high)
 
 
@@ -96,17 +106,44 @@ def is_copy(baseline: Floats | None, candidate: Floats, *, paired: bool) -> bool
     return bool(max(np.ptp(s) for s in (baseline, candidate) if s is not None) < NO_NOISE)
 
 
-def judge(low: Floats, high: Floats, region: Region, *, higher_is_better: bool) -> list[Verdict]:
-    """The verdict on each interval of a 1-d array."""
-    below, above = high < region.low, low > region.high
+def drifts(baseline: Floats, candidate: Floats) -> npt.NDArray[np.bool_]:
+    """Whether both sides have a trend over their launches (last axis, in the order of time).
+
+    Student's t of the slope that both share about their own means, at DRIFT_ALPHA: a metric that
+    moves inside both studies has moved between them too, and that is no change of the engine.
+    """
+    freedom = baseline.shape[-1] + candidate.shape[-1] - 3
+    if freedom < 1:
+        return np.zeros(baseline.shape[:-1], dtype=bool)
+    products = squares = times = 0.0
+    for side in (baseline, candidate):
+        deviation = side - side.mean(axis=-1, keepdims=True)
+        time = np.arange(side.shape[-1]) - (side.shape[-1] - 1) / 2
+        products = products + (deviation * time).sum(axis=-1)
+        squares = squares + (deviation**2).sum(axis=-1)
+        times += float((time**2).sum())
+    slope = products / times
+    rest = np.maximum(squares - slope * products, NO_NOISE**2)
+    p = 2 * stats.t.sf(np.abs(slope) / np.sqrt(rest / freedom / times), freedom)
+    return np.asarray(p < DRIFT_ALPHA)
+
+
+def judge(
+    found: Interval,
+    region: Region,
+    *,
+    higher_is_better: bool,
+    drift: npt.NDArray[np.bool_] | bool = False,
+) -> npt.NDArray[np.object_]:
+    """The value of the Verdict on each interval, in their shape; with drift none is a change."""
+    below, above = found.high < region.low, found.low > region.high
     worse, better = (below, above) if higher_is_better else (above, below)
-    within = (low >= region.low) & (high <= region.high)
-    chosen = np.select(
-        [worse, better, within],
-        [Verdict.REGRESSED, Verdict.IMPROVED, Verdict.UNCHANGED],
-        default=Verdict.INCONCLUSIVE,
-    )
-    return [Verdict(str(name)) for name in np.atleast_1d(chosen)]
+    within = (found.low >= region.low) & (found.high <= region.high)
+    verdicts = np.full(np.shape(within), Verdict.INCONCLUSIVE.value, dtype=object)
+    verdicts[within] = Verdict.UNCHANGED.value
+    verdicts[worse & ~np.asarray(drift)] = Verdict.REGRESSED.value
+    verdicts[better & ~np.asarray(drift)] = Verdict.IMPROVED.value
+    return verdicts
 
 
 def more_launches(
