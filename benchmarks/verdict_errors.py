@@ -2,7 +2,7 @@
 
     python benchmarks/verdict_errors.py      # prints the tables of docs/verdict.md in a minute
 
-A/A: 1,000 comparisons of two sides in which nothing differs, for each shape of noise and number of
+A/A: 4,000 comparisons of two sides in which nothing differs, for each shape of noise and number of
 launches; 6 points x 5 metrics are judged at once. A wrong one calls anything regressed or improved.
 The stricter count beside it: some interval misses the truth, so that a threshold of zero would have
 been wrong. A/B: one side is really slower. Both are judged by the functions that `compare` uses.
@@ -27,12 +27,12 @@ from harness.guard import verdict
 from harness.guard.config import Guard, higher_is_better, read_guard
 from harness.guard.noise import Floats
 from harness.guard.outcome import Verdict
-from harness.guard.verdict import Interval, Region
+from harness.guard.verdict import Region, Sureness
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "results/reference"
 MIN_RECORDED = 5  # launches: fewer show no noise to draw from
-COMPARISONS = 1000
+COMPARISONS = 4000
 POINTS = 6
 FAMILIES = (1, 5, 30)
 LAUNCHES = (3, 5, 8, 12)
@@ -40,6 +40,7 @@ SLOWDOWNS = (0.02, 0.05, 0.10, 0.20)
 NOISE = 0.01  # standard deviation between launches of a throughput or a median
 TAIL_NOISE = 0.03  # of a p99
 LAUNCH_EFFECT = 0.05
+LOUD = 4
 DRIFT = 0.10  # over a whole experiment, first launch to last
 BAD_LAUNCH = 0.20
 FIXED_RULE = 0.10
@@ -54,6 +55,7 @@ class Shape:
 
     name: str
     draw: Draw
+    sees_drift: bool = True  # False: what the verdict would be if it did not look for drift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,9 @@ def shapes(metrics: list[str], comparisons: int) -> list[Shape]:
     def drift(random: np.random.Generator, times: int) -> Floats:
         return normal(random, times) + np.linspace(0, DRIFT, times) * signs(metrics)
 
+    def strong_drift(random: np.random.Generator, times: int) -> Floats:
+        return LOUD * normal(random, times) + np.linspace(0, 2 * DRIFT, times) * signs(metrics)
+
     def bad_launch(random: np.random.Generator, times: int) -> Floats:
         which = random.integers(times, size=(comparisons, 1, 1, 1))
         is_bad = np.arange(times) == which
@@ -107,6 +112,8 @@ def shapes(metrics: list[str], comparisons: int) -> list[Shape]:
             draw=launch_effect,
         ),
         Shape(name=f"drift: {DRIFT:.0%} from the first launch to the last", draw=drift),
+        Shape(name="the same, if drift were not looked for", draw=drift, sees_drift=False),
+        Shape(name=f"drift: {2 * DRIFT:.0%}, in {LOUD} times the noise", draw=strong_drift),
         Shape(name=f"one bad launch: {BAD_LAUNCH:.0%} slower", draw=bad_launch),
     ]
 
@@ -161,6 +168,7 @@ def judged(
     guard: Guard,
     *,
     interleaved: bool,
+    sees_drift: bool = True,
     truth: Floats | float = 0.0,
 ) -> Judged:
     """All comparisons at once. `truth` is the log ratio that the candidate really has."""
@@ -168,17 +176,20 @@ def judged(
     candidate_at = in_blocks(times) if interleaved else np.arange(times) >= times // 2
     baseline, candidate = noise[..., ~candidate_at], noise[..., candidate_at] + truth
     family = int(np.prod(noise.shape[1:3]))
-    confidence = verdict.level(guard.alpha, family)
-    found = verdict.interval(baseline, candidate, confidence=confidence, paired=interleaved)
-    drift = np.zeros(found.low.shape, bool) if interleaved else verdict.drifts(baseline, candidate)
+    sure = Sureness.of(guard.alpha, family)
+    found = verdict.interval(baseline, candidate, confidence=sure.past, paired=interleaved)
+    drift = np.zeros(found.low.shape, dtype=bool)
+    if sees_drift and not interleaved:
+        drift = verdict.drifts(baseline, candidate)
     verdicts = np.empty(found.low.shape, dtype=object)
     for index, metric in enumerate(metrics):
-        one = (slice(None), slice(None), index)
-        verdicts[one] = verdict.judge(
-            Interval(estimate=found.estimate[one], low=found.low[one], high=found.high[one]),
-            Region.around_one(guard.thresholds_frac[metric]),
+        region = Region.around_one(guard.thresholds_frac[metric])
+        sides = baseline[:, :, index], candidate[:, :, index]
+        verdicts[:, :, index] = verdict.judge(
+            verdict.deciding(*sides, region, sure, paired=interleaved),
+            region,
             higher_is_better=higher_is_better(metric),
-            drift=drift[one],
+            drift=drift[:, :, index],
         )
     value = np.broadcast_to(np.asarray(truth)[..., 0] if np.ndim(truth) else truth, found.low.shape)
     missed = (found.low > value) | (found.high < value)
@@ -200,11 +211,15 @@ def null_tables(guard: Guard, comparisons: int) -> Iterator[str]:
         yield "(comparisons in which some interval misses the truth)\n"
         yield from head("noise", LAUNCHES)
         for shape, metrics in found:
+            if interleaved and not shape.sees_drift:
+                continue  # it never does there
             cells = []
             for launches in LAUNCHES:
                 random = np.random.default_rng([launches, len(shape.name)])
                 noise = shape.draw(random, 2 * launches)
-                one = judged(noise, metrics, guard, interleaved=interleaved)
+                one = judged(
+                    noise, metrics, guard, interleaved=interleaved, sees_drift=shape.sees_drift
+                )
                 wrong = one.share_with(Verdict.REGRESSED, Verdict.IMPROVED)
                 cells.append(f"{share(wrong, comparisons)} ({one.missed.mean():.1%})")
             yield row(shape.name, cells)
@@ -244,16 +259,18 @@ def fixed_rule(noise: Floats, truth: Floats, metrics: list[str]) -> npt.NDArray[
 
 def width_table(guard: Guard) -> Iterator[str]:
     """What to plan with: how wide intervals are, over the noise."""
-    yield "**Half of an interval's width**, in standard deviations between launches\n"
-    yield from head("points × metrics", LAUNCHES)
+    yield "**Half of an interval's width**, in standard deviations between launches; apart / paired"
+    yield ""
+    yield from head("to call", LAUNCHES)
+    named = {1: "no change, or one change of one number"}
     for family in FAMILIES:
         cells = []
         for launches in LAUNCHES:
             tail = (1 + verdict.level(guard.alpha, family)) / 2
             apart = stats.t.ppf(tail, 2 * launches - 2) * np.sqrt(2 / launches)
             paired = stats.t.ppf(tail, launches - 1) * np.sqrt(2 / launches)
-            cells.append(f"{apart:.1f} apart, {paired:.1f} paired")
-        yield row(str(family), cells)
+            cells.append(f"{apart:.1f} / {paired:.1f}")
+        yield row(named.get(family, f"a change among {family} numbers"), cells)
 
 
 def design(interleaved: bool) -> str:

@@ -33,8 +33,10 @@ class Question:
 
     @property
     def region(self) -> verdict.Region:
-        """The ratios that are no change."""
-        return verdict.LIMIT if self.limit else verdict.Region.around_one(self.threshold_frac)
+        """The ratios that are no change, or keep the limit."""
+        if self.limit:
+            return verdict.Region.kept(is_floor=self.limit.is_floor)
+        return verdict.Region.around_one(self.threshold_frac)
 
     @property
     def higher_is_better(self) -> bool:
@@ -112,10 +114,8 @@ def _judged(
     asked = [] if is_refused else [q for q in questions if _is_defined(q)]
     samples = [_samples(question) for question in asked]
     family = sum(isinstance(one, Samples) for one in samples)
-    confidence = verdict.level(guard.alpha, family, looks)
-    answers = [
-        _answer(question, one, confidence) for question, one in zip(asked, samples, strict=True)
-    ]
+    sure = verdict.Sureness.of(guard.alpha, family, looks)
+    answers = [_answer(question, one, sure) for question, one in zip(asked, samples, strict=True)]
     left_out = dict.fromkeys(q.metric for q in questions if not _is_defined(q))
     return Comparison(
         verdict=Outcome.REFUSED if is_refused else _overall(answers),
@@ -157,7 +157,7 @@ def _promises(policy: Policy, measured: tuple[Pair, ...]) -> list[Question]:
     ]
 
 
-def _answer(question: Question, samples: Samples | str, confidence: float) -> Judgement:
+def _answer(question: Question, samples: Samples | str, sure: verdict.Sureness) -> Judgement:
     pair, limit = question.pair, question.limit
     launches = [len({run.launch for run in side}) for side in question.sides]
     told = Judgement(
@@ -179,34 +179,25 @@ def _answer(question: Question, samples: Samples | str, confidence: float) -> Ju
         candidate_runs=tuple(run.id for run in pair.candidate),
         validity=tuple(dict.fromkeys(code for run in pair.runs for code in run.validity)),
     )
-    return told if isinstance(samples, str) else _decided(told, question, samples, confidence)
+    return told if isinstance(samples, str) else _decided(told, question, samples, sure)
 
 
-def _decided(told: Judgement, question: Question, samples: Samples, confidence: float) -> Judgement:
-    found = verdict.interval(
-        samples.baseline, samples.candidate, confidence=confidence, paired=samples.paired
-    )
-    drift = (
-        samples.baseline is not None
-        and not samples.paired
-        and bool(verdict.drifts(samples.baseline, samples.candidate))
-    )
-    judged = verdict.judge(
-        found, question.region, higher_is_better=question.higher_is_better, drift=drift
-    )
+def _decided(
+    told: Judgement, question: Question, samples: Samples, sure: verdict.Sureness
+) -> Judgement:
+    sides, region = (samples.baseline, samples.candidate), question.region
+    found = verdict.deciding(*sides, region, sure, paired=samples.paired)
+    drift = False
+    if samples.baseline is not None and not samples.paired:
+        drift = bool(verdict.drifts(samples.baseline, samples.candidate))
+    judged = verdict.judge(found, region, higher_is_better=question.higher_is_better, drift=drift)
     decided = Verdict(judged.item())
-    if question.limit and decided is Verdict.IMPROVED:
-        decided = Verdict.UNCHANGED  # kept: a limit knows no better than good
     more = reason = None
-    if decided is Verdict.INCONCLUSIVE:
-        reason = DRIFT if question.region.is_left_by(found) else BOTH_WAYS
-        more = verdict.more_launches(
-            samples.baseline,
-            samples.candidate,
-            question.region,
-            confidence=confidence,
-            paired=samples.paired,
-        )
+    if decided is Verdict.INCONCLUSIVE and region.is_left_by(found):
+        reason = DRIFT
+    elif decided is Verdict.INCONCLUSIVE:
+        reason = BOTH_WAYS
+        more = verdict.more_launches(*sides, region, sure, paired=samples.paired)
     scale = question.limit.value if question.limit else 1.0
     return replace(
         told,
@@ -217,7 +208,7 @@ def _decided(told: Judgement, question: Question, samples: Samples, confidence: 
         high=_exp(float(found.high)),
         verdict=decided,
         paired=samples.paired,
-        more_launches=None if reason == DRIFT else more,
+        more_launches=more,
         reason=reason,
     )
 

@@ -117,8 +117,8 @@ class Comparison:
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
     thresholds: dict[str, float]
-    confidence: float  # of all intervals together
-    family: int  # how many intervals share it
+    confidence: float  # of all verdicts of a change together, and of each of no change
+    family: int  # how many questions share it
     looks: int  # how often the data were to be looked at; 1 unless launches are added until settled
     points: tuple[Judgement, ...]
     variance: tuple[Variance, ...]

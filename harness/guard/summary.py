@@ -127,7 +127,7 @@ def _counted(comparison: Comparison) -> str:
     metrics = len({judgement.metric for judgement in comparison.points})
     text = (
         f"{', '.join(kinds)} of {len(comparison.points)} ({_plural(points, 'point')} ×"
-        f" {_plural(metrics, 'metric')}), all together at {comparison.confidence:.0%} confidence."
+        f" {_plural(metrics, 'metric')}), at {comparison.confidence:.0%} confidence."
     )
     waiting = comparison.of(Verdict.INCONCLUSIVE)
     wanted = [judgement.more_launches for judgement in waiting if judgement.more_launches]

@@ -10,22 +10,28 @@ the first two cannot reach the level that a family of points x metrics needs (fi
 five have 252 arrangements: p >= 0.008, where 30 comparisons ask for 0.0017), and intervals of a
 bootstrap of three to five values are far too short. The t distribution pays for unknown noise.
 
-The family. All intervals of a comparison hold together with the asked confidence, by Bonferroni:
-each one at 1 - alpha / (points x metrics). It needs no assumption on how they hang together, and
-metrics of one launch hang together closely. Where data are looked at several times, until settled,
-the number of looks multiplies the family in the same way.
-
 The rule. `regressed` and `improved` only if the whole interval is past the threshold, `unchanged`
-only if it lies within. So the chance of any wrong `regressed` or `improved` is at most alpha, and
-below it when nothing changed at all. In studies that were measured apart a metric with a trend over
-its launches is inconclusive rather than changed: drift goes on between studies.
-`benchmarks/verdict_errors.py` measures all this, also under noise that breaks the assumptions;
-docs/verdict.md has its tables.
+only if it lies within. How sure an interval must be depends on where its estimate points:
+
+- Past the threshold, every interval is one of many that could by chance call a change. They hold
+  together: each has the confidence 1 - alpha / (points x metrics), by Bonferroni, which assumes
+  nothing of how metrics of one launch hang together. The chance of any wrong `regressed` or
+  `improved` is at most alpha.
+- Within, the confidence is 1 - alpha. A comparison passes only if all are unchanged, so one real
+  change has to slip through its own interval, whatever the others do: the chance of a wrong pass is
+  at most alpha / 2 without any correction (intersection-union test, R. L. Berger, Technometrics 24,
+  1982; two one-sided tests, D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987).
+
+Where data are looked at several times, until settled, both are divided by the number of looks.
+
+In studies that were measured apart a metric with a trend over its launches is inconclusive rather
+than changed: drift goes on between studies. `benchmarks/verdict_errors.py` measures all this, also
+under noise that breaks the assumptions; docs/verdict.md has its tables.
 """
 
 import warnings
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +57,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """The ratios that are no change: from `low` to `high`, as logarithms."""
+    """The ratios that are no change, or keep a limit: from `low` to `high`, as logarithms."""
 
     low: float
     high: float
@@ -61,17 +67,50 @@ class Region:
         """Within a share of the baseline's value, either way."""
         return cls(low=log(1 - threshold_frac), high=log(1 + threshold_frac))
 
+    @classmethod
+    def kept(cls, *, is_floor: bool) -> "Region":
+        """The good side of a limit, of ratios value / limit."""
+        return cls(low=0.0, high=inf) if is_floor else cls(low=-inf, high=0.0)
+
+    def holds(self, estimate: Floats) -> npt.NDArray[np.bool_]:
+        """Whether ratios lie within."""
+        return np.asarray((estimate >= self.low) & (estimate <= self.high))
+
     def is_left_by(self, found: Interval) -> bool:
         """Whether one interval lies wholly outside."""
         return bool(found.high < self.low or found.low > self.high)
 
 
-LIMIT = Region(low=0.0, high=0.0)  # a policy's limit has no width
-
-
 def level(alpha: float, family: int, looks: int = 1) -> float:
     """Confidence of each of `family` intervals that shall hold together, at each of the looks."""
     return 1 - alpha / (max(1, family) * looks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sureness:
+    """How sure intervals must be: alone, to show no change; together, to show one."""
+
+    within: float
+    past: float
+
+    @classmethod
+    def of(cls, alpha: float, family: int, looks: int = 1) -> "Sureness":
+        """For a family of questions."""
+        return cls(within=level(alpha, 1, looks), past=level(alpha, family, looks))
+
+
+def deciding(
+    baseline: Floats | None, candidate: Floats, region: Region, sure: Sureness, *, paired: bool
+) -> Interval:
+    """The interval that decides: as sure as the verdict needs that its estimate points to."""
+    near = interval(baseline, candidate, confidence=sure.within, paired=paired)
+    far = interval(baseline, candidate, confidence=sure.past, paired=paired)
+    is_within = region.holds(near.estimate)
+    return Interval(
+        estimate=near.estimate,
+        low=np.where(is_within, near.low, far.low),
+        high=np.where(is_within, near.high, far.high),
+    )
 
 
 def interval(
@@ -147,12 +186,12 @@ def judge(
 
 
 def more_launches(
-    baseline: Floats | None, candidate: Floats, region: Region, *, confidence: float, paired: bool
+    baseline: Floats | None, candidate: Floats, region: Region, sure: Sureness, *, paired: bool
 ) -> int | None:
     """How many launches more of each side would settle it, if estimate and noise stay as they are.
 
-    The least k for which the interval's half-width falls below the distance g of the estimate from
-    the nearer end of the region: t(confidence, nu_k) · s_k < g, with
+    The least k for which the deciding interval's half-width falls below the distance g of the
+    estimate from the nearer end of the region: t(confidence, nu_k) · s_k < g, with
 
         s_k² = sd_b² / (n_b + k) + sd_c² / (n_c + k),  nu_k = Welch's          (measured apart)
         s_k² = sd_d² / (n + k), sd_d of the pairs' differences, nu_k = n + k - 1      (paired)
@@ -163,6 +202,7 @@ def more_launches(
         candidate, baseline = candidate - baseline, None
     sides = [candidate] if baseline is None else [baseline, candidate]
     estimate = candidate.mean() - (0.0 if baseline is None else baseline.mean())
+    confidence = sure.within if region.holds(estimate) else sure.past
     distance = min(abs(estimate - region.low), abs(estimate - region.high))
     variances = np.array([side.var(ddof=1) for side in sides])
     sizes = np.array([len(side) for side in sides])

@@ -148,19 +148,24 @@ def test_a_metric_that_is_undefined_everywhere_is_left_out_and_named() -> None:
     assert found.notes == (f"{TTFT} is undefined here: not compared",)
 
 
-def test_each_point_and_metric_widens_every_interval() -> None:
-    runs = {"row": {TTFT: 0.1}}
-    mine = evidence([measured(i, v, row={TTFT: v / 1e4}) for i, v in enumerate(STEADY, 1)])
-    theirs = candidate(slower(0.1), run=runs)
-    theirs = evidence(
-        [measured(i, v, row={TTFT: v / 1e4}, begun_at_s=9e3 + i) for i, v in enumerate(STEADY, 1)],
-        "candidate",
-    )
-    alone = compare(mine, theirs, guard()).points[0]
-    both = compare(mine, theirs, guard(THROUGHPUT, TTFT))
-    assert both.family == 2
-    assert both.points[0].high > alone.high  # type: ignore[operator]
-    assert compare(mine, theirs, guard(), looks=3).points[0].high > alone.high  # type: ignore[operator]
+def test_a_change_among_many_numbers_needs_a_wider_interval() -> None:
+    def side(values: Any, begun_at_s: float) -> list[Any]:
+        return [
+            measured(i, v, row={TTFT: v / 1e4}, begun_at_s=begun_at_s + i)
+            for i, v in enumerate(values, 1)
+        ]
+
+    mine, theirs = evidence(side(STEADY, 0)), evidence(side(slower(0.1), 9e3), "candidate")
+    alone = compare(mine, theirs, guard())
+    for wider in (
+        compare(mine, theirs, guard(THROUGHPUT, TTFT)),
+        compare(mine, theirs, guard(), looks=2),
+    ):
+        assert wider.family * wider.looks == 2
+        widths = [
+            (found.points[0].high or 0) - (found.points[0].low or 0) for found in (alone, wider)
+        ]
+        assert widths[1] > 1.1 * widths[0]
 
 
 def test_a_refused_comparison_has_no_numbers() -> None:

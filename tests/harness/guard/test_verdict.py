@@ -8,9 +8,10 @@ from scipy import stats
 
 from harness.guard.outcome import Verdict
 from harness.guard.verdict import (
-    LIMIT,
     Interval,
     Region,
+    Sureness,
+    deciding,
     drifts,
     interval,
     is_copy,
@@ -134,7 +135,8 @@ def test_intervals_hold_their_confidence_together() -> None:
 def test_the_launches_asked_for_settle_it_and_one_less_does_not(paired: bool, mean: float) -> None:
     base, scatter = np.array([0.0, 0.02, -0.02, 0.01]), np.array([0.02, -0.02, 0.01, 0.0])
     mine, theirs = base - base.mean(), scatter - scatter.mean() + mean
-    more = more_launches(mine, theirs, RATE, confidence=0.95, paired=paired)
+    sure = Sureness(within=0.95, past=0.99)
+    more = more_launches(mine, theirs, RATE, sure, paired=paired)
     assert more is not None
     distance = min(abs(mean - RATE.low), abs(mean - RATE.high))
 
@@ -145,7 +147,8 @@ def test_the_launches_asked_for_settle_it_and_one_less_does_not(paired: bool, me
             shares = np.var(mine, ddof=1) / launches, np.var(theirs, ddof=1) / launches
             spread = sum(shares)
             freedom = spread**2 / sum(share**2 / (launches - 1) for share in shares)
-        return float(stats.t.ppf(0.975, freedom) * sqrt(spread))
+        confidence = 0.99 if mean < RATE.low else 0.95
+        return float(stats.t.ppf((1 + confidence) / 2, freedom) * sqrt(spread))
 
     assert half_width(4 + more) < distance
     assert more == 1 or half_width(3 + more) >= distance
@@ -153,7 +156,7 @@ def test_the_launches_asked_for_settle_it_and_one_less_does_not(paired: bool, me
 
 def test_no_number_of_launches_settles_an_estimate_on_the_threshold() -> None:
     mine = np.array([0.0, 0.1, -0.1])
-    assert more_launches(mine, mine + RATE.low, RATE, confidence=0.95, paired=False) is None
+    assert more_launches(mine, mine + RATE.low, RATE, Sureness.of(0.05, 1), paired=False) is None
 
 
 def test_a_trend_over_launches_is_drift_and_scatter_is_not() -> None:
@@ -180,4 +183,29 @@ def test_launches_that_do_not_differ_are_no_evidence() -> None:
 def test_a_threshold_is_a_share_of_the_baselines_value() -> None:
     assert exp(RATE.low) == pytest.approx(0.97)
     assert exp(RATE.high) == pytest.approx(1.03)
-    assert LIMIT.low == LIMIT.high == 0
+
+
+def test_a_limit_is_kept_on_one_side_of_it() -> None:
+    values = np.array([-0.1, 0.1])
+    assert Region.kept(is_floor=False).holds(values).tolist() == [True, False]
+    assert Region.kept(is_floor=True).holds(values).tolist() == [False, True]
+
+
+def test_a_change_needs_more_to_be_called_than_none() -> None:
+    scatter = np.array([-0.004, 0.004, 0.001, -0.001])
+    sure = Sureness.of(0.05, 30)
+    near = deciding(scatter, scatter[::-1], RATE, sure, paired=False)
+    far = deciding(scatter, scatter - 0.1, RATE, sure, paired=False)
+    assert far.high - far.low > 2 * (near.high - near.low)
+    assert near.high == interval(scatter, scatter[::-1], confidence=0.95, paired=False).high
+
+
+def test_a_wrong_pass_is_as_rare_as_one_wrong_interval() -> None:
+    """Half of the ten numbers have changed by just the threshold, the others not at all."""
+    random = np.random.default_rng(11)
+    truth = np.array([RATE.low] * 5 + [0.0] * 5)[:, None]
+    mine, theirs = (random.normal(0, 0.01, size=(2000, 10, 8)) for _ in range(2))
+    found = deciding(mine, theirs + truth, RATE, Sureness.of(0.05, 10), paired=False)
+    verdicts = judge(found, RATE, higher_is_better=True)
+    assert (verdicts == Verdict.UNCHANGED).all(axis=1).mean() <= 0.025
+    assert (verdicts == Verdict.REGRESSED).any(axis=1).mean() <= 0.05
