@@ -69,6 +69,9 @@ def changes(baseline: Evidence, candidate: Evidence, matching: Matching) -> tupl
     engines = [side.runs[0].engine if side.runs else {} for side in (baseline, candidate)]
     left_out = {*matching.swept, "gpu"}  # the GPU that a simulator imitates is no setting
     found = [_entry(f"engine.{n}", n, engines) for n in varying(engines) if n not in left_out]
+    monitors = [side.about.get("monitor") for side in (baseline, candidate)]
+    if monitors[0] != monitors[1]:
+        found.append(_differing("monitor", *monitors))
     versions = [_versions(side) for side in (baseline, candidate)]
     if versions[0] != versions[1]:
         found.append(Difference("vllm_version", *versions))

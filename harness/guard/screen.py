@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from harness.guard.outcome import Comparison, Judgement, Outcome, Variance, Verdict
-from harness.guard.summary import change, headline, limit, shown, span, title
+from harness.guard.summary import change, headline, limit, place, shown, span, title
 from harness.tables import SIMULATED, value_text
 
 STYLES = {
@@ -36,14 +37,17 @@ COLUMNS = (
     Shown(title="candidate", text=lambda j: shown(j.metric, j.candidate), rank=4),
     Shown(title="change", text=lambda j: "" if j.limit else change(j.ratio)),
     Shown(title="interval", text=span),
-    Shown(title="matters", text=lambda j: "" if j.limit else f"±{j.threshold_frac:.0%}", rank=1),
+    Shown(
+        title="matters", text=lambda j: "" if j.limit else f"±{j.threshold_frac * 100:g} %", rank=1
+    ),
     Shown(title="launches", text=lambda j: _launches(j), rank=2),
     Shown(title="verdict", text=lambda j: _verdict(j), is_text=True),
+    Shown(title="more", text=lambda j: f"+{j.more_launches}" if j.more_launches else "", rank=5),
 )
 OF_LIMITS = (
     Shown(title="limit", text=limit, is_text=True),
     Shown(title="value", text=lambda j: shown(j.metric, j.candidate)),
-    *(column for column in COLUMNS if column.title in ("interval", "launches", "verdict")),
+    *(column for column in COLUMNS if column.title in ("interval", "launches", "verdict", "more")),
 )
 
 
@@ -63,6 +67,8 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     for note in comparison.notes:
         _line(console, "note", note)
     if comparison.points:
+        if same := _common(comparison.points):
+            _line(console, "at", place(same).removeprefix(" at "))
         console.print()
         console.print(_table(console.width, comparison.points), markup=False)
         reasons = [j.reason for j in comparison.of(Verdict.INCONCLUSIVE) if j.reason]
@@ -76,13 +82,20 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     console.print(told, style=style, markup=False)
 
 
+def _common(points: Iterable[Judgement]) -> dict[str, Any]:
+    """What all points have alike; the table need not repeat it."""
+    first, *others = points
+    return {n: v for n, v in first.point.items() if all(j.point.get(n) == v for j in others)}
+
+
 def _line(console: Console, word: str, text: str) -> None:
     console.print(f"{word:<10} {text}", markup=False, soft_wrap=True)
 
 
 def _table(width: int, points: Iterable[Judgement]) -> Table:
     judgements = list(points)
-    axes = list(dict.fromkeys(name for judgement in judgements for name in judgement.point))
+    names = dict.fromkeys(name for judgement in judgements for name in judgement.point)
+    axes = [n for n in names if len({value_text(j.point.get(n)) for j in judgements}) > 1]
     first = tuple(
         Shown(title=name, text=lambda j, name=name: value_text(j.point.get(name)))  # type: ignore[misc]
         for name in axes
@@ -144,9 +157,5 @@ def _launches(judgement: Judgement) -> str:
 
 
 def _verdict(judgement: Judgement) -> str:
-    if judgement.limit:
-        kept = {Verdict.UNCHANGED: "kept", Verdict.REGRESSED: "broken"}
-        text = kept.get(judgement.verdict, judgement.verdict.value)
-    else:
-        text = judgement.verdict.value
-    return text + (f", +{judgement.more_launches}" if judgement.more_launches else "")
+    words = {Verdict.UNCHANGED: "kept", Verdict.REGRESSED: "broken"} if judgement.limit else {}
+    return words.get(judgement.verdict, judgement.verdict.value)

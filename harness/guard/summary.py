@@ -127,12 +127,13 @@ def _counted(comparison: Comparison) -> str:
     metrics = len({judgement.metric for judgement in comparison.points})
     text = (
         f"{', '.join(kinds)} of {len(comparison.points)} ({_plural(points, 'point')} ×"
-        f" {_plural(metrics, 'metric')}), at {comparison.confidence:.0%} confidence."
+        f" {_plural(metrics, 'metric')}), at {comparison.confidence * 100:g} % confidence."
     )
     waiting = comparison.of(Verdict.INCONCLUSIVE)
     wanted = [judgement.more_launches for judgement in waiting if judgement.more_launches]
     if wanted:
-        text += f" {max(wanted)} more launches of each side would settle {_which(wanted, waiting)}."
+        text += f" {_plural(max(wanted), 'more launch', 'es')} of each side would settle"
+        text += f" {_which(wanted, waiting)}."
     return text
 
 
@@ -155,8 +156,8 @@ def _which(wanted: Sequence[int], waiting: Sequence[Judgement]) -> str:
     return f"{len(wanted)} of {len(waiting)} inconclusive"
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
+def _plural(count: int, noun: str, ending: str = "s") -> str:
+    return f"{count} {noun}{ending * (count != 1)}"
 
 
 def _badness(judgement: Judgement) -> float:

@@ -145,7 +145,7 @@ def test_a_metric_that_is_undefined_everywhere_is_left_out_and_named() -> None:
     found = compare(mine, candidate(STEADY[::-1], run=rows), guard(THROUGHPUT, TTFT))
     assert found.verdict is Outcome.PASS
     assert found.family == 1
-    assert found.notes == (f"{TTFT} is undefined here: not compared",)
+    assert found.notes == (f"{TTFT} is undefined at 1 point: not compared there",)
 
 
 def test_a_change_among_many_numbers_needs_a_wider_interval() -> None:
@@ -232,6 +232,13 @@ def test_a_policy_may_go_with_a_baseline() -> None:
     assert [j.verdict for j in found.points] == [Verdict.REGRESSED] * 2
     assert found.family == 2
     assert found.summary.startswith("1 regressed, 1 limit broken of 2 (1 point × 1 metric)")
+
+
+@pytest.mark.parametrize("metric", ["gain_frac", "throttle_reasons"])
+def test_a_limit_on_what_has_no_number_is_inconclusive(metric: str) -> None:
+    found = hold(candidate(), policy(f"{metric} < 1"), guard(), name="odd")
+    assert found.verdict is Outcome.INCONCLUSIVE
+    assert found.points[0].reason == "undefined in 5 of 5 runs of the candidate"
 
 
 def test_a_policy_must_speak_of_points_that_were_measured() -> None:

@@ -105,12 +105,14 @@ def test_nothing_in_common_is_refused_with_what_is_apart() -> None:
 
 
 def test_engine_settings_and_versions_are_changes_and_no_refusals() -> None:
+    monitor = {"monitor": {"gpu_interval_s": 0.2}}
     newer = {"packages": {"torch": "2.12.0", "vllm": "0.26.0"}, "variables": {"VLLM_X": "1"}}
     run = {"engine": {"enforce_eager": True}, "row": {"vllm_version": "0.26.0"}}
-    mine, theirs = baseline(), candidate(run=run, **environment(**newer))
+    mine, theirs = baseline(), candidate(run=run, **environment(**newer), **monitor)
     assert refused(mine, theirs) == []
     found = {c.what: (c.baseline, c.candidate) for c in changes(mine, theirs, match(mine, theirs))}
     assert found == {
+        "monitor": ("default", "gpu_interval_s 0.2"),
         "engine.enforce_eager": ("default", "true"),
         "vllm_version": ("0.25.1", "0.26.0"),
         "torch": ("2.11.0", "2.12.0"),
