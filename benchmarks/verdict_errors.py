@@ -178,18 +178,17 @@ def judged(
     family = int(np.prod(noise.shape[1:3]))
     sure = Sureness.of(guard.alpha, family)
     found = verdict.interval(baseline, candidate, confidence=sure.past, paired=interleaved)
-    drift = np.zeros(found.low.shape, dtype=bool)
+    reach = np.zeros(found.low.shape)
     if sees_drift and not interleaved:
-        drift = verdict.drifts(baseline, candidate)
+        reach = verdict.drift_reach(baseline, candidate)
     verdicts = np.empty(found.low.shape, dtype=object)
     for index, metric in enumerate(metrics):
         region = Region.around_one(guard.thresholds_frac[metric])
         sides = baseline[:, :, index], candidate[:, :, index]
         verdicts[:, :, index] = verdict.judge(
-            verdict.deciding(*sides, region, sure, paired=interleaved),
+            verdict.deciding(*sides, region, sure, paired=interleaved, reach=reach[:, :, index]),
             region,
             higher_is_better=higher_is_better(metric),
-            drift=drift[:, :, index],
         )
     value = np.broadcast_to(np.asarray(truth)[..., 0] if np.ndim(truth) else truth, found.low.shape)
     missed = (found.low > value) | (found.high < value)

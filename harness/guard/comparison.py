@@ -18,7 +18,7 @@ from harness.guard.question import Question, Samples, is_defined, noise, samples
 from harness.guard.summary import sentence
 
 BOTH_WAYS = "the interval holds changes that matter and changes that do not"
-DRIFT = "it drifts over the launches of both studies too: measure them interleaved"
+DRIFT = "it drifts over the launches of both studies, which may be all: measure them interleaved"
 
 
 def compare(
@@ -150,14 +150,14 @@ def _decided(
     told: Judgement, question: Question, samples: Samples, sure: verdict.Sureness
 ) -> Judgement:
     sides, region = (samples.baseline, samples.candidate), question.region
-    found = verdict.deciding(*sides, region, sure, paired=samples.paired)
-    drift = False
+    reach = 0.0
     if samples.baseline is not None and not samples.paired:
-        drift = bool(verdict.drifts(samples.baseline, samples.candidate))
-    judged = verdict.judge(found, region, higher_is_better=question.higher_is_better, drift=drift)
+        reach = float(verdict.drift_reach(samples.baseline, samples.candidate))
+    found = verdict.deciding(*sides, region, sure, paired=samples.paired, reach=reach)
+    judged = verdict.judge(found, region, higher_is_better=question.higher_is_better)
     decided = Verdict(judged.item())
     more = reason = None
-    if decided is Verdict.INCONCLUSIVE and region.is_left_by(found):
+    if decided is Verdict.INCONCLUSIVE and reach and not region.holds(found.estimate):
         reason = DRIFT
     elif decided is Verdict.INCONCLUSIVE:
         reason = BOTH_WAYS

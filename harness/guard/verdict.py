@@ -24,9 +24,11 @@ only if it lies within. How sure an interval must be depends on where its estima
 
 Where data are looked at several times, until settled, both are divided by the number of looks.
 
-In studies that were measured apart a metric with a trend over its launches is inconclusive rather
-than changed: drift goes on between studies. `benchmarks/verdict_errors.py` measures all this, also
-under noise that breaks the assumptions; docs/verdict.md has its tables.
+In studies that were measured apart drift goes on from one to the next: where a metric has a trend
+over its launches, an interval past the threshold is wider by what the trend can explain.
+
+`benchmarks/verdict_errors.py` measures all this, also under noise that breaks the assumptions;
+docs/verdict.md has its tables.
 """
 
 import warnings
@@ -76,10 +78,6 @@ class Region:
         """Whether ratios lie within."""
         return np.asarray((estimate >= self.low) & (estimate <= self.high))
 
-    def is_left_by(self, found: Interval) -> bool:
-        """Whether one interval lies wholly outside."""
-        return bool(found.high < self.low or found.low > self.high)
-
 
 def level(alpha: float, family: int, looks: int = 1) -> float:
     """Confidence of each of `family` intervals that shall hold together, at each of the looks."""
@@ -100,16 +98,25 @@ class Sureness:
 
 
 def deciding(
-    baseline: Floats | None, candidate: Floats, region: Region, sure: Sureness, *, paired: bool
+    baseline: Floats | None,
+    candidate: Floats,
+    region: Region,
+    sure: Sureness,
+    *,
+    paired: bool,
+    reach: Floats | float = 0.0,
 ) -> Interval:
-    """The interval that decides: as sure as the verdict needs that its estimate points to."""
+    """The interval that decides: as sure as the verdict needs that its estimate points to.
+
+    One past the threshold is wider by what drift can have done, its `reach`, to either side.
+    """
     near = interval(baseline, candidate, confidence=sure.within, paired=paired)
     far = interval(baseline, candidate, confidence=sure.past, paired=paired)
     is_within = region.holds(near.estimate)
     return Interval(
         estimate=near.estimate,
-        low=np.where(is_within, near.low, far.low),
-        high=np.where(is_within, near.high, far.high),
+        low=np.where(is_within, near.low, far.low - reach),
+        high=np.where(is_within, near.high, far.high + reach),
     )
 
 
@@ -145,15 +152,16 @@ def is_copy(baseline: Floats | None, candidate: Floats, *, paired: bool) -> bool
     return bool(max(np.ptp(s) for s in (baseline, candidate) if s is not None) < NO_NOISE)
 
 
-def drifts(baseline: Floats, candidate: Floats) -> npt.NDArray[np.bool_]:
-    """Whether both sides have a trend over their launches (last axis, in the order of time).
+def drift_reach(baseline: Floats, candidate: Floats) -> Floats:
+    """How far drift alone can have moved the candidate, as a logarithm; 0 where there is none.
 
-    Student's t of the slope that both share about their own means, at DRIFT_ALPHA: a metric that
-    moves inside both studies has moved between them too, and that is no change of the engine.
+    If both sides share a trend over their launches (last axis, in the order of time; Student's t of
+    the slope about their own means, at DRIFT_ALPHA), it is taken to go on from one study to the
+    next: the slope's far limit times the launches between their middles.
     """
     freedom = baseline.shape[-1] + candidate.shape[-1] - 3
     if freedom < 1:
-        return np.zeros(baseline.shape[:-1], dtype=bool)
+        return np.zeros(baseline.shape[:-1])
     products = squares = times = 0.0
     for side in (baseline, candidate):
         deviation = side - side.mean(axis=-1, keepdims=True)
@@ -161,27 +169,22 @@ def drifts(baseline: Floats, candidate: Floats) -> npt.NDArray[np.bool_]:
         products = products + (deviation * time).sum(axis=-1)
         squares = squares + (deviation**2).sum(axis=-1)
         times += float((time**2).sum())
-    slope = products / times
-    rest = np.maximum(squares - slope * products, NO_NOISE**2)
-    p = 2 * stats.t.sf(np.abs(slope) / np.sqrt(rest / freedom / times), freedom)
-    return np.asarray(p < DRIFT_ALPHA)
+    slope = np.abs(products / times)
+    rest = np.maximum(squares - products**2 / times, NO_NOISE**2)
+    margin = stats.t.ppf(1 - DRIFT_ALPHA / 2, freedom) * np.sqrt(rest / freedom / times)
+    between = (baseline.shape[-1] + candidate.shape[-1]) / 2
+    return np.where(slope > margin, (slope + margin) * between, 0.0)
 
 
-def judge(
-    found: Interval,
-    region: Region,
-    *,
-    higher_is_better: bool,
-    drift: npt.NDArray[np.bool_] | bool = False,
-) -> npt.NDArray[np.object_]:
-    """The value of the Verdict on each interval, in their shape; with drift none is a change."""
+def judge(found: Interval, region: Region, *, higher_is_better: bool) -> npt.NDArray[np.object_]:
+    """The value of the Verdict on each interval, in their shape."""
     below, above = found.high < region.low, found.low > region.high
     worse, better = (below, above) if higher_is_better else (above, below)
     within = (found.low >= region.low) & (found.high <= region.high)
     verdicts = np.full(np.shape(within), Verdict.INCONCLUSIVE.value, dtype=object)
     verdicts[within] = Verdict.UNCHANGED.value
-    verdicts[worse & ~np.asarray(drift)] = Verdict.REGRESSED.value
-    verdicts[better & ~np.asarray(drift)] = Verdict.IMPROVED.value
+    verdicts[worse] = Verdict.REGRESSED.value
+    verdicts[better] = Verdict.IMPROVED.value
     return verdicts
 
 

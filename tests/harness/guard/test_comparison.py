@@ -102,11 +102,15 @@ def test_launches_without_any_noise_are_not_believed() -> None:
 def test_drift_through_both_studies_is_no_regression() -> None:
     falling = [1000 * 0.98**i for i in range(16)]
     judgement = judged(falling[8:], falling[:8])
-    assert judgement.high is not None
-    assert judgement.high < 0.97, "the interval alone would say regressed"
+    assert judgement.ratio == pytest.approx(0.98**8)
     assert judgement.verdict is Verdict.INCONCLUSIVE
     assert judgement.reason is not None
     assert "drifts" in judgement.reason
+
+
+def test_a_change_that_drift_cannot_explain_has_regressed() -> None:
+    falling = [1000 * 0.98**i for i in range(16)]
+    assert judged(slower(0.5, falling[8:]), falling[:8]).verdict is Verdict.REGRESSED
 
 
 def test_interleaved_launches_are_paired() -> None:

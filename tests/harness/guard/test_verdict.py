@@ -12,7 +12,7 @@ from harness.guard.verdict import (
     Region,
     Sureness,
     deciding,
-    drifts,
+    drift_reach,
     interval,
     is_copy,
     judge,
@@ -53,13 +53,14 @@ def test_higher_latencies_are_worse_and_higher_rates_are_better() -> None:
     assert verdict_of(1.1, 1.2, higher_is_better=True) is Verdict.IMPROVED
 
 
-def test_drift_leaves_no_change_but_may_leave_none() -> None:
-    found = Interval(estimate=np.zeros(2), low=np.array([-0.3, -0.01]), high=np.array([-0.2, 0.01]))
-    drift = np.array([True, True])
-    assert judge(found, RATE, higher_is_better=True, drift=drift).tolist() == [
-        Verdict.INCONCLUSIVE,
-        Verdict.UNCHANGED,
-    ]
+def test_drift_widens_what_points_to_a_change_and_nothing_else() -> None:
+    scatter = np.array([-0.004, 0.004, 0.001, -0.001])
+    sure = Sureness.of(0.05, 1)
+    for shift, wider in ((0.0, 0.0), (-0.2, 0.1)):
+        plain = deciding(scatter, scatter + shift, RATE, sure, paired=False)
+        drifting = deciding(scatter, scatter + shift, RATE, sure, paired=False, reach=0.1)
+        assert plain.low - drifting.low == pytest.approx(wider)
+        assert drifting.high - plain.high == pytest.approx(wider)
 
 
 def test_studies_apart_get_welchs_interval() -> None:
@@ -159,16 +160,17 @@ def test_no_number_of_launches_settles_an_estimate_on_the_threshold() -> None:
     assert more_launches(mine, mine + RATE.low, RATE, Sureness.of(0.05, 1), paired=False) is None
 
 
-def test_a_trend_over_launches_is_drift_and_scatter_is_not() -> None:
-    time = np.arange(6) * 0.01
+def test_a_trend_over_launches_reaches_as_far_as_it_has_gone() -> None:
     wobble = np.array([1, -2, 1, 2, -1, -1]) * 0.001
-    assert drifts(time + wobble, time + 0.06 + wobble)
-    assert not drifts(wobble, wobble - 0.1), "a step between the studies is what is looked for"
+    time = np.arange(6) * 0.01
+    reach = drift_reach(time + wobble, time + 0.06 + wobble)
+    assert 0.06 < reach < 0.08, "six launches of 0.01 each, and its uncertainty"
+    assert drift_reach(wobble, wobble - 0.1) == 0, "a step between studies is what is looked for"
 
 
 def test_trends_of_pure_noise_are_found_at_their_rate() -> None:
     random = np.random.default_rng(3)
-    found = drifts(random.normal(size=(4000, 5)), random.normal(size=(4000, 5)))
+    found = drift_reach(random.normal(size=(4000, 5)), random.normal(size=(4000, 5))) > 0
     assert 0.03 < found.mean() < 0.07
 
 
