@@ -1,8 +1,9 @@
 """The command line: words in, exit code out.
 
     0    everything that was asked for is done
-    1    done, but runs or checks failed
-    2    the request cannot be carried out as written; nothing was started
+    1    done, but runs or checks failed; of compare: regressed
+    2    the request cannot be carried out as written; nothing was started; of compare: not
+         comparable, or it could not be told
     130  interrupted (Ctrl-C), 143 terminated, 141 nobody reads: what was finished is kept
 
 Heavy imports wait inside the functions that need them: help must be there at once.
@@ -87,22 +88,18 @@ def _table(words: list[str], _extra_conf_dir: Path | None) -> int:
     return 0
 
 
-def _report(words: list[str], _extra_conf_dir: Path | None) -> int:
-    """python -m harness report STUDY [comparison=FILE.json]"""
-    from harness.report import comparison
-    from harness.report.report import write_report
-    from harness.study import Study
+def _compare(words: list[str], _extra_conf_dir: Path | None) -> int:
+    """python -m harness compare BASELINE CANDIDATE"""
+    from harness.guard.command import run
 
-    files = [word.partition("=")[2] for word in words if word.startswith("comparison=")]
-    studies = [word for word in words if not word.startswith("comparison=")]
-    if len(studies) != 1 or len(files) > 1:
-        raise UserError(
-            "report takes one study's folder: python -m harness report results/..."
-            " [comparison=FILE.json]"
-        )
-    compared = comparison.read(Path(files[0])) if files else None
-    print(f"report: {write_report(Study(Path(studies[0])), compared)}")
-    return 0
+    return run(words)
+
+
+def _report(words: list[str], _extra_conf_dir: Path | None) -> int:
+    """python -m harness report STUDY [against=BASELINE | comparison=FILE.json]"""
+    from harness.report.command import run
+
+    return run(words)
 
 
 def _validate(words: list[str], extra_conf_dir: Path | None) -> int:
@@ -114,6 +111,7 @@ def _validate(words: list[str], extra_conf_dir: Path | None) -> int:
 
 
 _VERBS: dict[str, Callable[[list[str], Path | None], int]] = {
+    "compare": _compare,
     "report": _report,
     "table": _table,
     "validate": _validate,

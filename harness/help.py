@@ -7,7 +7,8 @@ from typing import Any
 from harness.errors import UserError
 
 VERBS = {
-    "report": "a study as one page, HTML and Markdown: python -m harness report STUDY",
+    "compare": "regression verdict: compare BASELINE CANDIDATE, or compare STUDY policy=NAME",
+    "report": "a study as one page, HTML and Markdown: report STUDY [against=BASELINE]",
     "table": "make a study's table and plots again: python -m harness table STUDY",
     "validate": "what this hardware can do, and whether it is what it was: --help validate",
 }
@@ -35,8 +36,25 @@ engine=auto, vllm, sim or external; the same command continues a study that was 
   --help settings    every setting, with its meaning and default
   --help columns     every column of a table
   --help validity    the codes beside the numbers
+  --help compare     what a comparison can be told
   --config-dir DIR   a folder like conf/ with sweeps, models and loads of your own
   --version\
+"""
+
+_COMPARE = """\
+  python -m harness compare BASELINE CANDIDATE [name=value ...]    judge a study by another
+  python -m harness compare STUDY policy=NAME [name=value ...]     judge it by what was promised
+
+  metrics=a,b,...    columns to compare instead of those of the guard file
+  allow=what,...     differences and fatal codes to let through, by the name they are refused by
+  policy=NAME        limits, from conf/policy/ or a file; also beside a baseline
+  guard=NAME         thresholds, metrics and confidence, from conf/guard/ or a file [default]
+  json=FILE          everything that was found, for programs
+  junit=FILE         for CI systems: a test case for each metric at each point
+  markdown=FILE      a paragraph for a pull request
+
+Exit code 0: pass; 1: regressed, or a limit is broken; 2: inconclusive, refused, or bad input.
+The unit of evidence is the launch: measure with repeats.launches=5 or more (docs/verdict.md).\
 """
 
 
@@ -46,6 +64,7 @@ def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
         "settings": _settings,
         "columns": _columns,
         "validity": _validity,
+        "compare": lambda: _COMPARE,
         "validate": _validate,
     }
     if topic is None or topic.startswith("sweep="):

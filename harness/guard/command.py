@@ -1,0 +1,97 @@
+"""`python -m harness compare`: words in, comparison out, exit code. `--help compare` tells all."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.guard.comparison import compare, hold
+from harness.guard.config import Guard, read_guard
+from harness.guard.evidence import read_evidence
+from harness.guard.junit import junit
+from harness.guard.likeness import ALLOWABLE, NEVER
+from harness.guard.outcome import Comparison
+from harness.guard.policy import read_policy
+from harness.guard.summary import paragraph
+from harness.overrides import did_you_mean
+
+USAGE = "compare BASELINE CANDIDATE, or compare STUDY policy=NAME"
+FILES: dict[str, Callable[[Comparison], str]] = {
+    "json": Comparison.to_json,
+    "junit": junit,
+    "markdown": paragraph,
+}
+NAMES = ("metrics", "allow", "policy", "guard", *FILES)
+
+
+def run(words: Sequence[str]) -> int:
+    """Carry out the verb; returns the exit code. Raises UserError."""
+    from rich.console import Console
+
+    from harness.guard.screen import print_comparison
+
+    folders, said = _parsed(words)
+    guard, allow = _guard(said), _allowed(said)
+    policy = read_policy(said["policy"]) if "policy" in said else None
+    files = {name: Path(said[name]) for name in FILES if name in said}
+    for name, path in files.items():
+        if not path.resolve().parent.is_dir():
+            raise UserError(f"{name}={path}: there is no such folder.")
+    match [read_evidence(Path(folder)) for folder in folders]:
+        case [baseline, candidate]:
+            found = compare(baseline, candidate, guard, allow=allow, policy=policy)
+        case [study] if policy:
+            found = hold(study, policy, guard, name=said["policy"], allow=allow)
+        case _:
+            raise UserError(f"compare takes two studies, or one and a policy: {USAGE}.")
+    for name, path in files.items():
+        path.write_text(FILES[name](found))
+    print_comparison(Console(highlight=False), found)
+    return found.verdict.exit_code
+
+
+def _parsed(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Folders, and what was said by name. `--allow X` is the same as allow=X."""
+    folders: list[str] = []
+    said: dict[str, str] = {}
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and not equals:
+            value = left.pop(0) if left else ""
+        elif not equals or Path(word).exists():
+            folders.append(word)
+            continue
+        if name not in NAMES:
+            raise UserError(f"compare has no '{name}'.{did_you_mean(name, NAMES)} {USAGE}.")
+        if not value:
+            raise UserError(f"compare: {name} needs a value.")
+        said[name] = f"{said[name]},{value}" if name == "allow" and name in said else value
+    return folders, said
+
+
+def _guard(said: dict[str, str]) -> Guard:
+    guard = read_guard(said.get("guard", "default"))
+    metrics = _listed(said, "metrics")
+    for metric in metrics:
+        if metric not in (known := guard.thresholds_frac):
+            hint = did_you_mean(metric, known)
+            raise UserError(f"metrics={metric}: conf/guard/ has no threshold for it.{hint}")
+    return replace(guard, metrics=metrics) if metrics else guard
+
+
+def _allowed(said: dict[str, str]) -> list[str]:
+    allow = _listed(said, "allow")
+    for what in allow:
+        if what in NEVER:
+            raise UserError(f"allow={what}: without it there is nothing to compare.")
+        if what not in ALLOWABLE:
+            hint = did_you_mean(what, ALLOWABLE)
+            known = ", ".join(ALLOWABLE)
+            raise UserError(f"allow={what}: there is no such difference.{hint} There are: {known}.")
+    return allow
+
+
+def _listed(said: dict[str, str], name: str) -> list[str]:
+    return [part for part in said.get(name, "").strip("[]").replace(" ", "").split(",") if part]

@@ -1,0 +1,132 @@
+"""A study as a comparison sees it: its runs with what was set, what came out, and what voids them.
+
+Reads the disk; everything after it is pure.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.plan import OPERATIONAL
+from harness.study import SavedRun, Study
+from harness.tables import runs_table
+
+NOT_SET = ("kind",)  # an engine's kind is no setting of it
+MAX_PROMPTS = 64  # of each run, to see whether two runs sent the same ones
+NS_PER_S = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One run. Settings are flat, by dotted names below `engine` and `load`."""
+
+    id: str
+    launch: str  # one life of a server
+    launch_repeat: int
+    run_repeat: int
+    begun_at_s: float | None  # UTC; None for a run that measured nothing
+    engine: dict[str, Any]
+    load: dict[str, Any]
+    row: dict[str, Any]  # of the table: every metric
+    validity: tuple[str, ...]
+    prompts: dict[int, tuple[int, int]]  # request -> tokens in, tokens asked for; first turns
+    has_samples: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is something to measure."""
+        return bool(self.row["status"] == "ok")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that was set, by its dotted name on the command line."""
+        told = {f"engine.{name}": value for name, value in self.engine.items()}
+        return told | {f"load.{name}": value for name, value in self.load.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One study, read."""
+
+    folder: Path
+    about: dict[str, Any]
+    runs: tuple[Measured, ...]
+
+    @property
+    def good(self) -> list[Measured]:
+        """The runs that measured something."""
+        return [run for run in self.runs if run.ok]
+
+    @property
+    def launches(self) -> int:
+        """How many launches measured something."""
+        return len({run.launch for run in self.good})
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any of it was not measured on hardware."""
+        return bool(self.about["simulated"]) or any(run.row["simulated"] for run in self.runs)
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """Read a study. Raises UserError if it is none, or damaged."""
+    study = Study(folder)
+    about, saved = study.about, list(study.runs())
+    sampled = [run for run in saved if not run.ok or _has_samples(run)]
+    table = runs_table(study) if saved and len(sampled) == len(saved) else None
+    rows = {} if table is None else {row["run"]: row for row in table.to_dict("records")}
+    runs = [_measured(run, rows.get(run.record["id"])) for run in saved]
+    return Evidence(folder=folder, about=about, runs=tuple(runs))
+
+
+def _measured(run: SavedRun, row: Mapping[Any, Any] | None) -> Measured:
+    record = run.record
+    known = dict(row) if row is not None else {"status": record["status"], "simulated": False}
+    engine = {n: v for n, v in record["engine"].items() if n not in (*OPERATIONAL, *NOT_SET)}
+    return Measured(
+        id=record["id"],
+        launch=record["launch"],
+        launch_repeat=record["launch_repeat"],
+        run_repeat=record["run_repeat"],
+        begun_at_s=_begun_at_s(record),
+        engine=dict(_flat(engine)),
+        load=dict(_flat(record["load"])),
+        row={str(name): value for name, value in known.items()},
+        validity=tuple(str(known.get("validity") or "").split()),
+        prompts=_prompts(run) if run.ok else {},
+        has_samples=_has_samples(run),
+    )
+
+
+def _has_samples(run: SavedRun) -> bool:
+    return all((run.folder / f"{name}.parquet").is_file() for name in ("requests", "chunks"))
+
+
+def _begun_at_s(record: Mapping[str, Any]) -> float | None:
+    window = record.get("window")
+    if not window:
+        return None
+    since_pair_s = window["started_at_s"] - window["clock_monotonic_s"]
+    return float(window["clock_utc_ns"] / NS_PER_S + since_pair_s)
+
+
+def _prompts(run: SavedRun) -> dict[int, tuple[int, int]]:
+    """Lengths of the first requests, by number; a later turn holds what the server said before."""
+    requests = run.samples("requests")
+    if not requests:
+        return {}
+    chosen = (requests["status"] == "ok") & (requests["turn"] == 1)
+    order = np.flatnonzero(chosen)[np.argsort(requests["request"][chosen])][:MAX_PROMPTS]
+    columns = (requests[n][order] for n in ("request", "input_tokens", "output_tokens_asked"))
+    return {int(r): (int(i), int(o)) for r, i, o in zip(*columns, strict=True)}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

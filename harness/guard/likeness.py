@@ -1,0 +1,238 @@
+"""What must be alike before numbers may be compared, and what may differ. Pure.
+
+A difference of the first kind is a refusal: the numbers would be right and the conclusion wrong.
+Its name lets it through (`allow=driver_version`), and then the comparison carries it. One of the
+second kind (an engine setting, a version of vLLM) is a change: it may be what is to be judged.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.guard.evidence import Evidence, Measured
+from harness.guard.outcome import Change, Refusal
+from harness.guard.pairing import Matching, Pair, varying
+from harness.validity import CODES
+
+FATAL = tuple(code for code, about in CODES.items() if about.fatal)
+NEVER = ("raw_samples", "simulated", "points")  # without these there is nothing to let through
+
+# Parts of the environment that decide how fast the same server is.
+LIKE: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "gpus": lambda found: [_kind_of(gpu) for gpu in found["gpus"]],
+    "gpu_cards": lambda found: sorted(gpu["uuid"] for gpu in found["gpus"]),
+    "driver_version": lambda found: found["driver_version"],
+    "host": lambda found: {
+        name: found["host"].get(name) for name in ("cpu_model", "num_cpus_usable", "cgroup_cpus")
+    },
+}
+SAME = ("measurement_version", "model")  # of study.json
+OPTIONS = ("seed", "client")  # of its options
+ALLOWABLE = (*SAME, *OPTIONS, "environment", *LIKE, "imitated_gpu", "prompts", *FATAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A name, and what either side has there."""
+
+    what: str
+    baseline: Any
+    candidate: Any
+
+
+def refusals(
+    baseline: Evidence, candidate: Evidence, matching: Matching, allow: Collection[str]
+) -> tuple[Refusal, ...]:
+    """What keeps the two from being compared, allowed or not."""
+    found = [*_worthless(baseline, candidate)]
+    if not found:
+        found += _of_studies(baseline.about, candidate.about)
+        found += _imitated(baseline, candidate)
+        found += _points(baseline, candidate, matching)
+        found += _prompts(matching)
+        found += _void(matching.pairs)
+    return _named(found, allow)
+
+
+def refusals_of_one(
+    evidence: Evidence, points: Iterable[Pair], allow: Collection[str]
+) -> tuple[Refusal, ...]:
+    """What keeps one study from being held against a policy."""
+    if not _has_samples(evidence):
+        return _named([Difference("raw_samples", "", NO_SAMPLES)], allow)
+    return _named(_void(points), allow)
+
+
+def changes(baseline: Evidence, candidate: Evidence, matching: Matching) -> tuple[Change, ...]:
+    """What differs and may be what the comparison is about: settings, versions, variables."""
+    engines = [side.runs[0].engine if side.runs else {} for side in (baseline, candidate)]
+    left_out = {*matching.swept, "gpu"}  # the GPU that a simulator imitates is no setting
+    found = [_entry(f"engine.{n}", n, engines) for n in varying(engines) if n not in left_out]
+    monitors = [side.about.get("monitor") for side in (baseline, candidate)]
+    if monitors[0] != monitors[1]:
+        found.append(_differing("monitor", *monitors))
+    versions = [_versions(side) for side in (baseline, candidate)]
+    if versions[0] != versions[1]:
+        found.append(Difference("vllm_version", *versions))
+    for part in ("packages", "variables"):
+        sides = [(s.about.get("environment") or {}).get(part) or {} for s in (baseline, candidate)]
+        found += [_entry(name, name, sides) for name in sorted(varying(sides)) if name != "vllm"]
+    return tuple(
+        Change(what=one.what, baseline=_text(one.baseline), candidate=_text(one.candidate))
+        for one in found
+    )
+
+
+def environment_differences(
+    mine: dict[str, Any] | None, theirs: dict[str, Any] | None
+) -> Iterator[Difference]:
+    """What makes speeds of two machines incomparable, of the snapshots in study.json."""
+    if mine is None or theirs is None:
+        words = ("recorded" if found else "not recorded" for found in (mine, theirs))
+        yield Difference("environment", *words)
+        return
+    for what, part in LIKE.items():
+        if part(mine) != part(theirs):
+            yield _differing(what, part(mine), part(theirs))
+            if what == "gpus":  # that the cards are others goes without saying
+                return
+
+
+NO_SAMPLES = "no raw samples: an aggregate cannot be judged"
+
+
+def _worthless(baseline: Evidence, candidate: Evidence) -> Iterator[Difference]:
+    sides = (baseline, candidate)
+    if not all(map(_has_samples, sides)):
+        words = ("raw samples" if _has_samples(side) else NO_SAMPLES for side in sides)
+        yield Difference("raw_samples", *words)
+    elif baseline.simulated != candidate.simulated:
+        words = ("simulated" if side.simulated else "measured" for side in sides)
+        yield Difference("simulated", *words)
+
+
+def _has_samples(evidence: Evidence) -> bool:
+    """An aggregate that came from elsewhere has numbers, but no samples that show their noise."""
+    return bool(evidence.runs) and all(run.has_samples for run in evidence.good)
+
+
+def _of_studies(mine: dict[str, Any], theirs: dict[str, Any]) -> Iterator[Difference]:
+    for what in SAME:
+        if mine.get(what) != theirs.get(what):
+            yield _differing(what, mine.get(what), theirs.get(what))
+    options = [about.get("options") or {} for about in (mine, theirs)]
+    for what in OPTIONS:
+        values = [one.get(what) for one in options]
+        if values[0] != values[1]:
+            yield _differing(what, *values)
+    yield from environment_differences(mine.get("environment"), theirs.get("environment"))
+
+
+def _imitated(baseline: Evidence, candidate: Evidence) -> Iterator[Difference]:
+    """The GPU that a simulator imitates is a setting of it, and still another GPU."""
+    sides = [{str(run.engine.get("gpu")) for run in s.runs} for s in (baseline, candidate)]
+    if sides[0] != sides[1]:
+        yield Difference("imitated_gpu", *(", ".join(sorted(gpus)) for gpus in sides))
+
+
+def _points(baseline: Evidence, candidate: Evidence, matching: Matching) -> Iterator[Difference]:
+    """Nothing in common: says by which settings."""
+    if matching.pairs:
+        return
+    sides = [[run.settings for run in side.runs] for side in (baseline, candidate)]
+    must = [f"engine.{name}" for name in matching.swept]
+    apart = []
+    for name in varying(sides[0] + sides[1]):
+        values = [dict.fromkeys(_text(one.get(name)) for one in side) for side in sides]
+        if (name.startswith("load.") or name in must) and not values[0].keys() & values[1].keys():
+            apart.append([f"{name}={','.join(side)}" for side in values])
+    told = zip(*apart, strict=True) if apart else (("another combination of settings",),) * 2
+    yield Difference("points", *("; ".join(side) for side in told))
+
+
+def _prompts(matching: Matching) -> Iterator[Difference]:
+    """The same seed draws the same prompts, unless a file behind them has changed."""
+    for pair in matching.pairs:
+        theirs = {(run.launch_repeat, run.run_repeat): run.prompts for run in pair.candidate}
+        for run in pair.baseline:
+            other = theirs.get((run.launch_repeat, run.run_repeat), {})
+            for number in sorted(run.prompts.keys() & other.keys()):
+                if run.prompts[number] != other[number]:
+                    told = (_lengths(number, side[number]) for side in (run.prompts, other))
+                    yield Difference("prompts", *told)
+                    return
+
+
+def _void(pairs: Iterable[Pair]) -> Iterator[Difference]:
+    """Fatal codes of the runs that would be compared."""
+    sides: tuple[list[Measured], list[Measured]] = ([], [])
+    for pair in pairs:
+        sides[0].extend(pair.baseline)
+        sides[1].extend(pair.candidate)
+    for code in FATAL:
+        voided = [[run.id for run in side if code in run.validity] for side in sides]
+        if any(voided):
+            totals = (len(side) for side in sides)
+            told = (_some(ids, total) for ids, total in zip(voided, totals, strict=True))
+            yield Difference(code, *told)
+
+
+def _named(found: Iterable[Difference], allow: Collection[str]) -> tuple[Refusal, ...]:
+    return tuple(
+        Refusal(
+            what=one.what,
+            baseline=_text(one.baseline),
+            candidate=_text(one.candidate),
+            allowed=one.what in allow and one.what not in NEVER,
+        )
+        for one in found
+    )
+
+
+def _entry(what: str, name: str, sides: list[dict[str, Any]]) -> Difference:
+    return Difference(what, *(side.get(name) for side in sides))
+
+
+def _differing(what: str, mine: Any, theirs: Any) -> Difference:
+    """Only the entries that differ, where both are dicts."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        names = varying([mine, theirs])
+        mine, theirs = ({name: side.get(name) for name in names} for side in (mine, theirs))
+    return Difference(what, mine, theirs)
+
+
+def _versions(side: Evidence) -> str:
+    return ", ".join(sorted({str(run.row.get("vllm_version")) for run in side.good}))
+
+
+def _kind_of(gpu: dict[str, Any]) -> str:
+    watts = f" at {gpu['power_limit_w']:.0f} W" if gpu.get("power_limit_w") else ""
+    return f"{gpu['name']}{watts}"
+
+
+def _some(ids: list[str], total: int) -> str:
+    if not ids:
+        return "no run" if total else ""
+    more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+    return f"{len(ids)} of {total} runs: {', '.join(ids[:3])}{more}"
+
+
+def _lengths(number: int, lengths: tuple[int, int]) -> str:
+    return f"request {number} has {lengths[0]} tokens and asks for {lengths[1]}"
+
+
+def _text(value: Any) -> str:
+    match value:
+        case str():
+            return value
+        case None:
+            return "default"
+        case list():
+            counts = {text: list(map(_text, value)).count(text) for text in map(_text, value)}
+            return (
+                ", ".join(f"{n}x {text}" if n > 1 else text for text, n in counts.items()) or "none"
+            )
+        case dict():
+            return ", ".join(f"{name} {_text(one)}" for name, one in value.items())
+    return json.dumps(value, default=str)

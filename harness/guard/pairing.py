@@ -1,0 +1,133 @@
+"""Which points of two studies are the same, and which of their launches belong together. Pure.
+
+A point's id is a hash of everything, so that of a changed engine differs. Two points are compared
+when their whole load is the same, and every engine setting that either study sweeps: what neither
+sweeps may differ, and is the change that the comparison is about.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from harness.guard.evidence import Evidence, Measured
+from harness.tables import INTENSITY, axis_columns
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One point as both studies tried to measure it, failed runs included."""
+
+    point: dict[str, Any]
+    baseline: tuple[Measured, ...]
+    candidate: tuple[Measured, ...]
+
+    @property
+    def runs(self) -> tuple[Measured, ...]:
+        """Those of both."""
+        return self.baseline + self.candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """The points that both studies have, in the baseline's order, and how many only one has."""
+
+    pairs: tuple[Pair, ...]
+    swept: tuple[str, ...]  # engine settings that name a point
+    baseline_only: int
+    candidate_only: int
+
+
+def match(baseline: Evidence, candidate: Evidence) -> Matching:
+    """Find the points that both have."""
+    sides = (baseline, candidate)
+    swept = dict.fromkeys(n for side in sides for n in varying(run.engine for run in side.runs))
+    mine, theirs = (_by_key(side.runs, list(swept)) for side in sides)
+    common = [key for key in mine if key in theirs]
+    named = names([run for key in common for run in mine[key]])
+    pairs = [
+        Pair(
+            point=point_of(mine[key][0], named),
+            baseline=tuple(mine[key]),
+            candidate=tuple(theirs[key]),
+        )
+        for key in common
+    ]
+    return Matching(
+        pairs=tuple(pairs),
+        swept=tuple(swept),
+        baseline_only=len(mine) - len(common),
+        candidate_only=len(theirs) - len(common),
+    )
+
+
+def points(evidence: Evidence) -> tuple[Pair, ...]:
+    """The points of one study, nothing on the baseline's side."""
+    swept = varying(run.engine for run in evidence.runs)
+    groups = _by_key(evidence.runs, swept)
+    named = names(evidence.runs)
+    return tuple(
+        Pair(point=point_of(runs[0], named), baseline=(), candidate=tuple(runs))
+        for runs in groups.values()
+    )
+
+
+def varying(settings: Iterable[dict[str, Any]]) -> list[str]:
+    """The names that have more than one value, in the order of appearance."""
+    values: dict[str, set[str]] = {}
+    listed = list(settings)
+    for name in dict.fromkeys(name for one in listed for name in one):
+        values[name] = {json.dumps(one.get(name), default=str) for one in listed}
+    return [name for name, seen in values.items() if len(seen) > 1]
+
+
+def names(runs: Sequence[Measured]) -> dict[str, str]:
+    """Heading of each setting that tells the points apart; a load's intensity always."""
+    found = varying(run.settings for run in runs)
+    loads = [run.load for run in runs]
+    intensity = [n for n in INTENSITY if any(load.get(n) is not None for load in loads)]
+    return axis_columns(dict.fromkeys([*found, *(f"load.{name}" for name in intensity)]))
+
+
+def point_of(run: Measured, named: dict[str, str]) -> dict[str, Any]:
+    """The run's point as people name it."""
+    return {heading: run.settings.get(name) for name, heading in named.items()}
+
+
+def blocks(pair: Pair) -> list[tuple[str, str]] | None:
+    """Launches of both sides that ran beside each other; None if the studies were not interleaved.
+
+    They were if each repeat has one launch of either side, and has ended before the next began:
+    then drift hits both alike, and the order inside a block does not matter. A launch that has no
+    partner is left out.
+    """
+    repeats: dict[int, tuple[list[Measured], list[Measured]]] = {}
+    for index, side in enumerate((pair.baseline, pair.candidate)):
+        for run in side:
+            if run.ok:
+                repeats.setdefault(run.launch_repeat, ([], []))[index].append(run)
+    whole = [sides for sides in repeats.values() if all(sides)]
+    if len(whole) < 2 or any(len({run.launch for run in side}) > 1 for x in whole for side in x):
+        return None
+    whole.sort(key=_first_s)
+    is_apart = all(_last_s(a) < _first_s(b) for a, b in pairwise(whole))
+    return [(mine[0].launch, theirs[0].launch) for mine, theirs in whole] if is_apart else None
+
+
+def _first_s(block: tuple[list[Measured], list[Measured]]) -> float:
+    return min(run.begun_at_s or 0.0 for side in block for run in side)
+
+
+def _last_s(block: tuple[list[Measured], list[Measured]]) -> float:
+    return max(run.begun_at_s or 0.0 for side in block for run in side)
+
+
+def _by_key(runs: Iterable[Measured], swept: Sequence[str]) -> dict[Key, list[Measured]]:
+    groups: dict[Key, list[Measured]] = {}
+    for run in runs:
+        values = [json.dumps(run.engine.get(name), default=str) for name in swept]
+        groups.setdefault((json.dumps(run.load, sort_keys=True), *values), []).append(run)
+    return groups

@@ -1,0 +1,118 @@
+"""A policy: what a service has promised, instead of a baseline. `conf/policy/NAME.yaml`.
+
+    objectives:
+      - at: {concurrency: 64}        # settings by their name; without it, every point
+        limits: [ttft_p99_s < 0.2, tpot_p99_s < 0.05, output_tok_per_s > 1000]
+
+A limit is kept if the whole interval of the metric is on its good side, broken if none of it is.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass as schema
+
+from harness.columns import COUNTS, MEASURES
+from harness.errors import UserError
+from harness.guard.config import STRICT, checked, read_yaml
+from harness.guard.pairing import Pair
+from harness.overrides import did_you_mean
+
+LIMIT = re.compile(r"\s*(\w+)\s*([<>])=?\s*([-+.\deE]+)\s*")
+METRICS = tuple(column.name for column in (*MEASURES, *COUNTS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """`metric < value`, or `metric > value`."""
+
+    metric: str
+    value: float
+    is_floor: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError saying what is wrong with the text."""
+        match = LIMIT.fullmatch(text)
+        if match is None:
+            raise ValueError(f"'{text}' is not of the form METRIC < NUMBER or METRIC > NUMBER")
+        metric, sign, number = match.groups()
+        if metric not in METRICS:
+            raise ValueError(f"there is no metric '{metric}'.{did_you_mean(metric, METRICS)}")
+        try:
+            value = float(number)
+        except ValueError:
+            raise ValueError(f"'{text}': {number} is no number") from None
+        if not value > 0:
+            raise ValueError(f"'{text}': a limit must be above 0")
+        return cls(metric=metric, value=value, is_floor=sign == ">")
+
+    def __str__(self) -> str:
+        return f"{self.metric} {'>' if self.is_floor else '<'} {self.value:g}"
+
+
+@schema(kw_only=True, config=STRICT)
+class Objective:
+    """Limits, and the points that they hold at."""
+
+    limits: list[str] = Field(min_length=1)
+    at: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _limits_can_be_read(self) -> Self:
+        self.parsed()
+        return self
+
+    def parsed(self) -> tuple[Limit, ...]:
+        """The limits; ValueError for the first that is none."""
+        return tuple(map(Limit.parse, self.limits))
+
+    def covers(self, pair: Pair) -> bool:
+        """Whether a point has the settings of `at`: by heading, or by the whole dotted name."""
+        return all(_value(pair, name) == value for name, value in self.at.items())
+
+
+@schema(kw_only=True, config=STRICT)
+class Policy:
+    """Objectives, all of which are to be met."""
+
+    objectives: list[Objective] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """One limit at one point."""
+
+    limit: Limit
+    pair: Pair
+
+
+def read_policy(name: str) -> Policy:
+    """A file of conf/policy/ by its name, or any file by its path. Raises UserError."""
+    path, tree = read_yaml("policy", name)
+    policy: Policy = checked(Policy, tree, path)
+    return policy
+
+
+def limits(policy: Policy, points: tuple[Pair, ...]) -> list[Held]:
+    """Every limit at every point that it holds at. Raises UserError where it holds at none."""
+    found = []
+    for objective in policy.objectives:
+        covered = [pair for pair in points if objective.covers(pair)]
+        if not covered:
+            asked = ", ".join(f"{name}={value}" for name, value in objective.at.items())
+            raise UserError(f"the policy asks for {asked}, and the study has no such point.")
+        found += [Held(limit=one, pair=pair) for pair in covered for one in objective.parsed()]
+    return found
+
+
+def _value(pair: Pair, name: str) -> Any:
+    if name in pair.point:
+        return pair.point[name]
+    settings = pair.runs[0].settings
+    for full in (name, f"load.{name}", f"engine.{name}"):
+        if full in settings:
+            return settings[full]
+    return None

@@ -1,0 +1,161 @@
+"""A comparison on a terminal: what was compared, every judgement, the noise, the verdict last."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.guard.outcome import Comparison, Judgement, Outcome, Variance, Verdict
+from harness.guard.summary import change, headline, limit, place, shown, span, title
+from harness.tables import SIMULATED, value_text
+
+STYLES = {
+    Verdict.REGRESSED: "bold red",
+    Verdict.IMPROVED: "green",
+    Verdict.UNCHANGED: "",
+    Verdict.INCONCLUSIVE: "yellow",
+}
+COLOURS = {Outcome.PASS: "bold green", Outcome.REGRESSED: "bold red"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One column. `rank` says which is given up first on a narrow screen; 0 never is."""
+
+    title: str
+    text: Callable[[Judgement], str]
+    rank: int = 0
+    is_text: bool = False
+
+
+COLUMNS = (
+    Shown(title="metric", text=lambda j: limit(j) or title(j.metric), is_text=True),
+    Shown(title="baseline", text=lambda j: shown(j.metric, j.baseline), rank=3),
+    Shown(title="candidate", text=lambda j: shown(j.metric, j.candidate), rank=4),
+    Shown(title="change", text=lambda j: "" if j.limit else change(j.ratio)),
+    Shown(title="interval", text=span),
+    Shown(
+        title="matters", text=lambda j: "" if j.limit else f"±{j.threshold_frac * 100:g} %", rank=1
+    ),
+    Shown(title="launches", text=lambda j: _launches(j), rank=2),
+    Shown(title="verdict", text=lambda j: _verdict(j), is_text=True),
+    Shown(title="more", text=lambda j: f"+{j.more_launches}" if j.more_launches else "", rank=5),
+)
+OF_LIMITS = (
+    Shown(title="limit", text=limit, is_text=True),
+    Shown(title="value", text=lambda j: shown(j.metric, j.candidate)),
+    *(column for column in COLUMNS if column.title in ("interval", "launches", "verdict", "more")),
+)
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print it as wide as the screen allows."""
+    if comparison.simulated:
+        console.print(SIMULATED, style="bold", markup=False)
+    for name, side in (("baseline", comparison.baseline), ("candidate", comparison.candidate)):
+        told = f"{side.engine}, {side.launches} launches" if side.launches else ""
+        _line(console, name, f"{side.study}  {told}".rstrip())
+    for one in comparison.changes:
+        _line(console, "changed", f"{one.what}: {one.baseline} → {one.candidate}")
+    for refusal in comparison.refusals:
+        values = [value for value in (refusal.baseline, refusal.candidate) if value]
+        word = "allowed" if refusal.allowed else "refused"
+        _line(console, word, f"{refusal.what}: {' / '.join(values)}")
+    for note in comparison.notes:
+        _line(console, "note", note)
+    if comparison.points:
+        if same := _common(comparison.points):
+            _line(console, "at", place(same).removeprefix(" at "))
+        console.print()
+        console.print(_table(console.width, comparison.points), markup=False)
+        reasons = [j.reason for j in comparison.of(Verdict.INCONCLUSIVE) if j.reason]
+        for reason in dict.fromkeys(reasons):
+            console.print(f"{reasons.count(reason)} inconclusive: {reason}", markup=False)
+        console.print()
+        console.print(_noise_table(comparison.variance), markup=False)
+    console.print()
+    style = COLOURS.get(comparison.verdict, "bold yellow")
+    told = f"{headline(comparison).upper()}. {comparison.summary}"
+    console.print(told, style=style, markup=False)
+
+
+def _common(points: Iterable[Judgement]) -> dict[str, Any]:
+    """What all points have alike; the table need not repeat it."""
+    first, *others = points
+    return {n: v for n, v in first.point.items() if all(j.point.get(n) == v for j in others)}
+
+
+def _line(console: Console, word: str, text: str) -> None:
+    console.print(f"{word:<10} {text}", markup=False, soft_wrap=True)
+
+
+def _table(width: int, points: Iterable[Judgement]) -> Table:
+    judgements = list(points)
+    names = dict.fromkeys(name for judgement in judgements for name in judgement.point)
+    axes = [n for n in names if len({value_text(j.point.get(n)) for j in judgements}) > 1]
+    first = tuple(
+        Shown(title=name, text=lambda j, name=name: value_text(j.point.get(name)))  # type: ignore[misc]
+        for name in axes
+    )
+    columns = [*first, *(OF_LIMITS if all(j.limit for j in judgements) else COLUMNS)]
+    widths = {
+        column.title: max(len(column.title), *(len(column.text(j)) for j in judgements)) + 2
+        for column in columns
+    }
+    for column in sorted((c for c in columns if c.rank), key=lambda c: c.rank):
+        if sum(widths[c.title] for c in columns) - 2 > width:
+            columns.remove(column)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(
+            column.title, justify="left" if column.is_text else "right", overflow="fold"
+        )
+    for judgement in judgements:
+        style = STYLES[judgement.verdict]
+        table.add_row(*(column.text(judgement) for column in columns), style=style)
+    return table
+
+
+def _noise_table(variance: Iterable[Variance]) -> Table:
+    """Median over the points, and in brackets the largest; the JSON has each."""
+    groups: dict[str, dict[str, list[Variance]]] = {}
+    for one in variance:
+        groups.setdefault(one.metric, {}).setdefault(one.study, []).append(one)
+    studies = list(dict.fromkeys(study for sides in groups.values() for study in sides))
+    table = Table(box=None, pad_edge=False, title="noise, median over points (largest), %")
+    table.title_justify, table.title_style = "left", ""
+    table.add_column("metric")
+    for study in studies:
+        for level in ("between launches", "within"):
+            table.add_column(f"{study}\n{level}", justify="right")
+    for metric, sides in groups.items():
+        cells = []
+        for study in studies:
+            found = sides.get(study, [])
+            cells.append(_spread([one.between_frac for one in found]))
+            cells.append(_spread([one.within_frac for one in found]))
+        table.add_row(title(metric), *cells)
+    return table
+
+
+def _spread(fracs: Iterable[float | None]) -> str:
+    known = [frac * 100 for frac in fracs if frac is not None]
+    if not known:
+        return "–"
+    largest = f" ({max(known):.1f})" if len(known) > 1 else ""
+    return f"{median(known):.1f}{largest}"
+
+
+def _launches(judgement: Judgement) -> str:
+    mine, theirs = judgement.launches
+    if judgement.limit:
+        return str(theirs)
+    return f"{mine}+{theirs}{' paired' if judgement.paired else ''}"
+
+
+def _verdict(judgement: Judgement) -> str:
+    words = {Verdict.UNCHANGED: "kept", Verdict.REGRESSED: "broken"} if judgement.limit else {}
+    return words.get(judgement.verdict, judgement.verdict.value)

@@ -1,0 +1,166 @@
+"""A comparison in a sentence, and in a paragraph for a pull request. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.columns import COLUMNS
+from harness.guard.config import higher_is_better
+from harness.guard.outcome import Comparison, Judgement, Outcome, Verdict
+from harness.tables import SIMULATED, value_text
+
+TITLES = {column.name: column for column in COLUMNS if column.title and column.shown}
+NAMED = 3  # regressions that a paragraph names
+KINDS = {Verdict.REGRESSED: "limit broken", Verdict.UNCHANGED: "limit kept"}
+
+
+def headline(comparison: Comparison) -> str:
+    """The verdict in a word."""
+    bad = comparison.of(Verdict.REGRESSED)
+    if comparison.verdict is Outcome.REGRESSED and all(judgement.limit for judgement in bad):
+        return "Limits broken"
+    return comparison.verdict.value.capitalize()
+
+
+def sentence(comparison: Comparison) -> str:
+    """The verdict and what it rests on, in a sentence or two; simulated numbers say so first."""
+    text = _refused(comparison) if comparison.verdict is Outcome.REFUSED else _counted(comparison)
+    return f"{SIMULATED} {text}" if comparison.simulated else text
+
+
+def paragraph(comparison: Comparison) -> str:
+    """One paragraph of Markdown."""
+    mine, theirs = comparison.baseline, comparison.candidate
+    parts = [f"**{headline(comparison)}.**", sentence(comparison)]
+    if comparison.changes:
+        listed = [f"`{c.what}`: {c.baseline} → {c.candidate}" for c in comparison.changes[:NAMED]]
+        more = len(comparison.changes) - NAMED
+        parts.append(f"Changed: {'; '.join(listed)}{f'; and {more} more' if more > 0 else ''}.")
+    if allowed := [refusal.what for refusal in comparison.refusals if refusal.allowed]:
+        parts.append(f"Allowed to differ: {', '.join(f'`{what}`' for what in allowed)}.")
+    worst = sorted(comparison.of(Verdict.REGRESSED), key=_badness, reverse=True)
+    if worst:
+        more = len(worst) - NAMED
+        listed = [told(judgement) for judgement in worst[:NAMED]]
+        parts.append(f"Worst: {'; '.join(listed)}{f'; and {more} more' if more > 0 else ''}.")
+    parts += [f"{note[0].upper()}{note[1:]}." for note in comparison.notes]
+    launches = f"{mine.launches} and {theirs.launches}" if mine.launches else f"{theirs.launches}"
+    between = f"`{mine.study}` against " if mine.launches else f"{mine.study}, "
+    parts.append(f"({between}`{theirs.study}`, {launches} launches, {theirs.engine}.)")
+    return " ".join(parts) + "\n"
+
+
+def told(judgement: Judgement) -> str:
+    """One judgement in words: metric, point, change and interval."""
+    if judgement.limit:
+        value = shown(judgement.metric, judgement.candidate)
+        return f"{value} ({span(judgement)}) for {limit(judgement)}{place(judgement.point)}"
+    text = f"{title(judgement.metric)} {change(judgement.ratio)}"
+    return f"{text} ({span(judgement)}){place(judgement.point)}"
+
+
+def place(point: dict[str, Any]) -> str:
+    """` at name=value`, or nothing."""
+    named = ", ".join(f"{name}={value_text(value)}" for name, value in point.items())
+    return f" at {named}" if named else ""
+
+
+def title(metric: str) -> str:
+    """A metric as people are shown it."""
+    column = TITLES.get(metric)
+    return column.title if column and column.title else metric
+
+
+def limit(judgement: Judgement) -> str:
+    """A policy's limit in the unit of the metric's title (TTFT p99 ms < 200), or nothing."""
+    sign = (judgement.limit or "").split()[1:2]
+    value = shown(judgement.metric, judgement.baseline)
+    return f"{title(judgement.metric)} {sign[0]} {value}" if sign else ""
+
+
+def shown(metric: str, value: float | None) -> str:
+    """A metric's value in the unit of its title; without a title as it is."""
+    if value is None:
+        return "–"
+    column = TITLES.get(metric)
+    return column.shown(value) if column and column.shown else f"{value:,.4g}"
+
+
+def change(ratio: float | None) -> str:
+    """A ratio as a change: −12.3 %."""
+    return "–" if ratio is None else f"{number(ratio)} %"
+
+
+def span(judgement: Judgement) -> str:
+    """The interval as changes: −14.1 to −10.2 %; of a limit as values, in the metric's unit."""
+    if judgement.low is None or judgement.high is None:
+        return "–"
+    if judgement.limit and judgement.baseline:
+        ends = (judgement.low * judgement.baseline, judgement.high * judgement.baseline)
+        return " to ".join(shown(judgement.metric, end) for end in ends)
+    return f"{number(judgement.low)} to {number(judgement.high)} %"
+
+
+def number(ratio: float) -> str:
+    """A ratio's change in percent, without the sign for it; past tenfold it is all the same."""
+    percent = (ratio - 1) * 100
+    if percent > 999:
+        return "> +999"
+    return f"{percent:+.1f}".replace("-", "−")
+
+
+def _refused(comparison: Comparison) -> str:
+    refused = [refusal for refusal in comparison.refusals if not refusal.allowed]
+    listed = "; ".join(
+        f"{one.what} ({one.baseline} / {one.candidate})"
+        if one.baseline
+        else f"{one.what} ({one.candidate})"
+        for one in refused
+    )
+    return f"Not comparable: {listed}."
+
+
+def _counted(comparison: Comparison) -> str:
+    if not comparison.points:
+        return "There was nothing to compare."
+    kinds = _phrases(comparison)
+    points = len({str(judgement.point) for judgement in comparison.points})
+    metrics = len({judgement.metric for judgement in comparison.points})
+    text = (
+        f"{', '.join(kinds)} of {len(comparison.points)} ({_plural(points, 'point')} ×"
+        f" {_plural(metrics, 'metric')}), at {comparison.confidence * 100:g} % confidence."
+    )
+    waiting = comparison.of(Verdict.INCONCLUSIVE)
+    wanted = [judgement.more_launches for judgement in waiting if judgement.more_launches]
+    if wanted:
+        text += f" {_plural(max(wanted), 'more launch', 'es')} of each side would settle"
+        text += f" {_which(wanted, waiting)}."
+    return text
+
+
+def _phrases(comparison: Comparison) -> list[str]:
+    """3 regressed, 1 limit broken, …: what there is of each kind."""
+    counts: dict[str, int] = {}
+    for verdict in Verdict:
+        for judgement in comparison.of(verdict):
+            kind = KINDS.get(verdict) if judgement.limit else None
+            counts[kind or verdict] = counts.get(kind or verdict, 0) + 1
+    return [
+        f"{_plural(count, 'limit')} {kind.partition(' ')[2]}" if " " in kind else f"{count} {kind}"
+        for kind, count in counts.items()
+    ]
+
+
+def _which(wanted: Sequence[int], waiting: Sequence[Judgement]) -> str:
+    if len(wanted) == len(waiting):
+        return "it" if len(waiting) == 1 else f"all {len(waiting)}, if noise stays as it is"
+    return f"{len(wanted)} of {len(waiting)} inconclusive"
+
+
+def _plural(count: int, noun: str, ending: str = "s") -> str:
+    return f"{count} {noun}{ending * (count != 1)}"
+
+
+def _badness(judgement: Judgement) -> float:
+    ratio = judgement.ratio or 1.0
+    bad_is_low = higher_is_better(judgement.metric)
+    return 1 / ratio if bad_is_low else ratio
