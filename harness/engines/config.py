@@ -8,12 +8,14 @@ import os
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from harness.environment import masked
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+# A number on the command line (OMP_NUM_THREADS=1) is text in an environment.
+Text = Annotated[str, BeforeValidator(lambda v: str(v) if type(v) in (int, float) else v)]
 SIM_NUM_GPUS = 2  # of the machine that the simulator imitates
 
 
@@ -63,7 +65,7 @@ class VllmEngine(ServeSettings):
 
     kind: Literal["vllm"] = "vllm"
     python: str | None = Field(None, description="interpreter that has vLLM; default: this one")
-    env: dict[str, str] = Field(
+    env: dict[str, Text] = Field(
         default_factory=dict, description="environment of the server: engine.env.NAME=VALUE"
     )
     port: int | None = Field(None, ge=1, le=65535, description="default: a free one")

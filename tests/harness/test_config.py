@@ -7,6 +7,7 @@ from harness import config as config_module
 from harness.conf_files import conf_dir, describe, options
 from harness.config import Config, compose, documented_settings
 from harness.engines.choice import Choice
+from harness.engines.config import VllmEngine
 from harness.errors import UserError
 from harness.overrides import parse
 from harness.plan import make_plan
@@ -255,6 +256,11 @@ def test_a_length_can_be_a_distribution() -> None:
     assert config.loads[0].input_tokens.max == 32
     config = composed("sweep=single", "load.input_tokens=64,128")
     assert [load.input_tokens for load in config.loads] == [64, 128]
+
+
+def test_a_number_is_text_in_an_environment() -> None:
+    values = VllmEngine(env={"OMP_NUM_THREADS": 1, "X": "y"})  # type: ignore[dict-item]
+    assert values.env == {"OMP_NUM_THREADS": "1", "X": "y"}
 
 
 def test_any_vllm_flag_goes_through_extra() -> None:
