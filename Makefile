@@ -41,6 +41,7 @@ bench: setup           ## prints the numbers that this project promises
 	$(BIN)/python benchmarks/client_accuracy.py
 	$(BIN)/python benchmarks/monitor_cost.py
 	$(BIN)/python benchmarks/trace_analysis.py
+	$(BIN)/python benchmarks/report_size.py
 	$(BIN)/python -m pytest -m benchmark -s benchmarks/harness_costs.py benchmarks/simulator_speed.py
 
 wheel: setup

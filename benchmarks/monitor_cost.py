@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.environment import visible
 from monitors.config import Monitor
 from monitors.host import ProcessTree
 from monitors.nvml import GpuReadings, gpus
@@ -48,7 +49,7 @@ T_95 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.
 
 def main() -> int:
     options = parse_arguments()
-    cards = gpus()
+    cards = visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     uuids, library = tuple(card.uuid for card in cards), None
     if not cards:
         library = fake_nvml()
@@ -62,7 +63,7 @@ def main() -> int:
         if uuids:
             print_gpu_costs(uuids, library)
         print_server_costs(url)
-        print_cost("processes: this one and its children", ProcessTree(os.getpid(), 0.5))
+        print_cost("processes: this one and its children", ProcessTree([os.getpid()], 0.5))
         for interval_s in (0.1, 0.01):
             print_punctuality(interval_s, options.seconds, uuids, library, url)
     if options.url is not None:
@@ -140,7 +141,7 @@ def print_gpu_costs(uuids: tuple[str, ...], library: Any) -> None:
 
 
 def print_server_costs(url: str) -> None:
-    print_cost(f"/metrics: a scrape of {PAGE_BYTES / 1e3:.0f} kB", VllmMetrics(url, 0.25))
+    print_cost(f"/metrics: a scrape of {PAGE_BYTES / 1e3:.0f} kB", VllmMetrics([url], 0.25))
     text = page()
     say("  of that: picking the lines and parsing them", timed_s(lambda: parse(text)))
 
@@ -194,7 +195,7 @@ def print_punctuality(
 ) -> None:
     """All three sources at once, as in a run."""
     config = Monitor(gpu_interval_s=interval_s)
-    sampler = Sampler(config, Targets(metrics_url=url, root_pid=os.getpid()))
+    sampler = Sampler(config, Targets(metrics_urls=(url,), root_pids=(os.getpid(),)))
     if uuids:
         sampler._sources["gpu"] = GpuReadings(uuids, interval_s, library)
         sampler._absent.clear()
@@ -243,7 +244,9 @@ def print_pairs(options: argparse.Namespace, uuids: tuple[str, ...]) -> None:
     known = Target(url=options.url, model="", vocab_size=options.vocab_size)
     target = Target(url=options.url, model=first_model(known), vocab_size=options.vocab_size)
     targets = Targets(
-        gpu_uuids=uuids, metrics_url=f"{options.url.rstrip('/')}/metrics", root_pid=options.pid
+        gpu_uuids=uuids,
+        metrics_urls=(f"{options.url.rstrip('/')}/metrics",),
+        root_pids=(options.pid,) if options.pid else (),
     )
     print(f"\n{options.url}: concurrency {options.concurrency}, {options.duration:g} s each")
     ratios = []

@@ -17,15 +17,22 @@ appendix B), split into prompt and reply and with a causal context, which is hal
     and of an output token    keys and values of its context
 
 Left out of the bytes: activations, writes, and what prompts read of their own cache.
+
+They are shares of what these very GPUs were measured to do, where a validation that was made before
+the study says it, else of the data sheet's peaks; `ceiling` says which.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from pydantic import ValidationError
 
+from harness.hardware.card import Ceilings
+from harness.hardware.saved import saved
 from harness.model import Model, config_of
 from harness.sim.decoder import BYTES_OF, Decoder
 
@@ -62,7 +69,48 @@ CEILINGS = {
         flops_per_s={"bfloat16": 312e12, "float16": 312e12}, memory_bytes_per_s=2.039e12
     ),
 }
-GPUS = re.compile(r"(\d+)x (.+)")
+GPUS = re.compile(r"(\d+)x ([^,]+)")  # of one kind
+
+
+PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8"}  # by the probes' names
+
+
+def measured_ceiling(study: Path, about: Mapping[str, Any]) -> Ceiling | None:
+    """What the study's GPUs reached in their last validation before it, a mean over them.
+
+    Validations are looked for where `validate` puts them, beside the study and beside its sweep.
+    None without one; what was not measured on every GPU is left out.
+    """
+    uuids = {gpu["uuid"] for gpu in about.get("environment", {}).get("gpus", ())}
+    if not uuids:
+        return None
+    begun_utc = about.get("begun_utc", "")
+    before = [
+        one
+        for one in saved(*study.resolve().parents[:2])
+        if uuids <= one.uuids and one.begun_utc <= begun_utc
+    ]
+    if not before:
+        return None
+    last = before[-1]
+    found = Ceilings(last.measurements)
+    told = last.document["environment"]["gpus"]
+    gpus = [gpu["index"] for gpu in told if gpu["uuid"] in uuids]
+    memory = _mean([found.memory_bytes_per_s(gpu) for gpu in gpus])
+    flops = {
+        name: _mean([found.flops_per_s(gpu, precision) for gpu in gpus])
+        for name, precision in PRECISIONS.items()
+    }
+    if memory is None:
+        return None
+    known = {name: value for name, value in flops.items() if value is not None}
+    source = f"validation {last.id}"
+    return Ceiling(flops_per_s=known, memory_bytes_per_s=memory, source=source)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known and len(known) == len(values) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,20 +208,28 @@ def bytes_per_s(
 
 
 def utilisation(
-    row: Mapping[str, Any], engine: Mapping[str, Any], decoder: Decoder | None
+    row: Mapping[str, Any],
+    engine: Mapping[str, Any],
+    decoder: Decoder | None,
+    measured: Ceiling | None = None,
 ) -> dict[str, Any]:
     """mfu_frac, mbu_frac and ceiling of a row of the table; None for what cannot be said.
 
-    MFU = model FLOPs a second / (peak · GPUs); MBU the same of bytes. The peaks are the data
-    sheet's. The steps are those that vLLM counts, which gave tokens: a step that only went through
-    a part of a long prompt is not among them, so MBU is a lower bound there. Several API servers
-    count each step several times, so then there is no MBU.
+    MFU = model FLOPs a second / (peak · GPUs); MBU the same of bytes. The peaks are `measured`
+    where it has the type that is computed in, else the data sheet's. The steps are those that vLLM
+    counts, which gave tokens: a step that only went through a part of a long prompt is not among
+    them, so MBU is a lower bound there. Several API servers count each step several times, so then
+    there is no MBU.
     """
     nothing: dict[str, Any] = {"mfu_frac": None, "mbu_frac": None, "ceiling": None}
     served = GPUS.fullmatch(row.get("gpus") or "")
-    ceiling = CEILINGS.get(served[2]) if served and not row["simulated"] else None
     formats = formats_of(engine, decoder) if decoder else None
-    if served is None or ceiling is None or decoder is None or formats is None:
+    if served is None or row["simulated"] or decoder is None or formats is None:
+        return nothing
+    ceiling = CEILINGS.get(served[2])
+    if measured is not None and formats.compute in measured.flops_per_s:
+        ceiling = measured
+    if ceiling is None:
         return nothing
     traffic = _traffic(row, engine)
     if traffic is None or formats.compute not in ceiling.flops_per_s:
@@ -194,13 +250,14 @@ def _traffic(row: Mapping[str, Any], engine: Mapping[str, Any]) -> Traffic | Non
     if output is None or total is None or prompt is None or reply is None:
         return None
     cached = row.get("prefix_cache_hit_frac") or 0.0
-    counted_once = (engine.get("api_server_count") or 1) == 1
+    # left unset, there is one for each data parallel engine (0.25.1, entrypoints/cli/serve.py)
+    api_servers = engine.get("api_server_count") or engine.get("data_parallel_size") or 1
     return Traffic(
         prompt_tok_per_s=(total - output) * (1 - cached),
         output_tok_per_s=output,
         input_tokens_mean=prompt,
         output_tokens_mean=reply,
-        steps_per_s=row.get("server_steps_per_s") if counted_once else None,
+        steps_per_s=row.get("server_steps_per_s") if api_servers == 1 else None,
     )
 
 

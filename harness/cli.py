@@ -53,7 +53,7 @@ def _dispatch(argv: list[str]) -> int:
         print(version("vllm-harness"))
         return 0
     if argv[0] in VERBS:
-        return _VERBS[argv[0]](argv[1:])
+        return _VERBS[argv[0]](argv[1:], extra)
     return _sweep(argv, extra)
 
 
@@ -72,7 +72,7 @@ def _sweep(words: list[str], extra_conf_dir: Path | None) -> int:
         return sweep.run()
 
 
-def _table(words: list[str]) -> int:
+def _table(words: list[str], _extra_conf_dir: Path | None) -> int:
     """python -m harness table STUDY"""
     from harness.export import export
     from harness.study import Study
@@ -87,7 +87,37 @@ def _table(words: list[str]) -> int:
     return 0
 
 
-_VERBS: dict[str, Callable[[list[str]], int]] = {"table": _table}
+def _report(words: list[str], _extra_conf_dir: Path | None) -> int:
+    """python -m harness report STUDY [comparison=FILE.json]"""
+    from harness.report import comparison
+    from harness.report.report import write_report
+    from harness.study import Study
+
+    files = [word.partition("=")[2] for word in words if word.startswith("comparison=")]
+    studies = [word for word in words if not word.startswith("comparison=")]
+    if len(studies) != 1 or len(files) > 1:
+        raise UserError(
+            "report takes one study's folder: python -m harness report results/..."
+            " [comparison=FILE.json]"
+        )
+    compared = comparison.read(Path(files[0])) if files else None
+    print(f"report: {write_report(Study(Path(studies[0])), compared)}")
+    return 0
+
+
+def _validate(words: list[str], extra_conf_dir: Path | None) -> int:
+    """python -m harness validate [setting=value ...]"""
+    from harness.hardware.validation import validate
+
+    with _terminable():
+        return validate(words, extra_conf_dir)
+
+
+_VERBS: dict[str, Callable[[list[str], Path | None], int]] = {
+    "report": _report,
+    "table": _table,
+    "validate": _validate,
+}
 
 
 @contextmanager

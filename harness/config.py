@@ -28,7 +28,7 @@ from harness.conf_files import conf_dir, options
 from harness.engines.choice import Choice, choose
 from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine
 from harness.errors import UserError
-from harness.grid import expand, joined_axes, merge, put
+from harness.grid import SWEPT, expand, joined_axes, merge, put
 from harness.model import Model
 from harness.overrides import GROUPS, Words, did_you_mean
 from harness.presentation import Plot
@@ -129,7 +129,8 @@ def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
 
     tree = _compose_tree(choices | {"engine": choice.kind}, choice.place, conf_dirs)
     for name, value in words.settings.items():
-        put(tree, name.split("."), value)
+        if name.partition(".")[0] not in SWEPT:  # those are the grid's to place
+            put(tree, name.split("."), value)
     return _checked(tree, words, choices["sweep"], choice)
 
 

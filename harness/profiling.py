@@ -16,13 +16,16 @@ from typing import Any
 
 import pandas as pd
 
+from harness.captures import FINDINGS, PAGE, RECORD, STRIP
 from harness.engines import http, vllm
 from harness.engines.config import VllmEngine
 from harness.engines.failure import EngineFailed
 from harness.engines.server import Server
+from harness.engines.server import launch as start_server
 from harness.errors import UserError
 from harness.plan import Launch, Plan, Run
 from harness.runner import NO_CAPACITY, Runner, target_of
+from harness.strip_plot import draw_strip
 from harness.study import Study
 from harness.tables import swept
 from loadgen.generator import Generator, WorkerError
@@ -39,16 +42,16 @@ from profiles.capture import (
     traces_of,
 )
 from profiles.config import POINTS
-from profiles.errors import CaptureFailed, ProfileError
+from profiles.errors import CaptureFailed, CaptureFailure, ProfileError
 from profiles.findings import analyse
 from profiles.page import page
 from profiles.slim import slim
+from profiles.strip import strip
 
 KNEE_FRAC = 0.9  # the knee: the first point, as listed, that reaches this share of the best
 # vLLM writes its traces before it answers /stop_profile, nsys its report before it ends.
 STOP_TIMEOUT_S = 300.0
 GRACE_S = 180.0
-PAGE, FINDINGS, RECORD = "findings.md", "findings.json", "profile.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,9 @@ class Profiler:
         findings = analyse(trace)
         (folder / PAGE).write_text(page(findings))
         (folder / FINDINGS).write_text(findings.as_json() + "\n")
+        title = f"{self.plan.sweep}: {self.runner.config.model.name}, {launch.label} {run.label}"
+        if trace.devices:
+            draw_strip(strip(trace), title.strip(), folder / STRIP)
         rate, measured = capture.output_tok_per_s(result), _measured(self.runner.study, run)
         slower_frac = 1 - rate / measured if measured else None
         told = "" if slower_frac is None else f", {slower_frac:.0%} slower than measured"
@@ -130,20 +136,22 @@ class Profiler:
         engine = launch.engine
         assert isinstance(engine, VllmEngine)
         assert kind != "none"
+        if (engine.replicas or 1) > 1:
+            message = f"a profiler looks at one server, and this point has {engine.replicas}"
+            raise CaptureFailed(CaptureFailure.OTHER, message)
         extra = engine.extra | {"profiler_config": profiler_config(kind, folder / "traces")}
         prefix: list[str] = []
         if kind == "nsys":
             prefix = find_nsys().prefix(folder / "trace")
             engine = replace(engine, env={**NSYS_ENV, **engine.env})
-        return vllm.start(
+        setup = vllm.setup(
             replace(engine, extra=extra, stop_timeout_s=max(engine.stop_timeout_s, GRACE_S)),
             runner.config.model,
-            folder,
             runner.models,
             runner.served_on(launch),
             prefix=prefix,
-            on_phase=runner.display.phase,
         )
+        return start_server(setup, folder, runner.display.phase)
 
 
 @dataclass(slots=True)

@@ -11,12 +11,16 @@ import pandas as pd
 KNEE_FRAC = 0.9  # the knee: the lowest concurrency that reaches this share of the best
 SERIES = ["setting", "load_kind"]  # one engine setting, loads that differ in their intensity alone
 
+NEEDED = ("case", "load", "load_kind", "setting", "num_gpus", "arrival", "concurrency")
+
 Table = pd.DataFrame
 Values = pd.Series  # of numbers
 
 
 def related(points: Table, axes: Sequence[str]) -> Table:
     """The points with the columns of this file; `axes` are the columns of what was swept."""
+    absent = [name for name in NEEDED if name not in points]  # of a table from before they were
+    points = points.reindex(columns=[*points.columns, *absent])
     rate = _numbers(points, "output_tok_per_s")
     each_gpu = rate / _numbers(points, "num_gpus")
     return points.assign(
@@ -55,7 +59,11 @@ def _first(points: Table, values: "Values[Any]", same: list[str]) -> "Values[Any
     """The value of the first row that is the same in these columns."""
     keys = [points[name] for name in same]
     # the first row itself, not the first that is defined: a failed reference is no reference
-    places = pd.Series(range(len(points)), index=points.index).groupby(keys).transform("min")
+    places = (
+        pd.Series(range(len(points)), index=points.index)
+        .groupby(keys, dropna=False)
+        .transform("min")
+    )
     return pd.Series(values.to_numpy()[places.to_numpy(dtype=int)], index=points.index)
 
 

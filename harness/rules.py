@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
+from harness.checks.config import AccuracyCheck
+from harness.checks.interview import prompts_of
 from harness.checks.offline import has_lengths
 from harness.columns import COLUMNS
 from harness.engines.config import ExternalEngine
@@ -118,6 +120,24 @@ def _check_checks(config: "Config") -> None:
             "checks.offline needs a load of unique prompts with lengths of its own (no trace, no"
             " conversation, load.ignore_eos=true): set it to null."
         )
+    if checks.accuracy is not None:
+        _check_accuracy(config, checks.accuracy)
+
+
+def _check_accuracy(config: "Config", accuracy: AccuracyCheck) -> None:
+    """Answers need a model that computes, questions, and others to be compared with."""
+    if config.choice.kind == "sim":
+        raise UserError("checks.accuracy needs a model that computes: set it to null.")
+    cases = [case.name for case in config.cases]
+    if not set(accuracy.reference) & set(cases):
+        raise UserError(
+            f"checks.accuracy.reference={','.join(accuracy.reference)}: none of them is"
+            " among the cases that are measured, so there is nothing to compare with: name one of"
+            f" {', '.join(filter(None, cases)) or 'a sweep with cases'}, or set"
+            " checks.accuracy=null."
+        )
+    if config.model.path is not None:
+        prompts_of(accuracy, config.model.path)
 
 
 def _check_columns(config: "Config", settings: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from harness.config import Config
 from harness.engines import external, sim, vllm
 from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine, stored
 from harness.engines.failure import EngineFailed, Failure, FailureKind
-from harness.engines.server import Server
+from harness.engines.replicas import AnyServer
 from harness.instrument import Instrument
 from harness.plan import Launch, Plan, Run
 from harness.progress import Display
@@ -70,6 +70,11 @@ class Runner:
             folder = self.study.new_launch(launch.id)
             record: dict[str, Any] = {"label": launch.label, "gpus": launch.gpus}
             record["engine"] = stored(launch.engine)
+            if launch.obstacle is not None:
+                failure = _not_possible(launch.obstacle)
+                self.study.save_launch(folder, record | {"failure": asdict(failure)})
+                self._fail(left, launch, folder, failure)
+                return
             try:
                 with self._serving(launch, folder, record) as server:
                     finished = self._measure(server, folder, launch, left)
@@ -92,9 +97,9 @@ class Runner:
         self._checker.without_server(launch, _vocab_size(self.config))
 
     @contextlib.contextmanager
-    def _serving(self, launch: Launch, folder: Path, record: dict[str, Any]) -> Iterator[Server]:
+    def _serving(self, launch: Launch, folder: Path, record: dict[str, Any]) -> Iterator[AnyServer]:
         """A server for the block; launch.json tells its life, whatever its end."""
-        server: Server | None = None
+        server: AnyServer | None = None
         try:
             strangers = foreign_processes(self.served_on(launch), ())
             record["foreign_processes"] = [asdict(process) for process in strangers]
@@ -121,7 +126,7 @@ class Runner:
                     )
             self.study.save_launch(folder, record)
 
-    def _start(self, launch: Launch, folder: Path) -> Server:
+    def _start(self, launch: Launch, folder: Path) -> AnyServer:
         phase: Callable[[str], None] = self.display.phase
         match launch.engine:
             case VllmEngine() as engine:
@@ -138,12 +143,12 @@ class Runner:
             case ExternalEngine() as engine:
                 return external.start(engine, folder)
 
-    def _measure(self, server: Server, folder: Path, launch: Launch, runs: list[Run]) -> int:
+    def _measure(self, server: AnyServer, folder: Path, launch: Launch, runs: list[Run]) -> int:
         """Measure runs until all are done or the server is gone; how many it survived."""
         targets = Targets(
             gpu_uuids=self.served_on(launch),
-            metrics_url=f"{server.url}/metrics",
-            root_pid=server.pid,
+            metrics_urls=tuple(f"{url}/metrics" for url in server.urls),
+            root_pids=server.root_pids,
         )
         client, cores = self.instrument.client, self.instrument.cores
         with (
@@ -159,7 +164,7 @@ class Runner:
 
     def _measure_one(
         self,
-        server: Server,
+        server: AnyServer,
         generator: Generator,
         sampler: Sampler,
         folder: Path,
@@ -271,7 +276,7 @@ class Runner:
 class _Watch:
     """Looks after the server while it is under load: has it died, does it still make tokens?"""
 
-    server: Server
+    server: AnyServer
     display: Display
     failure: Failure | None = None
     _token_at_s: float = field(default_factory=perf_counter)
@@ -292,11 +297,22 @@ class _Watch:
         return self.failure is not None
 
 
-def target_of(server: Server, engine: Engine, config: Config) -> Target:
+def _not_possible(obstacle: str) -> Failure:
+    message = f"not possible here: {obstacle}"
+    return Failure(kind=FailureKind.NOT_POSSIBLE, message=message, evidence=())
+
+
+def target_of(server: AnyServer, engine: Engine, config: Config) -> Target:
     """The server, as the load generator is told it."""
     headers = engine.headers() if isinstance(engine, ExternalEngine) else {}
     vocab_size = _vocab_size(config)
-    return Target(url=server.url, model=server.model, vocab_size=vocab_size, headers=headers)
+    return Target(
+        url=server.urls[0],
+        more_urls=server.urls[1:],
+        model=server.model,
+        vocab_size=vocab_size,
+        headers=headers,
+    )
 
 
 def _vocab_size(config: Config) -> int:

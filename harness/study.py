@@ -5,7 +5,7 @@
       launches/<id>/      launch.json, server.log, command.txt
       runs/<id>/          run.json, requests.parquet, chunks.parquet, gpu.parquet, ...
       checks/<setting>/   what was looked at once for an engine setting: NAME.json
-      table.*, plots/     made from the above, and made again whenever asked for
+      table.*, plots/, report.*   made from the above, and made again whenever asked for
 
 A run's folder appears by a rename, whole or not at all: what is there when the harness is killed
 was finished.
@@ -55,8 +55,9 @@ class SavedRun:
         path = self.folder / f"{name}.parquet"
         if not path.is_file():
             return {}
-        table = pq.read_table(path)
-        return {column: table[column].to_numpy() for column in table.column_names}
+        names = pq.read_schema(path).names
+        # one after the other: a whole table beside its columns would be all of it twice
+        return {name: pq.read_table(path, columns=[name])[name].to_numpy() for name in names}
 
 
 class Study:
@@ -185,10 +186,29 @@ class Study:
         found = self.check(setting, name)
         return found is not None and not (retry and found["status"] == "failed")
 
-    def save_check(self, setting: str, name: str, record: dict[str, Any]) -> None:
-        """Write what a check of an engine setting found."""
+    def checked(self) -> list[str]:
+        """The engine settings of which something was checked."""
+        return sorted(folder.name for folder in (self.folder / "checks").glob("*"))
+
+    def check_samples(self, setting: str, name: str) -> Columns:
+        """What a check stored beside its record. Raises OSError."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self.folder / "checks" / setting / f"{name}.parquet")
+        return {column: table[column].to_numpy() for column in table.column_names}
+
+    def save_check(
+        self, setting: str, name: str, record: dict[str, Any], **samples: Columns
+    ) -> None:
+        """Write what a check of an engine setting found; NAME.json last, when all else is there."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         folder = self.folder / "checks" / setting
         folder.mkdir(parents=True, exist_ok=True)
+        for part, columns in samples.items():
+            arrays = {column: _array(values) for column, values in columns.items()}
+            pq.write_table(pa.table(arrays), folder / f"{name}_{part}.parquet")
         _write_json(folder / f"{name}.json", record)
 
     @contextmanager

@@ -10,6 +10,7 @@ from secrets import randbits
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.config import Config
+from harness.engines.flags import known_flags
 from harness.environment import Environment, masked, snapshot
 from harness.errors import UserError
 from harness.plan import Plan, make_plan
@@ -44,7 +45,8 @@ class Sweep:
     def prepare(cls, config: Config, words: Sequence[str]) -> Self:
         """Look at the machine and expand the grid."""
         environment = snapshot(getattr(config.engines[0], "python", None))
-        plan = make_plan(config, _used(config, environment))
+        flags = known_flags(config.choice.vllm_folder)
+        plan = make_plan(config, _used(config, environment), flags)
         return cls(config=config, plan=plan, environment=environment, words=tuple(words))
 
     @property
@@ -64,6 +66,8 @@ class Sweep:
         lines = [self.engine_line(), f"sweep {self.plan.sweep}: {self.config.model.name}"]
         for launch in self.plan.launches:
             lines.append(f"  launch {launch.id}: {launch.label}")
+            if launch.obstacle is not None:
+                lines.append(f"    not possible here: {launch.obstacle}")
             lines += [f"    run {run.id}: {run.label}" for run in launch.runs]
             lines += [f"    check {name}" for name in self._checks if launch.repeat == 1]
         without = ", the checks not counted" if self._checks else ""
@@ -78,7 +82,10 @@ class Sweep:
         return self.config.options.checks.names
 
     def run(self) -> int:
-        """Do what the study lacks; returns the exit code."""
+        """Do what the study lacks; returns the exit code.
+
+        Raises UserError if no launch is possible on this machine.
+        """
         from harness.export import export
         from harness.instrument import Instrument
         from harness.profiling import Profiler
@@ -87,6 +94,8 @@ class Sweep:
         from harness.tables import write_tables
 
         config, options = self.config, self.config.options
+        if obstacles := self.plan.obstacles():
+            raise UserError("\n".join(f"not possible here: {text}" for text in obstacles))
         print(self.engine_line(), flush=True)
         out = Path(options.out)
         study = Study.open(out, self.plan, self._about(), fresh=options.fresh)

@@ -11,8 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.ceilings import decoder_of, joules_per_output_token, utilisation
-from harness.checks.columns import columns_of
+from harness.ceilings import (
+    Ceiling,
+    decoder_of,
+    joules_per_output_token,
+    measured_ceiling,
+    utilisation,
+)
+from harness.checks.columns import Findings
 from harness.columns import COLUMNS, SETTINGS, Column
 from harness.errors import UserError
 from harness.kv_cache import demand_frac, expected_tokens
@@ -40,14 +46,13 @@ def runs_table(study: Study) -> pd.DataFrame:
     before them one for each axis that has no column of its own.
     """
     about = study.about
-    checks: dict[str, Any] = {}  # read once for each engine setting
+    ceiling = measured_ceiling(study.folder, about)
+    findings = Findings.of(study, about)
     rows = []
     for run in study.runs():
         try:
-            row = _row(run, about)
-            if (setting := row["setting"]) not in checks:
-                checks[setting] = study.checks(setting)
-            rows.append(row | columns_of(checks[setting], run.record["load"]))
+            row = _row(run, about, ceiling)
+            rows.append(row | findings.columns(row["setting"], run.record["load"]))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the"
@@ -88,12 +93,7 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
 
 def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
     """The points as a Markdown table for people, with what it is above it."""
-    shown = [c for c in shown_columns(about) if c.name in points]
-    shown = [c for c in shown if c.name not in INTENSITY or points[c.name].notna().any()]
-    if (points["runs_all"] > 1).any():
-        shown.append(Column(name="runs_ok", meaning="", title="runs", shown=lambda v: f"{v:.0f}"))
-        spread = Column(name="spread_frac", meaning="", title="spread %", shown=_percent)
-        shown.insert(1 + _index(shown, "output_tok_per_s"), spread)
+    shown = point_columns(points, about)
     lines = [
         "| " + " | ".join(c.title or c.name for c in shown) + " |",
         "|" + "|".join(" ---: " if c.name != "validity" else " :--- " for c in shown) + "|",
@@ -101,6 +101,17 @@ def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
     for row in points.to_dict("records"):
         lines.append("| " + " | ".join(cell(c, row) for c in shown) + " |")
     return f"{heading(about, points)}\n\n" + "\n".join(lines) + "\n"
+
+
+def point_columns(points: pd.DataFrame, about: dict[str, Any]) -> list[Column]:
+    """What people are shown of these points."""
+    shown = [c for c in shown_columns(about) if c.name in points]
+    shown = [c for c in shown if c.name not in INTENSITY or points[c.name].notna().any()]
+    if (points["runs_all"] > 1).any():
+        shown.append(Column(name="runs_ok", meaning="", title="runs", shown=lambda v: f"{v:.0f}"))
+        spread = Column(name="spread_frac", meaning="", title="spread %", shown=_percent)
+        shown.insert(1 + _index(shown, "output_tok_per_s"), spread)
+    return shown
 
 
 def heading(about: dict[str, Any], points: pd.DataFrame) -> str:
@@ -142,7 +153,7 @@ def swept(axes: dict[str, list[Any]]) -> list[str]:
     return [column for name, column in axis_columns(axes).items() if len(axes[name]) > 1]
 
 
-def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
+def _row(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dict[str, Any]:
     record, launch = run.record, run.launch
     settings = record["engine"] | record["load"]
     facts, client = launch.get("facts") or {}, record.get("client") or {}
@@ -185,14 +196,15 @@ def _row(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
         "client_clean_chunks_per_s": calibration.get("clean_chunks_per_s"),
         "sim_lag_frac": record.get("sim_lag_frac"),
     }
-    for name in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size"):
+    sizes = ("tensor_parallel_size", "data_parallel_size", "replicas")
+    for name in ("max_num_seqs", "max_num_batched_tokens", *sizes):
         chosen = settings.get(name)  # what was asked for, else what the server says it took
         row[name] = chosen if chosen is not None else facts.get(name)
     for name, column in axis_columns(about["axes"]).items():
         row.setdefault(column, value_of_record(record, name))
     row |= _measures(run, about) if run.ok else _nothing()
     decoder = decoder_of(about["model"])
-    row |= utilisation(row, record["engine"], decoder)
+    row |= utilisation(row, record["engine"], decoder, ceiling)
     memory_bytes = _memory_bytes(about) if row["engine"] == "vllm" else None
     row["kv_cache_expected_tokens"] = expected_tokens(
         decoder, record["engine"], int(row["tensor_parallel_size"] or 1), memory_bytes

@@ -60,8 +60,8 @@ def _load(run: SavedRun, at_s: Floats) -> Series:
     ended = np.sort(requests["ended_at_s"][~np.isnan(requests["sent_at_s"])])
     in_flight = np.searchsorted(begun, at_s, "right") - np.searchsorted(ended, at_s, "right")
     tokens, come_at_s = arrivals(requests, chunks)
-    edges = np.append(at_s, at_s[-1] + STEP_S)
-    each, _ = np.histogram(come_at_s, bins=edges, weights=tokens)
+    span_s = (at_s[0], at_s[-1] + STEP_S)
+    each, _ = np.histogram(come_at_s, bins=len(at_s), range=span_s, weights=tokens)
     return {"requests_in_flight": in_flight.astype(float), "output_tok_per_s": each / STEP_S}
 
 

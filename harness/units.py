@@ -30,6 +30,7 @@ def significant(factor: float, digits: int = 3) -> Format:
 milliseconds = significant(1e3)
 percent = scaled(100, 1)
 gibibytes = scaled(1 / 2**30, 1)
+megahertz = scaled(1e-6, 0)
 cores = number(2)
 rate = number(2)
 whole = number(0)
@@ -82,3 +83,9 @@ def span(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def plural(count: int, word: str) -> str:
+    """1 launch, 2 launches, 3 runs."""
+    ending = "es" if word.endswith("ch") else "s"
+    return f"{count:,} {word}{ending * (count != 1)}"

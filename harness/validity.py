@@ -47,6 +47,9 @@ CODES = {
     "not_calibrated": Code(meaning="the load generator's own error was not measured"),
     "sim_late": Code(meaning="the simulator fell behind its own clock by over 2 %", fatal=True),
     "died": Code(meaning="the server died or hung in this run, or did not start", fatal=True),
+    "not_possible": Code(
+        meaning="this machine has not what the setting asks for: nothing was started", fatal=True
+    ),
     "harness_fault": Code(meaning="the harness itself failed in this run", fatal=True),
 }
 
@@ -54,7 +57,8 @@ CODES = {
 def codes(row: Mapping[str, Any]) -> list[str]:
     """The codes that apply to a row of a table, in the order of `CODES`."""
     if row["status"] != "ok":
-        fault = "harness_fault" if row["failure"] == "harness" else "died"
+        named = {"harness": "harness_fault", "not_possible": "not_possible"}
+        fault = named.get(row["failure"], "died")
         return [*(["simulated"] if row["simulated"] else []), fault]
     is_closed = row["arrival"] == "closed"
     applies = {

@@ -13,7 +13,9 @@ from typing import Protocol, Self
 
 from loadgen.config import Client, Load
 from loadgen.direct import Direct
+from loadgen.loop import ALL, Share
 from loadgen.records import Exchange, FailureKind, RequestFailedError, Target
+from loadgen.spread import Spread
 from loadgen.via_aiohttp import ViaAiohttp
 
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
@@ -37,11 +39,13 @@ class Transport(Protocol):
         """Give up all connections."""
 
 
-def make_transport(client: Client, target: Target, endpoint: str) -> Transport:
-    """The transport that the settings mean for this URL."""
-    url = target.url.rstrip("/") + PATHS[endpoint]
-    kind = Direct if client.transport_for(target.url) == "direct" else ViaAiohttp
-    return kind(url, target.headers)
+def make_transport(client: Client, target: Target, endpoint: str, share: Share = ALL) -> Transport:
+    """The transport that the settings mean for the target, and a worker's share of its load."""
+    transports: list[Transport] = []
+    for url in target.urls:
+        kind = Direct if client.transport_for(url) == "direct" else ViaAiohttp
+        transports.append(kind(url.rstrip("/") + PATHS[endpoint], target.headers))
+    return Spread(transports, share) if target.more_urls else transports[0]
 
 
 class Sender:

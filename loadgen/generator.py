@@ -103,7 +103,8 @@ class Generator:
         too) the load has ended, and the next run starts new workers. Raises ValueError if the
         transport does not suit the URL, WorkerError if a worker dies.
         """
-        self._client.transport_for(target.url)
+        for url in target.urls:
+            self._client.transport_for(url)
         self._begin()
         run = _Run(self._workers, load, on_progress, should_stop)
         try:

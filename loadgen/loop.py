@@ -36,6 +36,9 @@ class Share:
     workers: int = 1
 
 
+ALL = Share()
+
+
 class Larder:
     """A worker's requests, serialised before they are due, in order.
 

@@ -14,6 +14,7 @@ Failed requests are in no time's sample; they are counted beside it. What is und
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +77,7 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
     streamed = timed & load.stream  # a whole reply has no first token
 
     window_s = window.closed_at_s - window.opened_at_s
+    itl_p50_s, itl_p99_s = quantiles(itl_s(chunks, requests["request"][sample]), (0.5, 0.99))
     tokens, at_s = arrivals(requests, chunks)
     tokens_inside = float(tokens[inside(at_s, window)].sum())
     silent_at_s = np.where(ok, requests["ended_at_s"], np.nan)  # no text, or not streamed
@@ -83,7 +85,6 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
     prompts_inside = input_tokens(requests)[inside(answered_at_s, window)].sum()
     ttft, ttft_sched = ttft_s(requests)[streamed], ttft_sched_s(requests)[streamed]
     tpot, e2e = tpot_s(requests)[streamed], e2e_s(requests)[timed]
-    itl = itl_s(chunks, requests["request"][sample])
     failed_of_sample = int((failed & mine).sum())
     return Summary(
         requests_ok=int(sample.sum()),
@@ -109,8 +110,8 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
         tpot_p50_s=quantile(tpot, 0.5),
         tpot_p90_s=quantile(tpot, 0.9),
         tpot_p99_s=quantile(tpot, 0.99),
-        itl_p50_s=quantile(itl, 0.5),
-        itl_p99_s=quantile(itl, 0.99),
+        itl_p50_s=itl_p50_s,
+        itl_p99_s=itl_p99_s,
         e2e_p50_s=quantile(e2e, 0.5),
         e2e_p99_s=quantile(e2e, 0.99),
         tokens_per_chunk=tokens_per_chunk(requests, sample),
@@ -195,11 +196,15 @@ def tpot_s(requests: Columns) -> Floats:
 
 def itl_s(chunks: Columns, among: npt.NDArray[np.int64]) -> Floats:
     """t_i − t_(i−1) for the content chunks of the requests `among`, pooled."""
-    mine = np.isin(chunks["request"], among)
-    order = np.lexsort((chunks["at_s"][mine], chunks["request"][mine]))
-    request, at_s = chunks["request"][mine][order], chunks["at_s"][mine][order]
-    gaps: Floats = np.diff(at_s)[request[1:] == request[:-1]]
-    return gaps
+    request, at_s = chunks["request"], chunks["at_s"]
+    gaps, is_same = np.diff(at_s), request[1:] == request[:-1]
+    if (request[1:] < request[:-1]).any() or (gaps[is_same] < 0).any():
+        # stored chunks are in order: a sort would be most of what a long run costs
+        order = np.lexsort((at_s, request))
+        request, gaps = request[order], np.diff(at_s[order])
+        is_same = request[1:] == request[:-1]
+    pooled: Floats = gaps[is_same & np.isin(request[1:], among)]
+    return pooled
 
 
 def arrivals(requests: Columns, chunks: Columns) -> tuple[Floats, Floats]:
@@ -213,10 +218,19 @@ def arrivals(requests: Columns, chunks: Columns) -> tuple[Floats, Floats]:
     ok = requests["status"] == Status.OK
     typical = tokens_per_chunk(requests, ok) or 1.0
     each = np.where(ok & (k > 0), n / np.maximum(k, 1), typical)
-    rows = np.searchsorted(requests["request"], chunks["request"])
+    tokens, at_s = each[_rows(requests["request"], chunks["request"])], chunks["at_s"]
     silent = ok & (k == 0)
-    tokens = np.concatenate((each[rows], n[silent]))
-    return tokens, np.concatenate((chunks["at_s"], requests["ended_at_s"][silent]))
+    if not silent.any():  # no copy of what may be a hundred million chunks
+        return tokens, at_s
+    later_at_s = requests["ended_at_s"][silent]
+    return np.concatenate((tokens, n[silent])), np.concatenate((at_s, later_at_s))
+
+
+def _rows(known: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Where each of the wanted numbers stands among the known ones, which ascend."""
+    if len(known) and known[0] == 0 and known[-1] == len(known) - 1:
+        return wanted  # none is missing: no search
+    return np.searchsorted(known, wanted)
 
 
 def drift_frac(tokens: Floats, at_s: Floats, window: Window) -> float | None:
@@ -279,10 +293,21 @@ def quantile(values: Floats, q: float) -> float | None:
 
     NaN (undefined) is left out. +inf is a value; numpy would make NaN of inf − inf.
     """
-    ranked = np.sort(values[~np.isnan(values)])
-    if not len(ranked):
-        return None
-    rank = q * (len(ranked) - 1)
+    return quantiles(values, (q,))[0]
+
+
+def quantiles(values: Floats, qs: Sequence[float]) -> list[float | None]:
+    """Several of them at once: `quantile` for each."""
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return [None] * len(qs)
+    ranks = [q * (len(defined) - 1) for q in qs]
+    places = sorted({place for rank in ranks for place in (math.floor(rank), math.ceil(rank))})
+    defined.partition(places)
+    return [_between(defined, rank) for rank in ranks]
+
+
+def _between(ranked: Floats, rank: float) -> float:
     low, high = float(ranked[math.floor(rank)]), float(ranked[math.ceil(rank)])
     if low == high:
         return low

@@ -60,6 +60,8 @@ class RequestFailedError(Exception):
 class Target:
     """The server, and the tokens a prompt may hold: `first_token_id` .. `vocab_size` − 1.
 
+    Where it has replicas, servers of their own under `more_urls`, the load is spread evenly: stream
+    k goes to replica k mod their number; of an open loop, arrival k with all its conversation.
     `headers` go with every request. They may hold secrets: they are never shown and never stored.
     """
 
@@ -67,19 +69,26 @@ class Target:
     model: str
     vocab_size: int
     first_token_id: int = 16  # below are the control tokens of many tokenizers
+    more_urls: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in self.headers.items():
             if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
                 raise ValueError(f"header {name!r}: not a header, or a value of several lines")
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"url must start with http:// or https://, got {self.url!r}")
+        for url in self.urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"url must start with http:// or https://, got {url!r}")
         if not 0 <= self.first_token_id < self.vocab_size - 1:
             raise ValueError(
                 f"no two tokens in first_token_id={self.first_token_id} "
                 f".. vocab_size={self.vocab_size}"
             )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Of all replicas."""
+        return (self.url, *self.more_urls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

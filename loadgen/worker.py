@@ -129,7 +129,7 @@ async def _drive(job: Job, connection: Connection) -> tuple[Run, Pulse]:
     # What may fall due at once: all streams, or the arrivals of a second.
     most_rps = max(load.rate_rps or 0.0, load.rate_end_rps or 0.0)
     at_once = (load.concurrency or int(most_rps) + 64) // job.share.workers + 1
-    transport = make_transport(job.client, job.target, load.endpoint)
+    transport = make_transport(job.client, job.target, load.endpoint, job.share)
     secrets = list(job.target.headers.values())
     async with Sender(transport, load, job.seed, secrets) as sender:
         run = Run(

@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     targets = Targets(
         gpu_uuids=tuple(card.uuid for card in cards),
-        metrics_url=options.metrics_url,
-        root_pid=options.pid or os.getpid(),
+        metrics_urls=(options.metrics_url,) if options.metrics_url else (),
+        root_pids=(options.pid or os.getpid(),),
     )
     print(f"{named(cards)}, for {options.seconds:g} s", flush=True)
     with Sampler(config, targets) as sampler:

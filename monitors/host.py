@@ -1,4 +1,4 @@
-"""CPU and memory of a server's process tree."""
+"""CPU and memory of a server's process tree, or of the trees of its replicas."""
 
 from collections.abc import Iterator, Sequence
 from math import nan
@@ -37,23 +37,24 @@ def tree_pids(root_pid: int) -> frozenset[int]:
 
 
 class ProcessTree:
-    """Source `host`: a row for each process of the tree, children included as they come.
+    """Source `host`: a row for each process of the trees, children included as they come.
 
     cpu_frac = CPU seconds / seconds since the sample before, so 1.0 is one core; NaN in the first.
     """
 
     columns: tuple[str, ...] = ("at_s", "pid", "role", "cpu_frac", "rss_bytes")
 
-    def __init__(self, root_pid: int, interval_s: float) -> None:
+    def __init__(self, root_pids: Sequence[int], interval_s: float) -> None:
         self.interval_s = interval_s
         self.notes: list[str] = []
-        self._root_pid = root_pid
+        self._root_pids = tuple(root_pids)
         self._read_before: dict[psutil.Process, tuple[float, float]] = {}  # at_s, CPU seconds
 
     def sample(self, *, edge: bool) -> Iterator[tuple[float, ...]]:  # noqa: ARG002
-        at_s = perf_counter()  # one stamp for the whole tree, so that its memory can be added up
+        at_s = perf_counter()  # one stamp for all of them, so that their memory can be added up
         read: dict[psutil.Process, tuple[float, float]] = {}
-        for process in _tree(self._root_pid):
+        # a list: a root that is gone must not leave a row of the other trees alone
+        for process in [process for pid in self._root_pids for process in _tree(pid)]:
             try:
                 times = process.cpu_times()
                 now_s, cpu_s = perf_counter(), times.user + times.system

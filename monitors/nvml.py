@@ -50,6 +50,7 @@ class Gpu:
     sm_clock_max_hz: float | None
     memory_clock_max_hz: float | None
     ecc: bool | None
+    compute_capability: tuple[int, int] | None = None  # (9, 0): Hopper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +77,15 @@ def throttle_names(reasons: int) -> tuple[str, ...]:
 
 def gpus(library: Any = None) -> tuple[Gpu, ...]:
     """Every working GPU of the machine, whatever CUDA_VISIBLE_DEVICES says."""
-    with _opened(library) as nvml:
-        count = (nvml and _known(nvml, nvml.nvmlDeviceGetCount)) or 0
-        found = [_known(nvml, _gpu, nvml, index) for index in range(count)]
+    with opened(library) as nvml:
+        count = (nvml and known(nvml, nvml.nvmlDeviceGetCount)) or 0
+        found = [known(nvml, _gpu, nvml, index) for index in range(count)]
     return tuple(gpu for gpu in found if gpu is not None)
 
 
 def driver(library: Any = None) -> Driver | None:
     """The NVIDIA driver; None without one."""
-    with _opened(library) as nvml:
+    with opened(library) as nvml:
         if nvml is None:
             return None
         cuda = nvml.nvmlSystemGetCudaDriverVersion_v2()  # 13000 is 13.0
@@ -96,8 +97,8 @@ def driver(library: Any = None) -> Driver | None:
 
 def memory_used_bytes(uuids: Sequence[str], library: Any = None) -> dict[str, int]:
     """Memory in use by uuid, without the driver's own reserve; a GPU that fails is left out."""
-    with _opened(library) as nvml:
-        found = {uuid: _known(nvml, _memory_of, nvml, uuid) for uuid in uuids if nvml}
+    with opened(library) as nvml:
+        found = {uuid: known(nvml, _memory_of, nvml, uuid) for uuid in uuids if nvml}
     return {uuid: used for uuid, used in found.items() if used is not None}
 
 
@@ -108,8 +109,8 @@ def foreign_processes(
 
     In a container NVML may list none, or list them by their pids on the host.
     """
-    with _opened(library) as nvml:
-        found = [_known(nvml, _processes, nvml, uuid) or [] for uuid in uuids if nvml]
+    with opened(library) as nvml:
+        found = [known(nvml, _processes, nvml, uuid) or [] for uuid in uuids if nvml]
     return tuple(process for of_gpu in found for process in of_gpu if process.pid not in own_pids)
 
 
@@ -180,10 +181,10 @@ class _Card:
         self.is_lost = False
         self._nvml = nvml
         self._failed: dict[str, list[str]] = {}  # error -> columns
-        self._gpm = _known(nvml, Gpm, nvml, handle)
+        self._gpm = known(nvml, Gpm, nvml, handle)
         if self._gpm is None:
             self._failed["no GPM counters, which Hopper and later have"] = list(METRICS)
-        has_instant_power = _known(nvml, _power_instant_w, nvml, handle) is not None
+        has_instant_power = known(nvml, _power_instant_w, nvml, handle) is not None
         if not has_instant_power:
             self._failed["no instant power, an average of up to 1 s instead"] = ["power_instant_w"]
         self._sensors: dict[str, Callable[[], float]] = {
@@ -253,7 +254,7 @@ def _start(library: Any) -> Any:
 
 
 @contextmanager
-def _opened(library: Any) -> Iterator[Any]:
+def opened(library: Any) -> Iterator[Any]:
     """NVML for a few calls."""
     nvml = _start(library)
     try:
@@ -263,7 +264,7 @@ def _opened(library: Any) -> Iterator[Any]:
             nvml.nvmlShutdown()
 
 
-def _known(nvml: Any, read: Callable[..., Any], *args: Any) -> Any:
+def known(nvml: Any, read: Callable[..., Any], *args: Any) -> Any:
     """What `read` returns; None where NVML cannot say it."""
     try:
         return read(*args)
@@ -273,10 +274,10 @@ def _known(nvml: Any, read: Callable[..., Any], *args: Any) -> Any:
 
 def _gpu(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    limit_mw = _known(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-    sm_mhz = _known(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM)
-    memory_mhz = _known(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_MEM)
-    ecc = _known(nvml, nvml.nvmlDeviceGetCurrentEccMode, handle)
+    limit_mw = known(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    sm_mhz = known(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM)
+    memory_mhz = known(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_MEM)
+    ecc = known(nvml, nvml.nvmlDeviceGetCurrentEccMode, handle)
     return Gpu(
         index=index,
         uuid=nvml.nvmlDeviceGetUUID(handle),
@@ -286,6 +287,7 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         sm_clock_max_hz=None if sm_mhz is None else _hz(sm_mhz),
         memory_clock_max_hz=None if memory_mhz is None else _hz(memory_mhz),
         ecc=None if ecc is None else bool(ecc),
+        compute_capability=known(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle),
     )
 
 

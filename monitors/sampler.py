@@ -39,11 +39,11 @@ INTEGERS = ("gpu", "throttle_reasons", "pid")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What to look at."""
+    """What to look at: of a server with replicas, the pages and the process trees of them all."""
 
     gpu_uuids: tuple[str, ...] = ()
-    metrics_url: str | None = None
-    root_pid: int | None = None
+    metrics_urls: tuple[str, ...] = ()
+    root_pids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +67,12 @@ class Sampler:
             self._sources["gpu"] = GpuReadings(targets.gpu_uuids, config.gpu_interval_s)
         else:
             self._absent.append("gpu: not sampled, the server uses none")
-        if targets.metrics_url is not None:
-            self._sources["server"] = VllmMetrics(targets.metrics_url, config.server_interval_s)
+        if targets.metrics_urls:
+            self._sources["server"] = VllmMetrics(targets.metrics_urls, config.server_interval_s)
         else:
             self._absent.append("server: not sampled, no /metrics URL was given")
-        if targets.root_pid is not None:
-            self._sources["host"] = ProcessTree(targets.root_pid, config.host_interval_s)
+        if targets.root_pids:
+            self._sources["host"] = ProcessTree(targets.root_pids, config.host_interval_s)
         else:
             self._absent.append("host: not sampled, no server process was given")
         self._asked = 0

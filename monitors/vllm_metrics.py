@@ -1,6 +1,6 @@
-"""A vLLM server's own numbers, scraped from its Prometheus page."""
+"""A vLLM server's own numbers, scraped from its Prometheus page, or from one of each replica."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isnan, nan
 from time import perf_counter
 from urllib.request import OpenerDirector, ProxyHandler, build_opener
@@ -42,25 +42,33 @@ NAMES = frozenset([*METRICS.values(), TTFT_BUCKET])
 
 
 class VllmMetrics:
-    """Source `server`. Stamped when the page has arrived, before it is parsed."""
+    """Source `server`. Stamped when the last page has arrived, before it is parsed.
+
+    Replicas are what data parallel engines are to one server: several engines, whose numbers are
+    put together. A row has all of them or is not there.
+    """
 
     columns: tuple[str, ...] = ("at_s", *METRICS, *TTFT_BUCKETS.values())
 
-    def __init__(self, url: str, interval_s: float) -> None:
+    def __init__(self, urls: Sequence[str], interval_s: float) -> None:
         self.interval_s = interval_s
         self.notes: list[str] = []
-        self._url = url
+        self._urls = tuple(urls)
         self._opener: OpenerDirector | None = None
 
     def sample(self, *, edge: bool) -> Iterator[tuple[float, ...]]:  # noqa: ARG002
         if self._opener is None:
             # no proxy: the environment's is for the way out, and would break 127.0.0.1
             self._opener = build_opener(ProxyHandler({}))
-        with self._opener.open(self._url, timeout=TIMEOUT_S) as response:
-            page = response.read(PAGE_MAX_BYTES)
+        pages = [self._page(self._opener, url) for url in self._urls]
         at_s = perf_counter()
-        values = parse(page.decode(errors="replace"))
+        values = together([parse(page) for page in pages])
         yield (at_s, *(values[column] for column in self.columns[1:]))
+
+    def _page(self, opener: OpenerDirector, url: str) -> str:
+        with opener.open(url, timeout=TIMEOUT_S) as response:
+            page: bytes = response.read(PAGE_MAX_BYTES)
+        return page.decode(errors="replace")
 
 
 def parse(page: str) -> dict[str, float]:
@@ -86,3 +94,12 @@ def parse(page: str) -> dict[str, float]:
         values[column] = sum(found[name]) if found[name] else nan
     usage = found[METRICS["kv_cache_usage_frac"]]
     return values | {"kv_cache_usage_frac": max(usage, default=nan)}
+
+
+def together(pages: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The numbers of several pages as if one page had all their engines; NaN where any has none."""
+    if len(pages) == 1:
+        return pages[0]
+    values = {column: sum(page[column] for page in pages) for column in pages[0]}
+    usage = [page["kv_cache_usage_frac"] for page in pages]
+    return values | {"kv_cache_usage_frac": nan if any(map(isnan, usage)) else max(usage)}

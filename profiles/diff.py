@@ -14,6 +14,7 @@ import numpy as np
 from profiles.devices import StepGroup
 from profiles.findings import Findings
 from profiles.markdown import percent, plural, shortened, signed, table, time, whole
+from profiles.trace import StepKind
 
 SAME = 0.02  # a smaller change, relative to what was, is none
 EVERYTHING = "second of the trace"  # the kind where no step is named
@@ -251,9 +252,11 @@ def _sentence(step: StepDiff) -> str:
         head = f"Busy {percent(before.busy_s)} before and {percent(after.busy_s)} after"
     else:
         delta_s = after.time_s - before.time_s
+        article = "An" if step.kind == StepKind.EMPTY else "A"
         head = (
-            f"A {step.kind} step takes {time(after.time_s)} instead of {time(before.time_s)} "
-            f"({signed(delta_s)}, {delta_s / (before.time_s or 1.0) * 100:+.1f} %): busy "
+            f"{article} {step.kind} step takes {time(after.time_s)} instead of "
+            f"{time(before.time_s)} ({signed(delta_s)}, "
+            f"{delta_s / (before.time_s or 1.0) * 100:+.1f} %): busy "
             f"{signed(after.busy_s - before.busy_s)}, idle {signed(after.idle_s - before.idle_s)}"
         )
     moved = [c for c in step.classes if c.status != "same" and c.change_frac >= 0.1]

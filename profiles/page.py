@@ -15,12 +15,12 @@ TOLD_FRAC = 0.10  # what is less of a whole is left to the tables
 
 def page(findings: Findings) -> str:
     """The whole page."""
-    lines = [
-        f"# Profile of {findings.source}",
-        "",
-        *(f"- {sentence}" for sentence in sentences(findings)),
-        "",
-    ]
+    return "\n".join([f"# Profile of {findings.source}", "", *summary(findings), *tables(findings)])
+
+
+def summary(findings: Findings) -> list[str]:
+    """The lines of its first part: what matters most, and what to try."""
+    lines = [*(f"- {sentence}" for sentence in sentences(findings)), ""]
     if told := advice(findings):
         lines += ["## What to try", ""]
         lines += [
@@ -29,14 +29,20 @@ def page(findings: Findings) -> str:
             for number, each in enumerate(told, 1)
         ]
         lines.append("")
+    return lines
+
+
+def tables(findings: Findings) -> list[str]:
+    """The lines of the rest: all numbers that a person may want."""
+    lines = []
     for section in (_devices, _steps, _waits, _gaps, _classes, _kernels, _ranks, _launches):
         lines += section(findings)
-    lines += [
+    return [
+        *lines,
         f"Taken with {findings.profiler}, which slows what it watches: shares and differences are "
         "to be trusted, absolute speeds are not.",
         "",
     ]
-    return "\n".join(lines)
 
 
 def sentences(findings: Findings) -> Iterator[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profiles.intervals import Intervals, coverage, gaps, union
+from profiles.intervals import Intervals, coverage, covered_s, gaps, union
 from profiles.kernels import CLASSES
 from profiles.trace import Device, Trace
 
@@ -29,6 +29,7 @@ class Row:
     label: str
     busy_frac: float
     by_class: dict[str, tuple[Piece, ...]]
+    class_frac: dict[str, float]  # of the window, exactly; in sum over 1 where streams overlap
     gaps: tuple[Piece, ...]
 
 
@@ -46,7 +47,7 @@ def strip(trace: Trace, window_s: float = WINDOW_S) -> Strip:
     everything = [device.activities.intervals for device in trace.devices]
     begin_s = min(float(each.start_s[0]) for each in everything)
     end_s = max(float(each.end_s.max()) for each in everything)
-    length_s = min(window_s, end_s - begin_s)
+    length_s = min(window_s, end_s - begin_s) or window_s
     start_s = _busiest(everything, begin_s, end_s - length_s, length_s)
     rows = tuple(_row(device, trace, start_s, length_s) for device in trace.devices)
     return Strip(start_s=start_s, length_s=length_s, rows=rows)
@@ -69,14 +70,13 @@ def _row(device: Device, trace: Trace, start_s: float, length_s: float) -> Row:
     shown = Intervals(starts, ends)
     class_id = trace.names.class_id[activities.name[inside]]
     least_s = length_s / RESOLUTION
+    of_class = {str(CLASSES[each]): shown[class_id == each] for each in np.unique(class_id)}
     idle = gaps(_framed(shown, length_s))
     return Row(
         label=device.label,
-        busy_frac=float(union(shown).length_s.sum() / length_s) if length_s else 0.0,
-        by_class={
-            str(CLASSES[each]): _pieces(_blurred(shown[class_id == each], least_s))
-            for each in np.unique(class_id)
-        },
+        busy_frac=covered_s(shown) / length_s,
+        by_class={name: _pieces(_blurred(each, least_s)) for name, each in of_class.items()},
+        class_frac={name: covered_s(each) / length_s for name, each in of_class.items()},
         gaps=_pieces(idle[idle.length_s >= least_s]),
     )
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.checks import longest_context, offline
+from harness.checks.answers import Columns, columns
+from harness.checks.interview import NoAnswerError, ask, prompts_of
 from harness.config import Config
 from harness.engines import vllm
 from harness.engines.config import ExternalEngine, VllmEngine
 from harness.engines.failure import EngineFailed, Failure, FailureKind
-from harness.engines.server import Server
+from harness.engines.replicas import AnyServer
 from harness.model import materialise
 from harness.plan import Launch, setting_of
 from harness.study import Study
@@ -52,7 +54,7 @@ class Checker:
             and not self.study.has_check(launch.setting, name, retry=options.retry)
         ]
 
-    def on_server(self, launch: Launch, server: Server, vocab_size: int) -> bool:
+    def on_server(self, launch: Launch, server: AnyServer, vocab_size: int) -> bool:
         """Do what is due on a server that has done its runs. False if it did not survive that."""
         for name in self.due(launch):
             if name not in ON_SERVER:
@@ -60,6 +62,8 @@ class Checker:
             self._tried.add((launch.setting, name))
             server.settle()
             match name:
+                case "accuracy":
+                    self._accuracy(launch, server)
                 case "longest_context":
                     self._longest_context(launch, server, vocab_size)
             if server.failure() is not None:
@@ -77,7 +81,24 @@ class Checker:
         for name in self.due(launch):
             self._failed(launch, name, failure)
 
-    def _longest_context(self, launch: Launch, server: Server, vocab_size: int) -> None:
+    def _accuracy(self, launch: Launch, server: AnyServer) -> None:
+        settings = self.config.options.checks.accuracy
+        assert settings is not None
+        if self.config.model.path is None:  # random weights have no accuracy to lose
+            self._save(launch, "accuracy", {"cases": launch.cases, "weights": "random"}, "random")
+            return
+        prompts = prompts_of(settings, self.config.model.path)
+        try:
+            passes = ask(server.urls[0], server.model, prompts, settings)
+        except NoAnswerError as error:
+            failure = Failure(kind=FailureKind.NO_ANSWER, message=str(error), evidence=())
+            self._failed(launch, "accuracy", server.failure() or failure)
+            return
+        found = {"cases": launch.cases, "prompts": len(prompts)}
+        told = f"{len(prompts)} prompts asked {len(passes)} times"
+        self._save(launch, "accuracy", found, told, **columns(passes))
+
+    def _longest_context(self, launch: Launch, server: AnyServer, vocab_size: int) -> None:
         settings = self.config.options.checks.longest_context
         assert settings is not None
         engine = launch.engine
@@ -87,10 +108,10 @@ class Checker:
         def ask(tokens: int) -> longest_context.Try:
             nonlocal death
             answer = longest_context.ask(
-                server.url, server.model, vocab_size, tokens, settings.timeout_s, headers
+                server.urls[0], server.model, vocab_size, tokens, settings.timeout_s, headers
             )
             # an engine that is dead takes a while to exit: whether it still generates is asked
-            if answer.fate == "failed" and server.own is not None:
+            if answer.fate == "failed" and server.root_pids:
                 death = server.failure(token_within_s=server.first_token_timeout_s)
             return answer if death is None else replace(answer, fate="died", why=death.message)
 
@@ -116,7 +137,7 @@ class Checker:
         served = materialise(self.config.model, self.models)
         arguments = [
             *vllm.model_arguments(self.config.model, served),
-            *vllm.flags(vllm.serving(alike, self.config.model, num_gpus=1)),
+            *vllm.flags(vllm.serving(alike)),
         ]
         load, on_cpu = self._offline_load(launch), self.config.choice.place == "cpu"
         if load is None:
@@ -149,8 +170,10 @@ class Checker:
         )
         return next(filter(offline.has_lengths, loads), None)
 
-    def _save(self, launch: Launch, name: str, found: dict[str, Any], brief: str) -> None:
-        self.study.save_check(launch.setting, name, {"status": "ok", **found})
+    def _save(
+        self, launch: Launch, name: str, found: dict[str, Any], brief: str, **samples: Columns
+    ) -> None:
+        self.study.save_check(launch.setting, name, {"status": "ok", **found}, **samples)
         self.note(f"{name} of {launch.label}: {brief}")
 
     def _failed(self, launch: Launch, name: str, failure: Failure) -> None:

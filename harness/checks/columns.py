@@ -1,22 +1,54 @@
-"""What the checks of an engine setting put into its rows. Pure."""
+"""What the checks of an engine setting put into its rows."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
+from harness.checks.accuracy import Accuracy, UnpairedError, delta
+from harness.checks.answers import Answers, passes
+from harness.study import Study
+
+SEED = 0  # of the bootstrap: the same answers give the same intervals
+RANDOM_WEIGHTS = "random weights"
 # What a load must have in common with the one that was given to vLLM without a server.
 OFFLINE_ALIKE = ("input_tokens", "output_tokens", "prompts", "conversation", "ignore_eos")
-
+Records = Mapping[str, Mapping[str, Any] | None]  # of each check, by its name
 NOTHING: dict[str, Any] = {
     "longest_context_tokens": None,
     "longest_context_s": None,
     "longest_context_limit": None,
     "offline_output_tok_per_s": None,
+    **dict.fromkeys(Accuracy.__dataclass_fields__),
+    "accuracy_reference": None,
 }
 
 
-def columns_of(
-    found: Mapping[str, Mapping[str, Any] | None], load: Mapping[str, Any]
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What the checks of a study found, by engine setting."""
+
+    records: Mapping[str, Records]
+    accuracy: Mapping[str, dict[str, Any]]  # columns of it: one setting against another
+
+    @classmethod
+    def of(cls, study: Study, about: Mapping[str, Any]) -> Self:
+        """Read them, and compare the answers."""
+        records = {setting: study.checks(setting) for setting in study.checked()}
+        asked = ((about.get("options") or {}).get("checks") or {}).get("accuracy")
+        accuracy: dict[str, dict[str, Any]] = {}
+        if asked is not None and about["model"].get("shape"):
+            accuracy = {setting: {"accuracy_reference": RANDOM_WEIGHTS} for setting in records}
+        elif asked is not None:
+            accuracy = _accuracy(study, records, asked)
+        return cls(records=records, accuracy=accuracy)
+
+    def columns(self, setting: str, load: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of a row with this engine setting and load."""
+        compared = self.accuracy.get(setting, {})
+        return columns_of(self.records.get(setting, {}), load) | compared
+
+
+def columns_of(found: Records, load: Mapping[str, Any]) -> dict[str, Any]:
     """`found`: what each check recorded, by its name; a failed one gives nothing.
 
     `load` is the row's: a throughput without a server is told where its lengths are the same.
@@ -34,6 +66,47 @@ def columns_of(
 def _is_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     is_trace = "trace" in (one["arrival"], other["arrival"])
     return not is_trace and all(one.get(name) == other.get(name) for name in OFFLINE_ALIKE)
+
+
+def _accuracy(
+    study: Study, found: Mapping[str, Records], asked: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Every setting against the first of the named references that was answered.
+
+    The reference itself is compared with its own second pass: the floor below which a difference
+    means nothing.
+    """
+    records = {s: record for s, checks in found.items() if (record := _ok(checks.get("accuracy")))}
+    reference = next(
+        (
+            (name, setting)
+            for name in asked.get("reference", [])
+            for setting, record in records.items()
+            if name in record["cases"]
+        ),
+        None,
+    )
+    if reference is None:
+        return {}
+    name, home = reference
+    first, *again = _answers(study, home)
+    rows = {}
+    for setting in records:
+        is_itself = setting == home
+        answers = (again or [first])[0] if is_itself else _answers(study, setting)[0]
+        try:
+            measured = asdict(delta(first, answers, SEED))
+        except UnpairedError as error:
+            rows[setting] = {"accuracy_reference": f"{name}: {error}"}
+            continue
+        told = f"{name}, asked again" if is_itself else name
+        rows[setting] = {**measured, "accuracy_reference": told}
+    return rows
+
+
+def _answers(study: Study, setting: str) -> tuple[Answers, ...]:
+    names = ("scored", "continued")
+    return passes({name: study.check_samples(setting, f"accuracy_{name}") for name in names})
 
 
 def _ok(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -15,10 +15,16 @@ class AccuracyCheck:
     reference: list[str] = Field(
         min_length=1, description="cases to compare with: the first that was answered"
     )
+    path: str | None = Field(
+        None, description='held-out prompts {"prompts": [[token ids], …]}; else the model\'s own'
+    )
     prompts: int = Field(64, ge=2, description="held-out texts that are asked about")
-    prompt_tokens: int = Field(256, ge=2, description="tokens of each")
+    prompt_tokens: int = Field(256, ge=2, description="tokens of each, at most")
     top_logprobs: int = Field(20, ge=1, le=20, description="next tokens whose probability is asked")
     continuation_tokens: int = Field(64, ge=1, description="greedy continuation of each")
+    repeats: int = Field(2, ge=1, description="passes: two tell how far a server repeats itself")
+    concurrency: int = Field(8, ge=1, description="prompts asked at a time")
+    timeout_s: float = Field(300.0, gt=0, description="for the reply to one prompt")
 
 
 @dataclass(kw_only=True, config=STRICT)

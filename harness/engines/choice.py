@@ -1,6 +1,7 @@
 """Which engine this machine can run: what `engine=auto` means."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from harness.environment import num_gpus, vllm_installed
@@ -19,6 +20,7 @@ class Choice:
     num_gpus: int
     vllm_version: str | None
     why: str
+    vllm_folder: Path | None = None  # of its package
 
 
 def choose(requested: str, python: str | None) -> Choice:
@@ -53,4 +55,5 @@ def choose(requested: str, python: str | None) -> Choice:
         num_gpus=0 if build.is_cpu else gpus,
         vllm_version=build.version,
         why=f"vLLM {build.version} is installed, with {where}",
+        vllm_folder=build.folder,
     )

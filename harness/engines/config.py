@@ -19,12 +19,16 @@ SIM_NUM_GPUS = 2  # of the machine that the simulator imitates
 
 @dataclass(kw_only=True, config=STRICT)
 class ServeSettings:
-    """The `vllm serve` settings that sweeps often turn. All others go through `extra`."""
+    """The `vllm serve` settings that sweeps often turn, all others through `extra`; and `replicas`,
+    how many such servers there are.
+    """
 
     tensor_parallel_size: int | None = Field(
         None, ge=1, description="GPUs that share each layer; default: all, as the heads allow"
     )
-    data_parallel_size: int | None = Field(None, ge=1, description="independent replicas")
+    data_parallel_size: int | None = Field(
+        None, ge=1, description="engines behind one API, each with the whole model"
+    )
     max_num_seqs: int | None = Field(None, ge=1, description="requests in one step, at most")
     max_num_batched_tokens: int | None = Field(
         None, ge=1, description="tokens in one step, at most (the scheduler's budget)"
@@ -45,6 +49,9 @@ class ServeSettings:
     enforce_eager: bool | None = Field(None, description="no CUDA graphs, no compilation")
     api_server_count: int | None = Field(None, ge=1, description="API server processes")
     stream_interval: int | None = Field(None, ge=1, description="tokens in one streamed chunk")
+    replicas: int | None = Field(
+        None, ge=1, description="such servers, each on its own GPUs; the client spreads the load"
+    )
     extra: dict[str, Any] = Field(
         default_factory=dict, description="any other flag: engine.extra.NAME=VALUE -> --name value"
     )
@@ -63,6 +70,18 @@ class VllmEngine(ServeSettings):
     start_timeout_s: float = Field(900.0, gt=0, description="from start to /health")
     first_token_timeout_s: float = Field(120.0, gt=0, description="from /health to a first token")
     stop_timeout_s: float = Field(30.0, gt=0, description="from SIGINT to SIGTERM")
+
+    @model_validator(mode="after")
+    def _replicas_do_not_collide(self) -> Self:
+        if (self.replicas or 1) > 1:
+            if self.port is not None:
+                raise ValueError("engine.port is for one server: leave it unset with replicas")
+            if "CUDA_VISIBLE_DEVICES" in self.env:
+                raise ValueError(
+                    "engine.env.CUDA_VISIBLE_DEVICES would put all replicas on the same GPUs: set"
+                    " it in the environment of the harness"
+                )
+        return self
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -132,7 +132,11 @@ def total(metrics_page: str, metric: str) -> float | None:
 
 
 def _kv_cache_tokens(log_text: str, metrics_page: str) -> int | None:
-    """Summed over data parallel engines: each has its own cache."""
+    """Summed over data parallel engines: each has its own cache.
+
+    vLLM's page has a line for each engine; there `kv_cache_size_tokens` is of one engine, and
+    `num_gpu_blocks` of all together (0.25.1, v1/engine/core_client.py, _apply_ready_response).
+    """
     if sizes := [int(x) for x in _label(metrics_page, "kv_cache_size_tokens") if x.isdigit()]:
         return sum(sizes)
     blocks = _label(metrics_page, "num_gpu_blocks")
@@ -141,7 +145,8 @@ def _kv_cache_tokens(log_text: str, metrics_page: str) -> int | None:
         for number, size in zip(blocks, _label(metrics_page, "block_size"), strict=False)
         if number.isdigit() and size.isdigit()
     ]
-    return sum(sizes) or _integer(re.compile(r"KV cache size: ([\d,]+) tokens"), log_text)
+    from_log = _integer(re.compile(r"KV cache size: ([\d,]+) tokens"), log_text)
+    return max(sizes, default=0) or from_log
 
 
 def _label(metrics_page: str, label: str) -> list[str]:

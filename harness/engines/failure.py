@@ -19,7 +19,9 @@ class FailureKind(StrEnum):
     START_TIMEOUT = "start_timeout"
     DIED_UNDER_LOAD = "died_under_load"
     HANGS = "hangs"
+    NO_ANSWER = "no_answer"  # to a check
     NO_CAPACITY = "no_capacity"  # a load that is a share of one
+    NOT_POSSIBLE = "not_possible"  # this machine has not what it asks for: nothing was started
     HARNESS = "harness"  # no fault of the server
 
 

@@ -1,6 +1,33 @@
-"""How many GPUs share each layer of a model."""
+"""Over how many GPUs a setting spreads a model."""
 
+from dataclasses import replace
+from typing import TypeVar
+
+from harness.engines.config import ServeSettings
 from harness.model import Model, config_of
+
+S = TypeVar("S", bound=ServeSettings)
+
+
+def copies(engine: ServeSettings) -> int:
+    """How often the whole model is held: data parallel engines, of each replica."""
+    return (engine.data_parallel_size or 1) * (engine.replicas or 1)
+
+
+def ranks(engine: ServeSettings) -> int:
+    """How many GPUs that takes."""
+    return (engine.tensor_parallel_size or 1) * copies(engine)
+
+
+def decided(engine: S, model: Model, num_gpus: int) -> S:
+    """With its tensor parallel size: as asked, else all GPUs, divided by the copies of the model.
+
+    This is where the default is decided, so that plans, ids and tables know what a server does.
+    """
+    if engine.tensor_parallel_size is not None:
+        return engine
+    size = tensor_parallel_size(model, num_gpus // copies(engine))
+    return replace(engine, tensor_parallel_size=size)
 
 
 def tensor_parallel_size(model: Model, num_gpus: int) -> int:

@@ -7,7 +7,7 @@ real token came back. Each of these has been seen to fail while the ones before 
 import contextlib
 import shlex
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, sleep
@@ -67,9 +67,19 @@ class Server:
     own: "Own | None" = None
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """Where to send the load; more than one with replicas."""
+        return (self.url,)
+
+    @property
     def pid(self) -> int | None:
         """The root of the process tree."""
         return self.own.process.pid if self.own else None
+
+    @property
+    def root_pids(self) -> tuple[int, ...]:
+        """The roots of all process trees; none of a server that somebody else runs."""
+        return () if self.pid is None else (self.pid,)
 
     @property
     def log(self) -> Path | None:
@@ -162,6 +172,22 @@ def launch(setup: Setup, folder: Path, on_phase: Callable[[str], None] | None = 
 
     Raises EngineFailed, with nothing left running.
     """
+    with contextlib.closing(starting(setup, folder, on_phase)) as start:
+        while True:
+            try:
+                next(start)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            sleep(POLL_S)
+
+
+def starting(
+    setup: Setup, folder: Path, on_phase: Callable[[str], None] | None = None
+) -> Generator[None, None, Server]:
+    """The same in steps: the first starts it, each one after that looks how far it is.
+
+    Nothing is left running when it raises, nor when it is closed before its end.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if setup.port is not None and (owner := port_owner(setup.port)) is not None:
         by = f"by process {owner}" if owner else "by a process of another user"
@@ -172,7 +198,7 @@ def launch(setup: Setup, folder: Path, on_phase: Callable[[str], None] | None = 
         start = _Start(setup, setup.port or _free_port(), folder, on_phase or (lambda _: None))
         own = Own(process=start.process, setup=setup, memory_before=memory_before)
         try:
-            return start.wait(own)
+            return (yield from start.wait(own))
         except BaseException as error:  # Ctrl-C included: nothing may be left running
             own.stop()
             lost_port = isinstance(error, EngineFailed) and (
@@ -201,10 +227,10 @@ class _Start:
         self.process = Process(command, setup.env, log)
         self._phase: str | None = None
 
-    def wait(self, own: Own) -> Server:
+    def wait(self, own: Own) -> Generator[None, None, Server]:
         """Until the first token. Raises EngineFailed."""
         self._enter(first_phase())
-        self._wait_for_health()
+        yield from self._wait_for_health()
         if not self.process.listens_on(self._port):
             message = f"another process answers on port {self._port}: stop it, or take another port"
             raise self._failed(FailureKind.PORT_TAKEN, message)
@@ -224,10 +250,11 @@ class _Start:
             own=own,
         )
 
-    def _wait_for_health(self) -> None:
+    def _wait_for_health(self) -> Generator[None, None, None]:
         timeout_s = self._setup.start_timeout_s
         while perf_counter() < self._started_at_s + timeout_s:
-            if self.process.has_exited(within_s=POLL_S):
+            yield
+            if self.process.has_exited():
                 raise self._died()
             for line in self._follower.read():
                 self._enter(phase_after(line))

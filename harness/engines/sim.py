@@ -5,8 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.engines.config import SIM_NUM_GPUS, SimEngine
-from harness.engines.server import HOST, Server, Setup, launch
+from harness.engines.config import SimEngine
+from harness.engines.replicas import AnyServer, launch_all
+from harness.engines.server import HOST, Setup, launch
 from harness.engines.vllm import flags, serving
 from harness.model import Model, materialise
 
@@ -18,10 +19,10 @@ def start(
     models_folder: Path,
     *,
     on_phase: Callable[[str], None] | None = None,
-) -> Server:
-    """Start the simulator and wait for a first token. Raises EngineFailed."""
+) -> AnyServer:
+    """Start the simulator, or its replicas, and wait for a first token. Raises EngineFailed."""
     served = materialise(model, models_folder)
-    arguments = flags(serving(engine, model, SIM_NUM_GPUS) | {"gpu": engine.gpu})
+    arguments = flags(serving(engine) | {"gpu": engine.gpu})
     # the server finds this very package, wherever the harness was started
     here = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
@@ -36,7 +37,9 @@ def start(
         first_token_timeout_s=engine.first_token_timeout_s,
         stop_timeout_s=engine.stop_timeout_s,
     )
-    return launch(setup, folder, on_phase)
+    if (replicas := engine.replicas or 1) == 1:
+        return launch(setup, folder, on_phase)
+    return launch_all([setup] * replicas, folder, on_phase)
 
 
 def argv(served: str, name: str, port: int, arguments: Sequence[str]) -> list[str]:

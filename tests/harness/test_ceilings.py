@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from harness.ceilings import (
     flops_per_s,
     formats_of,
     joules_per_output_token,
+    measured_ceiling,
     utilisation,
 )
 from harness.sim.decoder import Decoder
+from tests.harness.hardware.builders import UUIDS, card_of, save
 
 SHAPE = {
     "hidden_size": 1536,
@@ -150,9 +153,11 @@ def test_without_a_count_of_steps_there_is_mfu_but_no_mbu() -> None:
     found = shares(server_steps_per_s=None)
     assert found["mfu_frac"] is not None
     assert found["mbu_frac"] is None
-    several = shares({"api_server_count": 4})
-    assert several["mfu_frac"] is not None
-    assert several["mbu_frac"] is None
+    for setting in ("api_server_count", "data_parallel_size"):  # that many API servers count
+        several = shares({setting: 4})
+        assert several["mfu_frac"] is not None
+        assert several["mbu_frac"] is None
+    assert shares({"data_parallel_size": 2, "api_server_count": 1})["mbu_frac"] is not None
 
 
 def test_fp8_weights_have_twice_the_peak_and_half_the_bytes() -> None:
@@ -206,3 +211,58 @@ def test_joules_are_shared_by_the_windows_output_tokens() -> None:
     assert joules_per_output_token(told) == 5.0
     assert joules_per_output_token(told | {"gpu_energy_j": None}) is None
     assert joules_per_output_token(told | {"output_tok_per_s": 0.0}) is None
+
+
+def study(begun_utc: str = "2026-11-21 12:00:00", uuids: tuple[str, ...] = UUIDS) -> dict[str, Any]:
+    """The parts of study.json that say where and when it was measured."""
+    gpus = [{"uuid": uuid} for uuid in uuids]
+    return {"begun_utc": begun_utc, "environment": {"gpus": gpus}}
+
+
+def test_a_study_has_the_ceiling_of_the_last_validation_before_it(tmp_path: Path) -> None:
+    folder = tmp_path / "batching/2026-11-21-abc"
+    assert measured_ceiling(folder, study()) is None
+    save(tmp_path, "first", card_of(0) + card_of(1), begun_utc="2026-11-21 10:00:00")
+    save(tmp_path, "second", card_of(0) + card_of(1, 0.9), begun_utc="2026-11-21 11:00:00")
+    save(tmp_path, "later", card_of(0, 0.1) + card_of(1), begun_utc="2026-11-21 13:00:00")
+    found = measured_ceiling(folder, study())
+    assert found is not None
+    assert found.source == "validation second"
+    assert found.flops_per_s["bfloat16"] == pytest.approx(0.95 * 790e12)
+    assert found.memory_bytes_per_s == pytest.approx(0.95 * 4.3e12)
+    one = measured_ceiling(folder, study(uuids=UUIDS[1:]))
+    assert one is not None
+    assert one.flops_per_s["fp8"] == pytest.approx(0.9 * 1300e12)
+
+
+def test_other_gpus_a_rehearsal_and_no_gpu_give_no_ceiling(tmp_path: Path) -> None:
+    folder = tmp_path / "batching/study"
+    measurements = card_of(0) + card_of(1)
+    save(tmp_path, "rehearsed", measurements, options={"rehearsal": True})
+    assert measured_ceiling(folder, study()) is None
+    save(tmp_path, "real", measurements)
+    assert measured_ceiling(folder, study()) is not None
+    assert measured_ceiling(folder, study(uuids=("GPU-cc",))) is None
+    assert measured_ceiling(folder, study(uuids=())) is None
+    assert measured_ceiling(folder, {}) is None
+
+
+def test_what_was_not_measured_on_every_gpu_is_left_to_the_data_sheet(tmp_path: Path) -> None:
+    without = [told for told in card_of(1) if not told.name.startswith("gemm.fp8")]
+    save(tmp_path, "real", card_of(0) + without)
+    found = measured_ceiling(tmp_path / "batching/study", study())
+    assert found is not None
+    assert set(found.flops_per_s) == {"bfloat16"}
+    assert utilisation(row(), {}, decoder(), found)["ceiling"] == "validation real"
+    fp8 = utilisation(row(), {"quantization": "fp8"}, decoder(), found)
+    assert fp8["ceiling"] == "datasheet"
+
+
+def test_shares_are_of_the_measured_ceiling_but_never_of_a_simulation(tmp_path: Path) -> None:
+    save(tmp_path, "real", card_of(0) + card_of(1))
+    found = measured_ceiling(tmp_path / "batching/study", study())
+    by_sheet, by_validation = shares(), utilisation(row(), {}, decoder(), found)
+    assert by_validation["mfu_frac"] == pytest.approx(by_sheet["mfu_frac"] * 989.5 / 790)
+    assert utilisation(row(simulated=True), {}, decoder(), found)["ceiling"] is None
+    mixed = row(gpus="1x NVIDIA H200, 1x NVIDIA H100 80GB HBM3")
+    assert utilisation(mixed, {}, decoder(), found)["ceiling"] is None

@@ -44,7 +44,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return name
 
 
-SWEEPS = ("single", "baseline", "batching", "frontend", "kv_cache", "precision")
+SWEEPS = ("single", "baseline", "batching", "frontend", "kv_cache", "parallel", "precision")
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
@@ -63,7 +63,8 @@ def test_every_case_of_a_sweep_can_be_taken_alone(sweep: str) -> None:
     for name in names:
         if (sweep, name) == ("baseline", "open"):
             continue  # its rate is a share of what the other finds
-        assert make_plan(compose(parse([f"sweep={sweep}", f"case={name}"])), ()).launches
+        words = [f"sweep={sweep}", f"case={name}", "checks.accuracy=null"]  # it compares cases
+        assert make_plan(compose(parse(words)), ()).launches
 
 
 @pytest.mark.usefixtures("place")
@@ -97,9 +98,9 @@ def test_cases_are_chosen_on_the_command_line(word: str, cases: list[str]) -> No
         (["case=close"], "there is no case 'close'. Did you mean 'closed'? There are: closed, op"),
         (["case=open,x"], "there is no case 'x'. There are: closed, open."),
         (["case=3"], "case=3: must be a valid list"),
-        (["sweep=single", "load.concurrency=1", "case=open"], "This sweep has none."),
+        (["sweep=single", "load.concurrency=1", "case=open"], "This sweep has no cases."),
         (["case=open", "load.concurrency=3"], "load.concurrency has no effect: the case sets it"),
-        (["load.rate_rps=3"], "rate_rps is for arrival=constant"),
+        (["sweep=batching", "load.rate_rps=3"], "rate_rps is for arrival=constant"),
         (
             ["case=open", "load.rate_rps=3"],
             "load.rate_rps and load.rate_frac both say how fast requests come",
@@ -208,15 +209,35 @@ def test_the_last_axis_varies_fastest() -> None:
     assert pairs == [(4, 16), (4, 32), (8, 16), (8, 32)]
 
 
-def test_the_command_line_pins_an_axis_of_the_sweep() -> None:
+def test_a_value_on_the_command_line_pins_the_setting_in_every_case() -> None:
+    config = composed("sweep=batching", "engine.max_num_seqs=128")
+    assert "engine.max_num_seqs" not in config.axes
+    assert {e.max_num_seqs for e in config.engines} == {128}
+
+
+def test_a_value_on_the_command_line_pins_an_axis_of_one_case() -> None:
     config = composed("sweep=batching", "case=max_num_seqs", "engine.max_num_seqs=128")
     assert config.axes == {"case": ["max_num_seqs"]}
     assert [e.max_num_seqs for e in config.engines] == [128]
 
 
-def test_the_command_line_replaces_an_axis_of_the_sweep() -> None:
-    config = composed("sweep=batching", "case=max_num_seqs", "engine.max_num_seqs=128,256")
-    assert config.axes == {"case": ["max_num_seqs"], "engine.max_num_seqs": [128, 256]}
+def test_several_values_on_the_command_line_replace_the_axis_of_the_case_that_has_it() -> None:
+    config = composed("sweep=batching", "engine.max_num_seqs=128,256")
+    assert config.axes["engine.max_num_seqs"] == [128, 256]
+    axes = {case.name: [e.max_num_seqs for e in case.engines] for case in config.cases}
+    assert axes["max_num_seqs"] == [128, 256]
+    assert axes["eager"] == [None]
+
+
+def test_several_values_that_no_case_has_are_an_axis_of_all() -> None:
+    config = composed("sweep=batching", "engine.block_size=16,32")
+    assert all({e.block_size for e in case.engines} == {16, 32} for case in config.cases)
+
+
+def test_what_a_case_does_without_stays_away() -> None:
+    config = composed("sweep=baseline", "load.concurrency=3")
+    loads = {case.name: {load.concurrency for load in case.loads} for case in config.cases}
+    assert loads == {"closed": {3}, "open": {None}}
 
 
 def test_a_sweep_is_scaled_to_the_simulator() -> None:

@@ -54,7 +54,10 @@ def other_python(tmp_path):
 
 def test_a_snapshot_is_json_and_reads_back(other_python):
     taken = dataclasses.asdict(snapshot(other_python({"torch": "2.11.0+cu130"})))
-    assert json.loads(json.dumps(taken)) == taken | {"gpus": list(taken["gpus"])}
+    again = json.loads(json.dumps(taken))
+    assert again.keys() == taken.keys()
+    assert json.loads(json.dumps(again)) == again
+    assert len(again["gpus"]) == len(again["boards"])
     assert taken["packages"] == {"torch": "2.11.0+cu130"}
     assert taken["python"] == sys.version.split()[0]
     assert taken["host"]["num_cpus"] >= taken["host"]["num_cpus_usable"] >= 1
@@ -102,6 +105,16 @@ def test_the_vllm_build_is_told_by_its_metadata(other_python, packages, expected
     found = build and (build.distribution, build.version, build.is_cpu)
     assert found == expected
     assert build is None or isinstance(build, VllmBuild)
+
+
+def test_the_vllm_build_says_where_its_package_lies(other_python, tmp_path):
+    python = other_python({"vllm": "0.25.1"})
+    assert vllm_installed(python).folder is None
+    package = tmp_path / "site" / "vllm"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('it was imported')")
+    assert vllm_installed(python).folder == package
+    assert "vllm_folder" not in snapshot(python).packages, "it may be in a home folder"
 
 
 def test_this_interpreter_is_asked_without_a_process(monkeypatch):

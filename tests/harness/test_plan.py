@@ -90,9 +90,33 @@ def test_a_point_is_not_measured_twice_under_one_name(word: str) -> None:
         plan(word)
 
 
-def test_a_tensor_parallel_size_that_the_heads_do_not_allow_is_refused() -> None:
-    with pytest.raises(UserError, match=r"tensor_parallel_size=3: the heads of tiny"):
-        plan("engine.tensor_parallel_size=3")
+def test_a_launch_that_cannot_be_is_marked_and_takes_no_time() -> None:
+    good, bad = plan("engine.tensor_parallel_size=1,3").launches
+    assert good.obstacle is None
+    assert bad.obstacle is not None
+    assert "tensor_parallel_size=3: the heads of tiny" in bad.obstacle
+    assert (
+        plan("engine.tensor_parallel_size=1,3").span_s()
+        == plan("engine.tensor_parallel_size=1").span_s()
+    )
+
+
+def test_obstacles_are_told_of_a_plan_that_is_nothing_else() -> None:
+    assert plan("engine.tensor_parallel_size=1,3").obstacles() == []
+    three, five = plan("engine.tensor_parallel_size=3,5", "repeats.launches=2").obstacles()
+    assert "size=3" in three
+    assert "size=5" in five
+
+
+def test_an_obstacle_is_no_part_of_an_id() -> None:
+    made = plan("engine.tensor_parallel_size=3")
+    assert made.id == make_plan(config("engine.tensor_parallel_size=3"), [], frozenset()).id
+
+
+def test_replicas_share_the_gpus() -> None:
+    (launch,) = plan("engine.replicas=2").launches
+    assert launch.engine.tensor_parallel_size == 1
+    assert (launch.ranks, launch.gpus) == (2, "2x h200 (simulated)")
 
 
 def test_each_launch_tells_what_serves() -> None:

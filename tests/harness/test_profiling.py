@@ -3,8 +3,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.captures import RECORD
 from harness.errors import UserError
-from harness.profiling import RECORD, choose, is_done
+from harness.profiling import choose, is_done
 from profiles.config import Profile
 
 AXES = {"engine.max_num_seqs": [16, 64, 256, 1024], "engine.dtype": ["auto"]}

@@ -315,7 +315,7 @@ def test_the_kv_cache_of_a_server_elsewhere_is_not_reckoned_from_the_gpus_here(
     tmp_path: Path,
 ) -> None:
     kept, _ = filled(tmp_path, "load.concurrency=2")
-    kept.add(environment={"gpus": [{"memory_total_bytes": 150 * 10**9}]})
+    kept.add(environment={"gpus": [{"uuid": "GPU-a", "memory_total_bytes": 150 * 10**9}]})
     kept.add(model=json.loads(TINY))
     (path,) = kept.folder.glob("runs/*/run.json")
     told = json.loads(path.read_text())

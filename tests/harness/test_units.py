@@ -1,7 +1,7 @@
 import pytest
 
 from harness.columns import COLUMNS
-from harness.units import display_of, milliseconds, scale_of, span, whole
+from harness.units import display_of, milliseconds, plural, scale_of, span, whole
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,14 @@ def test_spans_are_told_in_the_unit_that_suits(seconds: float, text: str) -> Non
 
 def test_large_numbers_have_separators() -> None:
     assert whole(15087.4) == "15,087"
+
+
+@pytest.mark.parametrize(
+    ("count", "word", "text"),
+    [(1, "launch", "1 launch"), (2, "launch", "2 launches"), (1200, "run", "1,200 runs")],
+)
+def test_counted_words_are_in_their_number(count: int, word: str, text: str) -> None:
+    assert plural(count, word) == text
 
 
 @pytest.mark.parametrize(

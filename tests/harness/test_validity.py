@@ -81,6 +81,7 @@ def test_what_was_not_sampled_raises_no_code() -> None:
         ({"client_clean_chunks_per_s": None}, "not_calibrated"),
         ({"sim_lag_frac": 0.03}, "sim_late"),
         ({"status": "failed", "failure": "hangs"}, "died"),
+        ({"status": "failed", "failure": "not_possible"}, "not_possible"),
         ({"status": "failed", "failure": "harness"}, "harness_fault"),
     ],
 )

@@ -162,6 +162,63 @@ def test_a_server_that_dies_in_a_run_costs_that_run_only(tool: Tool) -> None:
     assert not tool.wait_until_gone()
 
 
+def test_replicas_are_measured_as_one_server(tool: Tool) -> None:
+    done = tool("sweep=single", *QUICK, "engine.replicas=1,2", "load.concurrency=4")
+    assert done.returncode == 0, done.stderr
+    one, two = table(tool.study("single")).to_dict("records")
+    assert (one["replicas"], two["replicas"]) == (1, 2)
+    # each replica has one GPU, and the whole model on it
+    assert (one["tensor_parallel_size"], two["tensor_parallel_size"]) == (2, 1)
+    assert two["gpus"] == "2x h200 (simulated)"
+    requests = pd.read_parquet(tool.study("single") / "runs" / two["run"] / "requests.parquet")
+    assert set(requests["stream"]) == {0, 1, 2, 3}
+    logs = sorted(tool.study("single").glob("launches/*/replica-*/server.log"))
+    assert [path.parent.name for path in logs] == ["replica-0", "replica-1"]
+    said = [re.findall(r"KV cache size: ([\d,]+) tokens", path.read_text()) for path in logs]
+    assert two["kv_cache_tokens"] == sum(int(size.replace(",", "")) for (size,) in said)
+    host = pd.read_parquet(tool.study("single") / "runs" / two["run"] / "host.parquet")
+    assert host["pid"].nunique() == 2
+    assert not tool.wait_until_gone()
+
+
+def test_a_replica_that_dies_costs_its_run_only(tool: Tool) -> None:
+    # long enough to be hit in the run
+    words = [*QUICK, "engine.replicas=2", "load.concurrency=2,4", "load.duration_s=3"]
+    process = tool.start("sweep=single", *words)
+    wait_for_line(process, "run 1/2")
+    servers = [p for p in tool.processes() if "harness.sim" in p.cmdline()]
+    servers = [p for p in servers if "keeper.py" not in " ".join(p.cmdline())]
+    assert len(servers) == 2
+    servers[-1].kill()
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1, err
+    assert "FAILED (died_under_load): replica " in out
+    assert table(tool.study("single"))["status"].tolist() == ["failed", "ok"]
+    assert len(list(tool.study("single").glob("launches/*/launch.json"))) == 2
+    assert not tool.wait_until_gone()
+
+
+def test_what_is_not_possible_here_is_told_and_costs_nothing_else(tool: Tool) -> None:
+    command = ["sweep=single", *QUICK, "engine.tensor_parallel_size=1,3", "load.concurrency=1"]
+    told = "not possible here: engine.tensor_parallel_size=3: the heads of tiny"
+    assert told in tool(*command, "plan=true").stdout
+    done = tool(*command)
+    assert done.returncode == 1
+    assert f"FAILED (not_possible): {told}" in done.stdout
+    runs = table(tool.study("single"))
+    assert runs["status"].tolist() == ["ok", "failed"]
+    assert runs["validity"].tolist()[1] == "simulated not_possible"
+    assert len(list(tool.study("single").glob("launches/*/launch.json"))) == 2
+    assert len(list(tool.study("single").glob("launches/*/server.log"))) == 1
+
+
+def test_a_sweep_of_which_nothing_is_possible_here_is_refused(tool: Tool) -> None:
+    done = tool("sweep=single", *QUICK, "engine.tensor_parallel_size=3,5", "load.concurrency=1")
+    assert done.returncode == 2
+    assert done.stderr.count("harness: not possible here: engine.tensor_parallel_size") == 2
+    assert list(tool.folder.iterdir()) == []
+
+
 def test_failed_runs_are_run_again_only_when_asked_for(tool: Tool) -> None:
     command = ["sweep=single", *QUICK, "engine.extra.fault=oom_at_start", "load.concurrency=1"]
     assert "out_of_memory" in tool(*command).stdout

@@ -118,6 +118,10 @@ class FakeNvml:
         self._check("ecc", handle)
         return 1
 
+    def nvmlDeviceGetCudaComputeCapability(self, handle):
+        self._check("capability", handle)
+        return (9, 0)
+
     def nvmlDeviceGetTemperature(self, handle, _sensor):
         self._check("temperature", handle)
         return 61

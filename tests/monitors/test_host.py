@@ -2,6 +2,7 @@ import subprocess
 import sys
 from math import isnan
 
+import psutil
 import pytest
 
 from monitors.host import ROLES, ProcessTree, role, tree_pids
@@ -58,7 +59,7 @@ def test_roles_by_command_line(cmdline, expected):
 
 def test_children_appear_and_disappear(parent):
     child_pid = int(parent.stdout.readline())
-    tree = ProcessTree(parent.pid, 0.5)
+    tree = ProcessTree([parent.pid], 0.5)
     rows = read(tree)
     assert {row["pid"] for row in rows} == {parent.pid, child_pid} == tree_pids(parent.pid)
     assert all(row["rss_bytes"] > 2**20 for row in rows)
@@ -71,7 +72,7 @@ def test_children_appear_and_disappear(parent):
 
 def test_cpu_is_unknown_at_first_and_known_from_then_on(parent):
     parent.stdout.readline()
-    tree = ProcessTree(parent.pid, 0.5)
+    tree = ProcessTree([parent.pid], 0.5)
     assert all(isnan(row["cpu_frac"]) for row in read(tree))
     assert all(row["cpu_frac"] >= 0 for row in read(tree))
 
@@ -81,12 +82,26 @@ def test_a_busy_process_has_more_cpu_than_an_idle_one():
     with subprocess.Popen(busy, stdout=subprocess.PIPE) as process:
         try:
             process.stdout.readline()
-            tree = ProcessTree(process.pid, 0.5)
+            tree = ProcessTree([process.pid], 0.5)
             read(tree)
             # CPU time counts in ticks of 10 ms: read until one has passed
             assert any(read(tree)[0]["cpu_frac"] > 0.05 for _ in range(100_000))
         finally:
             process.kill()
+
+
+def test_the_trees_of_replicas_are_read_together_or_not_at_all(parent):
+    child_pid = int(parent.stdout.readline())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        tree = ProcessTree([parent.pid, other.pid], 0.5)
+        rows = read(tree)
+        other.communicate()
+    assert {row["pid"] for row in rows} == {parent.pid, child_pid, other.pid}
+    assert len({row["at_s"] for row in rows}) == 1
+    rows = []
+    with pytest.raises(psutil.NoSuchProcess):
+        rows.extend(tree.sample(edge=False))
+    assert not rows
 
 
 def test_a_tree_whose_root_is_gone_is_empty():

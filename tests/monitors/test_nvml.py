@@ -46,14 +46,16 @@ def test_a_gpu_is_described_in_base_units(fake_nvml):
     assert first.power_limit_w == 700.0
     assert first.sm_clock_max_hz == 1.98e9
     assert first.ecc is True
+    assert first.compute_capability == (9, 0)
     assert second == replace(first, index=1, uuid="GPU-1")
 
 
 def test_what_a_gpu_cannot_say_is_none_and_a_lost_gpu_is_left_out(fake_nvml):
     library = fake_nvml()
     library.broken = {("ecc", 0): UNSUPPORTED, ("limit", 0): UNSUPPORTED, ("all", 1): LOST}
+    library.broken["capability", 0] = UNSUPPORTED
     (gpu,) = gpus(library)
-    assert (gpu.ecc, gpu.power_limit_w) == (None, None)
+    assert (gpu.ecc, gpu.power_limit_w, gpu.compute_capability) == (None, None, None)
 
 
 def test_cuda_version_is_read_as_major_and_minor(fake_nvml):

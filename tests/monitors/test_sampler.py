@@ -19,7 +19,7 @@ OWNER = """
 import os, sys
 from monitors.config import Monitor
 from monitors.sampler import Sampler, Targets
-with Sampler(Monitor(), Targets(root_pid=os.getpid())) as sampler:
+with Sampler(Monitor(), Targets(root_pids=(os.getpid(),))) as sampler:
     sampler.start()
     print(sampler._process.pid, flush=True)
     sys.stdin.read()
@@ -55,7 +55,7 @@ def owner() -> Iterator[subprocess.Popen[str]]:
 
 
 def test_server_and_host_are_recorded_on_one_ascending_clock(serve_page, vllm_page):
-    targets = Targets(metrics_url=serve_page(vllm_page.encode()), root_pid=os.getpid())
+    targets = Targets(metrics_urls=(serve_page(vllm_page.encode()),), root_pids=(os.getpid(),))
     before_s = perf_counter()
     taken = record(FAST, targets, lambda t: len(t.server["at_s"]) > 2 and len(t.host["at_s"]) > 2)
     for columns in (taken.server, taken.host):
@@ -69,7 +69,7 @@ def test_server_and_host_are_recorded_on_one_ascending_clock(serve_page, vllm_pa
 
 
 def test_without_gpus_one_note_says_so_and_the_columns_are_empty(serve_page, vllm_page):
-    targets = Targets(metrics_url=serve_page(vllm_page.encode()), root_pid=os.getpid())
+    targets = Targets(metrics_urls=(serve_page(vllm_page.encode()),), root_pids=(os.getpid(),))
     taken = record(FAST, targets, lambda t: len(t.host["at_s"]))
     assert [note for note in taken.notes if note.startswith("gpu")] == [
         "gpu: not sampled, the server uses none"
@@ -79,13 +79,15 @@ def test_without_gpus_one_note_says_so_and_the_columns_are_empty(serve_page, vll
 
 
 def test_gpus_that_cannot_be_reached_are_a_note():
-    taken = record(FAST, Targets(gpu_uuids=("GPU-none",), root_pid=os.getpid()), lambda t: t.notes)
+    taken = record(
+        FAST, Targets(gpu_uuids=("GPU-none",), root_pids=(os.getpid(),)), lambda t: t.notes
+    )
     assert any(note.startswith("gpu: ") for note in taken.notes)
     assert len(taken.gpu["at_s"]) == 0
 
 
 def test_a_metrics_page_that_hangs_does_not_stop_the_host_samples(serve_page):
-    targets = Targets(metrics_url=serve_page(None), root_pid=os.getpid())
+    targets = Targets(metrics_urls=(serve_page(None),), root_pids=(os.getpid(),))
     taken = record(FAST, targets, lambda t: len(np.unique(t.host["at_s"])) > 5)
     assert len(taken.server["at_s"]) == 0
     assert any(note.startswith("server: the last sample had not come") for note in taken.notes)
@@ -103,7 +105,7 @@ def test_a_metrics_page_that_hangs_does_not_stop_the_host_samples(serve_page):
 def test_a_bad_metrics_page_is_a_note(serve_page, page, status, said):
     taken = record(
         FAST,
-        Targets(metrics_url=serve_page(page, status), root_pid=os.getpid()),
+        Targets(metrics_urls=(serve_page(page, status),), root_pids=(os.getpid(),)),
         lambda t: any(said in note for note in t.notes),
     )
     assert len(taken.server["at_s"]) == 0
@@ -113,12 +115,12 @@ def test_a_bad_metrics_page_is_a_note(serve_page, page, status, said):
 def test_a_server_process_that_is_gone_is_a_note():
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    taken = record(FAST, Targets(root_pid=process.pid), lambda t: t.notes)
+    taken = record(FAST, Targets(root_pids=(process.pid,)), lambda t: t.notes)
     assert any("NoSuchProcess" in note for note in taken.notes)
 
 
 def test_recordings_do_not_overlap():
-    with Sampler(FAST, Targets(root_pid=os.getpid())) as sampler:
+    with Sampler(FAST, Targets(root_pids=(os.getpid(),))) as sampler:
         sampler.start()
         first = sampler.stop()
         sampler.start()
@@ -127,7 +129,7 @@ def test_recordings_do_not_overlap():
 
 
 def test_a_late_reply_is_not_taken_for_another(monkeypatch):
-    with Sampler(FAST, Targets(root_pid=os.getpid())) as sampler:
+    with Sampler(FAST, Targets(root_pids=(os.getpid(),))) as sampler:
         monkeypatch.setattr("monitors.sampler.REPLY_TIMEOUT_S", 0.0)
         sampler.start()  # the process is still starting, so its reply comes too late
         monkeypatch.setattr("monitors.sampler.REPLY_TIMEOUT_S", LIMIT_S)
@@ -136,7 +138,7 @@ def test_a_late_reply_is_not_taken_for_another(monkeypatch):
 
 def test_a_dead_sampler_is_not_waited_for_and_gives_empty_columns_and_a_note(monkeypatch):
     monkeypatch.setattr("monitors.sampler.REPLY_TIMEOUT_S", 1e6)
-    with Sampler(FAST, Targets(root_pid=os.getpid())) as sampler:
+    with Sampler(FAST, Targets(root_pids=(os.getpid(),))) as sampler:
         sampler.start()
         sampler._process.kill()
         taken = sampler.stop()
@@ -149,7 +151,7 @@ def test_a_dead_sampler_is_not_waited_for_and_gives_empty_columns_and_a_note(mon
 
 
 def test_a_sampler_that_is_switched_off_has_no_process():
-    with Sampler(Monitor(enabled=False), Targets(root_pid=os.getpid())) as sampler:
+    with Sampler(Monitor(enabled=False), Targets(root_pids=(os.getpid(),))) as sampler:
         sampler.start()
         taken = sampler.stop()
         assert sampler._process.pid is None
@@ -158,7 +160,7 @@ def test_a_sampler_that_is_switched_off_has_no_process():
 
 
 def test_leaving_the_block_ends_the_process():
-    with Sampler(FAST, Targets(root_pid=os.getpid())) as sampler:
+    with Sampler(FAST, Targets(root_pids=(os.getpid(),))) as sampler:
         sampler.start()
     assert not sampler._process.is_alive()
     assert sampler._process.exitcode == 0
@@ -172,7 +174,7 @@ def test_the_sampler_dies_with_its_parent_though_that_is_killed(owner):
 
 
 def test_an_interrupt_is_the_parents_business_also_while_the_sampler_starts():
-    with Sampler(FAST, Targets(root_pid=os.getpid())) as sampler:
+    with Sampler(FAST, Targets(root_pids=(os.getpid(),))) as sampler:
         os.kill(sampler._process.pid, signal.SIGINT)
         sampler.start()
         os.kill(sampler._process.pid, signal.SIGINT)

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitors.vllm_metrics import METRICS, TTFT_BUCKET, TTFT_BUCKETS, VllmMetrics, parse
+from monitors.vllm_metrics import (
+    METRICS,
+    TTFT_BUCKET,
+    TTFT_BUCKETS,
+    VllmMetrics,
+    parse,
+    together,
+)
 
 
 def test_a_real_page_has_every_metric(vllm_page):
@@ -69,7 +76,7 @@ def test_a_page_without_vllms_metrics_is_refused(page):
 
 
 def test_a_scrape_is_one_row_in_the_order_of_the_columns(serve_page, vllm_page):
-    source = VllmMetrics(serve_page(vllm_page.encode()), 0.5)
+    source = VllmMetrics([serve_page(vllm_page.encode())], 0.5)
     (row,) = source.sample(edge=False)
     values = dict(zip(source.columns, row, strict=True))
     assert values["at_s"] > 0
@@ -77,7 +84,7 @@ def test_a_scrape_is_one_row_in_the_order_of_the_columns(serve_page, vllm_page):
 
 
 def test_a_server_error_is_raised_to_the_recorder(serve_page):
-    source = VllmMetrics(serve_page(b"no", 503), 0.5)
+    source = VllmMetrics([serve_page(b"no", 503)], 0.5)
     with pytest.raises(HTTPError, match="503") as caught:
         list(source.sample(edge=False))
     caught.value.close()
@@ -86,4 +93,33 @@ def test_a_server_error_is_raised_to_the_recorder(serve_page):
 def test_the_environments_proxy_is_not_asked(serve_page, vllm_page, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
-    assert list(VllmMetrics(serve_page(vllm_page.encode()), 0.5).sample(edge=False))
+    assert list(VllmMetrics([serve_page(vllm_page.encode())], 0.5).sample(edge=False))
+
+
+def test_pages_of_replicas_are_read_as_one_page_with_all_their_engines(serve_page):
+    engine = (
+        'vllm:num_requests_running{{engine="{}"}} {}\nvllm:kv_cache_usage_perc{{engine="{}"}} {}\n'
+    )
+    first, second = engine.format(0, 3, 0, 0.25), engine.format(0, 4, 0, 0.75)
+    source = VllmMetrics([serve_page(first.encode()), serve_page(second.encode())], 0.5)
+    (row,) = source.sample(edge=False)
+    values = dict(zip(source.columns, row, strict=True))
+    both = parse(engine.format(0, 3, 0, 0.25) + engine.format(1, 4, 1, 0.75))
+    assert (values["requests_running"], values["kv_cache_usage_frac"]) == (7, 0.75)
+    assert {n for n, v in both.items() if not isnan(v)} == {n for n in both if values[n] == both[n]}
+
+
+def test_what_one_replica_does_not_say_is_not_known_of_them_all():
+    first = parse("vllm:num_requests_running 3\nvllm:kv_cache_usage_perc 0.5\n")
+    second = parse("vllm:num_requests_running 4\n")
+    values = together([first, second])
+    assert values["requests_running"] == 7
+    assert isnan(values["kv_cache_usage_frac"])
+    assert isnan(together([second, first])["kv_cache_usage_frac"])
+
+
+def test_a_sample_without_one_of_the_replicas_is_none(serve_page, vllm_page):
+    source = VllmMetrics([serve_page(vllm_page.encode()), serve_page(b"no", 503)], 0.5)
+    with pytest.raises(HTTPError, match="503") as caught:
+        list(source.sample(edge=False))
+    caught.value.close()

@@ -33,3 +33,15 @@ def test_the_window_is_where_most_runs_and_shows_its_gaps(export, traced):
 def test_a_trace_shorter_than_the_window_is_shown_whole(export, traced):
     told = strip(traced(export.work(5, 10).work(12, 15)))
     assert (told.start_s, told.length_s) == (pytest.approx(5 * US), pytest.approx(10 * US))
+
+
+def test_a_classes_share_is_of_what_ran_not_of_what_is_drawn(export, traced):
+    for start in range(0, 100, 10):
+        export.work(start, start + 1, GEMM)
+    (row,) = strip(traced(export.work(99, 100, NORM)), window_s=100 * US).rows
+    assert row.class_frac["GEMM"] == pytest.approx(0.10, abs=0.005)
+
+
+def test_a_trace_of_an_instant_has_a_strip(export, traced):
+    (row,) = strip(traced(export.work(5, 5))).rows
+    assert row.busy_frac == 0.0

@@ -36,10 +36,10 @@ class FakeServer:
     dies: bool = False
     is_dead: bool = False
     settled: int = 0
-    url: str = "http://fake"
+    urls: tuple[str, ...] = ("http://fake",)
     model: str = "m"
     first_token_timeout_s: float = 1.0
-    own: object = object()
+    root_pids: tuple[int, ...] = (1,)
     facts: Facts = field(default_factory=lambda: Facts(max_model_len=2048))
 
     def settle(self) -> None:

@@ -91,6 +91,12 @@ def test_blocks_tell_the_kv_cache_of_a_server_that_does_not_count_tokens():
     assert facts_of("", {METRICS: page}).kv_cache_tokens == 1600
 
 
+def test_blocks_are_of_all_data_parallel_engines_in_each_line():
+    line = 'vllm:cache_config_info{{block_size="16",engine="{}",num_gpu_blocks="200"}} 1.0\n'
+    page = line.format(0) + line.format(1)
+    assert facts_of("", {METRICS: page}).kv_cache_tokens == 3200
+
+
 def test_a_simulator_has_no_vllm_version():
     log = "(SIMULATOR pid=1) INFO 11-21 05:31:53 [x.py:61] SIMULATOR imitates 2× h200\n"
     facts = facts_of(log, {VERSION: json.dumps({"version": "simulator-1"})})

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engines.parallel import tensor_parallel_size
+from harness.engines.config import VllmEngine
+from harness.engines.parallel import decided, ranks, tensor_parallel_size
 from harness.model import Model, Shape
 
 
@@ -54,3 +55,22 @@ def test_heads_of_a_folder_with_weights_are_read(tmp_path):
 def test_a_model_that_is_not_on_this_machine_gets_all_gpus(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert tensor_parallel_size(Model(name="m", path="somebody/something"), 4) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "gpus"),
+    [
+        ({}, 4, 4),
+        ({"data_parallel_size": 2}, 2, 4),
+        ({"replicas": 2}, 2, 4),
+        ({"replicas": 2, "data_parallel_size": 2}, 1, 4),
+        ({"replicas": 3}, 1, 3),
+        ({"replicas": 8}, 1, 8),  # more than there are: not for this function to say
+        ({"tensor_parallel_size": 1}, 1, 1),
+        ({"tensor_parallel_size": 2, "replicas": 2}, 2, 4),
+    ],
+)
+def test_all_gpus_are_divided_by_the_copies_of_the_model(settings, size, gpus):
+    engine = decided(VllmEngine(**settings), model(heads=8, kv_heads=4), 4)
+    assert engine.tensor_parallel_size == size
+    assert ranks(engine) == gpus

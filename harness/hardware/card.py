@@ -1,0 +1,265 @@
+"""The report card: what each probe gave, what it should have given, and a verdict.
+
+PASS, WARN and FAIL are against the product's limits (conf/hardware); a wrong result or a probe that
+did not come to its end is a FAIL whatever the product; NOT RUN has a reason; MEASURED is a value
+without a limit, as all are of a product that has no file. Pure: measurements in, rows out.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.hardware.limits import Limit, Product
+from harness.hardware.probe import Outcome
+from harness.hardware.probes.record import Measurement
+from harness.units import Format, number, percent, significant
+
+Status = Literal["PASS", "WARN", "FAIL", "NOT RUN", "MEASURED"]
+Verdict = Literal["PASS", "WARN", "FAIL", "NO VERDICT"]
+MEMORY = ("memory.read", "memory.copy", "memory.triad")
+
+HEADLINES = re.compile(r"(host|kernels|p2p|steady|memory)\.|scaling\..*\d$|gemm\.\w+\.max$")
+
+UNITS = {  # the shown unit and the factor to it
+    "FLOP/s": ("TFLOP/s", 1e-12),
+    "op/s": ("Top/s", 1e-12),
+    "B/s": ("GB/s", 1e-9),
+    "B": ("GB", 1e-9),
+    "s": ("µs", 1e6),
+    "Hz": ("MHz", 1e-6),
+    "share": ("%", 100.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the card: plain values, for any table to show. Numbers are in base units."""
+
+    name: str
+    where: str  # "GPU 0", "GPU 0-1", "host"
+    status: Status
+    value: float | None
+    unit: str
+    peak_frac: float | None  # of the product's peak
+    ceiling_frac: float | None  # of what this card's memory or tensor cores were measured to do
+    limit: str
+    reason: str  # why it failed, was not run, or has no verdict
+    spread_frac: float | None
+    time_s: float | None  # of one call
+    intensity_flop_per_byte: float | None
+    speedup_plain: float | None
+    speedup_cpu: float | None
+    how: str
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it belongs to the short card: what was judged, and a value of each pattern."""
+        is_judged = self.status not in ("MEASURED", "NOT RUN")
+        return is_judged or (self.status == "MEASURED" and bool(HEADLINES.match(self.name)))
+
+    @property
+    def shown_value(self) -> str:
+        """With its display unit: "790 TFLOP/s"."""
+        if self.value is None:
+            return "–"
+        unit, factor = UNITS.get(self.unit, ("" if self.unit == "1" else self.unit, 1.0))
+        if not unit:
+            return number(0)(self.value)
+        return f"{significant(factor)(self.value)} {unit}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """All rows, and what they come to."""
+
+    rows: tuple[Row, ...]
+    verdict: Verdict
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.verdict == "FAIL" else 0
+
+    def short(self) -> list[Row]:
+        """For a screen: without the long series of shapes and sizes that have no limit."""
+        return [row for row in self.rows if row.is_short]
+
+
+def make_card(
+    measurements: Iterable[Measurement],
+    products: Mapping[int, Product | None],
+    outcomes: Sequence[Outcome] = (),
+    left_out: Mapping[str, str] | None = None,
+) -> Card:
+    """Judge all measurements. `products` by GPU; `left_out`: why a family was not run."""
+    told = _together(measurements)
+    ceilings = Ceilings(told)
+    rows = [_row(measurement, _product(measurement, products), ceilings) for measurement in told]
+    rows += [_failed(outcome) for outcome in outcomes if outcome.failure is not None]
+    rows += [_not_run(family, reason) for family, reason in (left_out or {}).items()]
+    return Card(rows=tuple(rows), verdict=verdict(row.status for row in rows))
+
+
+def _together(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """The same number of every card side by side, families and names in the order they came."""
+    told = list(measurements)
+    families = list(dict.fromkeys(one.name.partition(".")[0] for one in told))
+    names = list(dict.fromkeys(one.name for one in told))
+    return sorted(
+        told,
+        key=lambda one: (
+            families.index(one.name.partition(".")[0]),
+            names.index(one.name),
+            one.gpus,
+        ),
+    )
+
+
+def verdict(statuses: Iterable[Status]) -> Verdict:
+    """The worst that was judged."""
+    seen = set(statuses)
+    for status in ("FAIL", "WARN", "PASS"):
+        if status in seen:
+            return status
+    return "NO VERDICT"
+
+
+class Ceilings:
+    """What each card was measured to do at most."""
+
+    def __init__(self, measurements: Iterable[Measurement]) -> None:
+        self._best: dict[tuple[str, int], float] = {}
+        for told in measurements:
+            if told.value is not None and len(told.gpus) == 1 and not told.is_wrong:
+                kind = "memory" if told.name in MEMORY else told.name.rpartition(".")[0]
+                key = (kind, told.gpus[0])
+                self._best[key] = max(self._best.get(key, 0.0), told.value)
+
+    def memory_bytes_per_s(self, gpu: int) -> float | None:
+        return self._best.get(("memory", gpu))
+
+    def flops_per_s(self, gpu: int, precision: str = "bf16") -> float | None:
+        """The best of all products of this precision that are not a model's."""
+        return self._best.get((f"gemm.{precision}", gpu))
+
+    def share(self, told: Measurement) -> float | None:
+        """A kernel's FLOP/s over what the roofline of its card gives at its intensity.
+
+        min(FLOP/s of the best bf16 product, intensity · bytes/s of the memory): both measured.
+        """
+        if not told.name.startswith("kernels.") or len(told.gpus) != 1:
+            return None
+        flops, memory = self.flops_per_s(told.gpus[0]), self.memory_bytes_per_s(told.gpus[0])
+        if not (flops and memory and told.flops and told.moved_bytes and told.time_s):
+            return None
+        roof = min(flops, told.flops / told.moved_bytes * memory)
+        return told.flops / told.time_s / roof
+
+
+def where(gpus: Sequence[int]) -> str:
+    return f"GPU {'-'.join(map(str, gpus))}" if gpus else "host"
+
+
+def _product(told: Measurement, products: Mapping[int, Product | None]) -> Product | None:
+    found = [products.get(gpu) for gpu in told.gpus]
+    return found[0] if found and all(product is found[0] for product in found) else None
+
+
+def _row(told: Measurement, product: Product | None, ceilings: Ceilings) -> Row:
+    limit = product.limit_of(told.name) if product else None
+    peak = product.peak_of(limit) if product else None
+    status, reason = _judged(told, limit, peak)
+    return Row(
+        name=told.name,
+        where=where(told.gpus),
+        status=status,
+        value=told.value,
+        unit=told.unit,
+        peak_frac=told.value / peak if told.value is not None and peak else None,
+        ceiling_frac=ceilings.share(told),
+        limit=limit.text() if limit else "",
+        reason=reason,
+        spread_frac=told.spread_frac,
+        time_s=told.time_s,
+        intensity_flop_per_byte=(
+            told.flops / told.moved_bytes if told.flops and told.moved_bytes else None
+        ),
+        speedup_plain=told.speedup_plain,
+        speedup_cpu=told.speedup_cpu,
+        how=told.how or "",
+    )
+
+
+def _judged(told: Measurement, limit: Limit | None, peak: float | None) -> tuple[Status, str]:
+    if told.value is None:
+        return "FAIL", told.reason or "no value"
+    if told.is_wrong:
+        assert told.error is not None
+        return "FAIL", f"wrong result: error {told.error:.2g}, at most {told.error_limit:.2g}"
+    status = limit.status(told.value, peak) if limit else None
+    if status is None:
+        return "MEASURED", ""
+    return status, "" if status == "PASS" or limit is None else f"{limit.text()}: {limit.source}"
+
+
+def _failed(outcome: Outcome) -> Row:
+    last = (outcome.stderr.splitlines() or [""])[-1].strip()
+    reason = f"{outcome.failure}{': ' if last else ''}{last}"
+    return _empty(outcome.probe.family, where(outcome.probe.gpus), "FAIL", reason)
+
+
+def _not_run(family: str, reason: str) -> Row:
+    return _empty(family, "–", "NOT RUN", reason)
+
+
+def _empty(name: str, place: str, status: Status, reason: str) -> Row:
+    return Row(
+        name=name,
+        where=place,
+        status=status,
+        value=None,
+        unit="1",
+        peak_frac=None,
+        ceiling_frac=None,
+        limit="",
+        reason=reason,
+        spread_frac=None,
+        time_s=None,
+        intensity_flop_per_byte=None,
+        speedup_plain=None,
+        speedup_cpu=None,
+        how="",
+    )
+
+
+def cells(row: Row) -> list[str]:
+    """A row as people read it, under `TITLES`."""
+    return [
+        row.status,
+        row.name,
+        row.where,
+        row.shown_value,
+        _shown(row.peak_frac, percent),
+        _shown(row.ceiling_frac, percent),
+        _shown(row.spread_frac, percent),
+        _shown(row.time_s, significant(1e6)),
+        row.limit or "–",
+    ]
+
+
+def _shown(value: float | None, form: Format) -> str:
+    return "–" if value is None else form(value)
+
+
+TITLES = (
+    "",
+    "probe",
+    "where",
+    "value",
+    "% of peak",
+    "% of measured",
+    "spread %",
+    "time µs",
+    "limit",
+)
+NUMBERS = range(3, 8)  # of these, the columns that are numbers

@@ -1,0 +1,89 @@
+"""The families of probes, and which of them this machine can run, in which order.
+
+A stage is what runs at the same time: the probes of one card run on all cards together, which is
+also how a slow card shows; what needs all cards runs alone. The steady state comes last, for its
+heat would be in what follows.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.hardware.probe import Probe
+
+Family = Literal["host", "client", "gemm", "memory", "kernels", "p2p", "nccl", "scaling", "steady"]
+Kind = Literal["host", "card", "cards"]
+
+HANG_S = 120.0  # beyond what a family takes on an H200: it is a hang then, or a very slow machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a family measures, where, and how long about."""
+
+    kind: Kind  # on the host; on each card by itself; on all cards together
+    meaning: str
+    takes_s: float
+
+
+FAMILIES: dict[Family, About] = {
+    "host": About(kind="host", meaning="memory bandwidth and BLAS of the CPUs", takes_s=10),
+    "client": About(kind="host", meaning="loopback round trip, the load client", takes_s=10),
+    "gemm": About(kind="card", meaning="matrix products by precision and shape", takes_s=40),
+    "memory": About(kind="card", meaning="HBM, L2, to and from the host", takes_s=15),
+    "kernels": About(kind="card", meaning="serving kernels against their roofline", takes_s=40),
+    "p2p": About(kind="cards", meaning="copies between every pair of cards", takes_s=15),
+    "nccl": About(kind="cards", meaning="collectives by size", takes_s=40),
+    "scaling": About(kind="cards", meaning="the same work on 1 … N cards", takes_s=15),
+    "steady": About(kind="card", meaning="one product for as long as heat takes", takes_s=10),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cards:
+    """The cards to probe: NVML's indices and UUIDs, in CUDA's order; none: no GPU."""
+
+    indices: tuple[int, ...]
+    uuids: tuple[str, ...]
+
+
+def left_out(wanted: Collection[Family], num_gpus: int) -> dict[str, str]:
+    """Why families are not run, by family."""
+    reasons: dict[str, str] = {}
+    for family, about in FAMILIES.items():
+        if family not in wanted:
+            reasons[family] = "not asked for"
+        elif about.kind != "host" and num_gpus == 0:
+            reasons[family] = "this machine shows no GPU"
+        elif about.kind == "cards" and num_gpus == 1:
+            reasons[family] = "needs two GPUs or more, CUDA shows one"
+    return reasons
+
+
+def stages(
+    families: Sequence[Family], cards: Cards, options: dict[str, Any], python: str | None
+) -> list[list[Probe]]:
+    """The probes of these families on these cards; `options` as the programs take them."""
+    found = []
+    for family in (name for name in FAMILIES if name in families):
+        about = FAMILIES[family]
+        if about.kind == "host":
+            continue
+        limit_s = about.takes_s + HANG_S + (options["seconds"] if family == "steady" else 0.0)
+        places = range(len(cards.indices))
+        groups = [list(places)] if about.kind == "cards" else [[place] for place in places]
+        found.append(
+            [
+                Probe(
+                    family=family,
+                    gpus=tuple(cards.indices[place] for place in group),
+                    uuids=tuple(cards.uuids[place] for place in group if cards.uuids),
+                    # one card's process asks the CPU for comparison: two would share it
+                    options=options | {"compare_cpu": group[0] == 0},
+                    limit_s=limit_s,
+                    python=python,
+                )
+                for group in groups
+            ]
+        )
+    return found

@@ -1,0 +1,120 @@
+"""What a product should reach: conf/hardware/*.yaml, one file for each product name of NVML's.
+
+    product: NVIDIA H200
+    peaks:
+      bf16: {value: 989.5e12, source: NVIDIA's data sheet …}
+    limits:
+      gemm.bf16.8192: {peak: bf16, warn_below: 0.72, fail_below: 0.6, source: …}
+
+Names may hold `*`; the first entry that fits a measurement counts. With a peak, `warn_below` and
+`fail_below` are shares of it, else values in base units; `warn_above` and `fail_above` are always
+values. An entry with a peak alone gives a share and no verdict.
+"""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from harness.conf_files import conf_dir
+from harness.errors import UserError
+
+Status = Literal["PASS", "WARN", "FAIL"]
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Peak:
+    """What the product is sold to reach, in base units, and who says so."""
+
+    value: float = Field(gt=0)
+    source: str = Field(min_length=1)
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Limit:
+    """When a measurement is to be looked at, and when it is a failure."""
+
+    peak: str | None = None
+    warn_below: float | None = None
+    fail_below: float | None = None
+    warn_above: float | None = None
+    fail_above: float | None = None
+    source: str = ""
+
+    def status(self, value: float, peak: float | None) -> Status | None:
+        """PASS, WARN or FAIL; None where there is no limit."""
+        low = value if peak is None else value / peak
+        bounds = (self.warn_below, self.fail_below, self.warn_above, self.fail_above)
+        if all(bound is None for bound in bounds):
+            return None
+        if _below(low, self.fail_below) or _above(value, self.fail_above):
+            return "FAIL"
+        if _below(low, self.warn_below) or _above(value, self.warn_above):
+            return "WARN"
+        return "PASS"
+
+    def text(self) -> str:
+        """For the card: "≥ 72 % (fail 60 %)", "≥ 18", "≤ 0"."""
+        shown = "{:.0%}" if self.peak else "{:g}"
+        low = _bound("≥", shown, self.warn_below, self.fail_below)
+        return " ".join(filter(None, (low, _bound("≤", "{:g}", self.warn_above, self.fail_above))))
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Product:
+    """One file."""
+
+    product: str = Field(min_length=1)
+    peaks: dict[str, Peak] = Field(default_factory=dict)
+    limits: dict[str, Limit] = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, limit in self.limits.items():
+            if limit.peak is not None and limit.peak not in self.peaks:
+                raise ValueError(f"limits: {name}: there is no peak '{limit.peak}'")
+            if limit.text() and not limit.source:
+                raise ValueError(f"limits: {name}: a limit needs its source")
+
+    def limit_of(self, name: str) -> Limit | None:
+        """The first entry that fits."""
+        return next((x for pattern, x in self.limits.items() if fnmatchcase(name, pattern)), None)
+
+    def peak_of(self, limit: Limit | None) -> float | None:
+        return None if limit is None or limit.peak is None else self.peaks[limit.peak].value
+
+
+def read_products(extra_conf_dir: Path | None = None) -> dict[str, Product]:
+    """Every product's limits by its name. Raises UserError for a file that is wrong."""
+    folders: Sequence[Path] = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
+    found = {}
+    for path in [p for folder in folders for p in sorted((folder / "hardware").glob("*.yaml"))]:
+        try:
+            product = TypeAdapter(Product).validate_python(yaml.safe_load(path.read_text()))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{path}: {where}: {first['msg']}") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+        found[product.product] = product
+    return found
+
+
+def _below(value: float, bound: float | None) -> bool:
+    return bound is not None and value < bound
+
+
+def _above(value: float, bound: float | None) -> bool:
+    return bound is not None and value > bound
+
+
+def _bound(sign: str, shown: str, warn: float | None, fail: float | None) -> str:
+    if warn is None or fail is None:
+        bound = fail if warn is None else warn
+        return "" if bound is None else f"{sign} {shown.format(bound)}"
+    return f"{sign} {shown.format(warn)} (fail {shown.format(fail)})"

@@ -1,0 +1,86 @@
+"""What a probe measured, as one line of JSON on its standard output.
+
+This file is read by both sides: by the programs that run where PyTorch is, and by the harness.
+A line is written when a number is there, so that a crash later on does not cost it.
+"""
+
+import json
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from statistics import quantiles
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One number of the hardware, in base units, or the reason why there is none."""
+
+    name: str  # family.what
+    gpus: tuple[int, ...] = ()  # NVML's indices; none: the host
+    unit: str  # FLOP/s, op/s, B/s, s, Hz, W, °C, 1
+    value: float | None = None  # a median over `repeats`
+    spread_frac: float | None = None  # interquartile range of the repeats over their median
+    repeats: int = 0
+    time_s: float | None = None  # of one call; None where the value is no call's
+    flops: float | None = None  # of one call
+    moved_bytes: float | None = None  # of one call: the fewest that its result needs
+    error: float | None = None  # ‖result − reference‖ / ‖reference‖
+    error_limit: float | None = None
+    how: str | None = None  # which kernel
+    speedup_plain: float | None = None  # over the plain PyTorch form on the same card
+    speedup_cpu: float | None = None  # over that form on the host's CPU
+    detail: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None  # why it has no value
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether its result differs from the reference by more than it may; NaN does."""
+        if self.error is None or self.error_limit is None:
+            return False
+        return not self.error <= self.error_limit
+
+
+def spread_frac(times_s: Sequence[float]) -> float | None:
+    """Interquartile range over median; None for fewer than four."""
+    if len(times_s) < 4:
+        return None
+    low, middle, high = quantiles(times_s, n=4)
+    return (high - low) / middle
+
+
+def emit(measurement: Measurement) -> None:
+    """Print it, for the harness to read."""
+    print(json.dumps({"measurement": asdict(measurement)}), flush=True)
+
+
+def tell(**about: Any) -> None:
+    """Print facts about the program: versions, the device's name, a series of samples."""
+    print(json.dumps({"about": about}), flush=True)
+
+
+@contextmanager
+def reported(name: str, gpus: tuple[int, ...], unit: str) -> Iterator[None]:
+    """What goes wrong inside costs this number only; its traceback goes to standard error."""
+    try:
+        yield
+    except Exception as error:  # any: a probe must not take the others with it
+        traceback.print_exc()
+        first_line = (str(error).splitlines() or [""])[0]
+        reason = f"{type(error).__name__}: {first_line}"
+        emit(Measurement(name=name, gpus=gpus, unit=unit, reason=reason))
+
+
+def read(line: str) -> Measurement | dict[str, Any] | None:
+    """A line of a program's output; None for what libraries print in between."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    match told:
+        case {"measurement": dict(values)}:
+            return Measurement(**values | {"gpus": tuple(values["gpus"])})
+        case {"about": dict(about)}:
+            return dict(about)
+    return None

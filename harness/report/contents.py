@@ -1,0 +1,135 @@
+"""What a report tells of a study, read from its folder.
+
+Where the raw samples are there, tables and plots are made again of them first. A study that was
+committed or sent without them has its stored table, and the report says so.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.captures import Capture, captures
+from harness.errors import UserError
+from harness.plots import draw
+from harness.study import SavedRun, Study
+from harness.tables import points_table, swept, value_text, write_tables
+from harness.timeline import draw_timelines
+
+TIMELINE = "timeline-"
+TEXTS = ("run", "point", "launch", "status", "failure", "failure_kinds", "validity", "gpus")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """A study. `runs` has one row a run, `points` one a point, as harness/columns.py names them."""
+
+    folder: Path
+    about: dict[str, Any]  # study.json
+    runs: pd.DataFrame
+    points: pd.DataFrame
+    saved: tuple[SavedRun, ...]  # empty without raw samples
+    launches: dict[str, dict[str, Any]]  # launch.json of each life of a server
+    captures: tuple[Capture, ...]
+    plots: tuple[Path, ...]
+    validation: Any  # validation.json, None without
+
+    @property
+    def simulated(self) -> bool:
+        return bool(self.about["simulated"] or self.points["simulated"].any())
+
+    @property
+    def command(self) -> str:
+        return str(self.about["command"])
+
+    def command_with(self, changes: dict[str, str]) -> str:
+        """The study's command, with these settings instead of its own."""
+        words = [w for w in shlex.split(self.command) if w.partition("=")[0] not in changes]
+        return shlex.join([*words, *(f"{name}={value}" for name, value in changes.items())])
+
+    def timeline(self, run: str) -> Path | None:
+        path = self.folder / "plots" / f"{TIMELINE}{run}.png"
+        return path if path in self.plots else None
+
+    def label(self, run: str) -> str:
+        """What tells the run's point from the others; where there are none, the run itself."""
+        row = self.runs[self.runs["run"] == run]
+        names = [] if row.empty else swept(self.about["axes"])
+        parts = [f"{name}={value_text(row[name].iloc[0])}" for name in names if name in row]
+        return ", ".join(parts) or f"run {run}"
+
+
+def read(study: Study, *, remake: bool = True) -> Contents:
+    """Make tables and plots again, if that can be done, and read everything. Raises UserError."""
+    about = study.about
+    saved = tuple(study.runs())
+    if remake and has_samples(saved):
+        points = write_tables(study)
+        assert points is not None, "there are runs"
+        draw(points, about, study.folder / "plots")
+        draw_timelines(study, points, study.folder / "plots")
+    runs = _stored_table(study.folder)
+    order = [run for run in about["runs"] if (runs["run"] == run).any()]
+    return Contents(
+        folder=study.folder,
+        about=about,
+        runs=runs,
+        points=points_table(runs, about["axes"]),
+        saved=saved if has_samples(saved) else (),
+        launches=dict(_launches(study.folder, runs)),
+        captures=captures(study.folder, order),
+        plots=tuple(_plots(study.folder, order)),
+        validation=_validation(study.folder / "validation.json"),
+    )
+
+
+def has_samples(runs: tuple[SavedRun, ...]) -> bool:
+    """Whether a table can be made of what lies there."""
+    good = [run for run in runs if run.ok]
+    return bool(runs) and all((run.folder / "requests.parquet").is_file() for run in good)
+
+
+def _stored_table(folder: Path) -> pd.DataFrame:
+    parquet, csv = folder / "table.parquet", folder / "table.csv"
+    if parquet.is_file():
+        table = pd.read_parquet(parquet)
+    elif csv.is_file():
+        table = pd.read_csv(csv)
+    else:
+        raise UserError(f"{folder} holds neither samples of a run nor a table: nothing to report.")
+    for name in TEXTS:  # an empty text is a NaN in a CSV
+        if name in table:
+            table[name] = table[name].astype(object).where(table[name].notna(), None)
+    table["validity"] = table["validity"].map(lambda codes: codes or "")
+    return table
+
+
+def _launches(folder: Path, runs: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
+    """In the order of the grid; lives of which no run is left come last."""
+    told = {path.parent.name: path for path in sorted(folder.glob("launches/*/launch.json"))}
+    for name in dict.fromkeys([*runs["launch"], *told]):
+        if name in told:
+            yield name, dict(json.loads(told[name].read_text()))
+
+
+def _plots(folder: Path, order: list[str]) -> Iterator[Path]:
+    """Plots of the study, then the timelines of these runs."""
+    for path in sorted((folder / "plots").glob("*.png")):
+        if not path.name.startswith(TIMELINE):
+            yield path
+    for run in order:
+        if (path := folder / "plots" / f"{TIMELINE}{run}.png").is_file():
+            yield path
+
+
+def _validation(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except OSError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}).") from None

@@ -1,0 +1,66 @@
+"""The report card of a study: report.html, one file that needs no other, and report.md."""
+
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from harness.report import html, markdown
+from harness.report.blocks import Report, Section
+from harness.report.comparison import Comparison
+from harness.report.contents import Contents, read
+from harness.report.evidence import evidence
+from harness.report.failures import failures
+from harness.report.machine import machine
+from harness.report.profiled import profiles
+from harness.report.results import in_short, plots, table, timelines, validity
+from harness.report.setup import setup
+from harness.report.verdict import settling, verdict
+from harness.study import Study
+from harness.tables import SIMULATED
+
+HTML, MARKDOWN = "report.html", "report.md"
+
+
+def write_report(study: Study, comparison: Comparison | None = None) -> Path:
+    """Write both files into the study's folder; returns the HTML one. Raises UserError."""
+    report = compile_report(read(study), comparison)
+    with study.draft(MARKDOWN) as path:
+        path.write_text(markdown.written(report, study.folder))
+    with study.draft(HTML) as path:
+        path.write_text(html.written(report))
+    return study.folder / HTML
+
+
+def compile_report(contents: Contents, comparison: Comparison | None) -> Report:
+    """The sections for which there is something to tell, in the order in which they are read."""
+    about = contents.about
+    sections: list[Section | None] = [
+        verdict(comparison) if comparison else in_short(contents),
+        machine(contents),
+        setup(contents),
+        table(contents),
+        plots(contents),
+        timelines(contents),
+        validity(contents),
+        failures(contents),
+        profiles(contents),
+        evidence(comparison, contents) if comparison else None,
+        settling(comparison, contents) if comparison else None,
+    ]
+    simulated = contents.simulated or bool(
+        comparison and (comparison.baseline.simulated or comparison.candidate.simulated)
+    )
+    return Report(
+        title=f"{about['sweep']}: {about['model']['name']}",
+        subtitle=f"{about['engine']}. Load: {about['load']}.",
+        simulated=SIMULATED if simulated else None,
+        sections=tuple(section for section in sections if section is not None),
+        made=f"Made by vLLM harness {_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
+    )
+
+
+def _version() -> str:
+    try:
+        return version("vllm-harness")
+    except PackageNotFoundError:
+        return "of a checkout"

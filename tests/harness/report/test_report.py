@@ -1,0 +1,322 @@
+"""The page as a reader gets it."""
+
+import base64
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.cli import run
+from harness.errors import UserError
+from harness.report import comparison
+from harness.report.report import write_report
+from harness.study import Study
+from harness.tables import SIMULATED
+from harness.validity import CODES
+from tests.harness.report.studies import (
+    PIXEL,
+    REFERENCE,
+    Page,
+    captured,
+    failed,
+    finished,
+    without_samples,
+)
+from tests.harness.report.studies import comparison as compared
+
+HOSTILE = (
+    '</pre><script src="http://evil.example/x.js">alert(1)</script><img src=x onerror=alert(1)>'
+)
+ALWAYS = ["short", "box", "run", "table", "plots", "timelines", "validity"]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with tables and plots, and without the samples that they were made of."""
+    kept = finished(tmp_path_factory.mktemp("template"))
+    write_report(kept)
+    without_samples(kept)
+    return kept.folder
+
+
+@pytest.fixture
+def stored(template: Path, tmp_path: Path) -> Study:
+    """One of its own for a test: its report is made in no time."""
+    shutil.copytree(template, tmp_path / "stored")
+    return Study(tmp_path / "stored")
+
+
+def report(kept: Study, told: dict[str, object] | None = None) -> Page:
+    read = comparison.from_json(json.dumps(told)) if told else None
+    return Page(write_report(kept, read).read_text())
+
+
+def assert_self_contained(page: Page) -> None:
+    loaded = [attrs["src"] for tag, attrs in page.tags if "src" in attrs]
+    assert all(url.startswith("data:image/png;base64,") for url in loaded)
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"link", "iframe", "object", "embed", "base", "form"}
+    assert [attrs for tag, attrs in page.tags if tag == "script"] == [{}]
+    assert not any(name.startswith("on") or name == "style" for _, at in page.tags for name in at)
+    css = "".join(text for tag, text in page.text if tag == "style")
+    assert "url(" not in css
+    assert "@import" not in css
+    (policy,) = [at["content"] for at in page.of("meta") if "http-equiv" in at]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "unsafe" not in policy
+
+
+def test_a_study_ends_in_a_page_that_asks_for_nothing_and_its_twin(tmp_path: Path) -> None:
+    kept = finished(tmp_path)
+    page = report(kept)
+    assert_self_contained(page)
+    assert page.sections == ALWAYS
+    titles = [attrs["href"] for attrs in page.of("a") if attrs["href"].startswith("#")]
+    assert titles == [f"#{name}" for name in ALWAYS]
+    twin = (kept.folder / "report.md").read_text()
+    assert re.findall(r"^## (.+)$", twin, re.MULTILINE) == page.words("h2")
+    pictures = re.findall(r"!\[.*?\]\((.+?)\)", twin)
+    assert len(pictures) == len(page.of("img")) == 4
+    assert all((kept.folder / path).is_file() for path in pictures)
+
+
+def test_the_table_is_that_of_table_md(tmp_path: Path) -> None:
+    kept = finished(tmp_path)
+    report(kept)
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (kept.folder / "table.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
+    html = (kept.folder / "report.html").read_text()
+    table = Page(html[html.index('<section id="table">') : html.index('<section id="plots">')])
+    assert [cell.replace("_ ", "_") for cell in table.words("th")][-1] == head[-1]
+    shown = iter(table.words("td"))
+    for row in rows:
+        assert [next(shown) for _ in row[:-1]] == row[:-1]
+    values = [float(at["data-value"]) for at in table.of("td") if "data-value" in at]
+    assert 1.0 in values, "a number is sorted by what it is"
+    assert {code for row in rows for code in row[-1].split()} == set(table.words("span"))
+
+
+def test_codes_that_occur_are_explained_and_no_others(stored: Study) -> None:
+    words = " ".join(report(stored).words())
+    assert {code for code in CODES if CODES[code].meaning in words} == {"not_steady"}
+
+
+def test_what_was_simulated_says_so_first(tmp_path: Path) -> None:
+    kept = finished(tmp_path, simulated=True)
+    page = report(kept)
+    assert page.words("title")[0].startswith("SIMULATED: ")
+    assert page.words()[0] == SIMULATED
+    assert (kept.folder / "report.md").read_text().startswith(f"**{SIMULATED}**")
+
+
+def test_what_was_measured_is_not_called_simulated(stored: Study) -> None:
+    assert "SIMULATED" not in " ".join(report(stored).words("title", "p"))
+
+
+def test_a_comparison_with_a_simulated_study_says_so_first(stored: Study) -> None:
+    kept = stored
+    told = compared(kept.folder, kept.folder, kept.about["runs"])
+    told["baseline"]["simulated"] = True
+    assert report(kept, told).words()[0] == SIMULATED
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    kept = failed(tmp_path, HOSTILE, ["INFO fine", f"ERROR {HOSTILE} ```", "````"], HOSTILE)
+    kept.add(model={"name": HOSTILE}, environment={"variables": {"VLLM_X": HOSTILE}})
+    page = report(kept)
+    assert_self_contained(page)
+    told = " ".join(page.words("pre"))
+    assert f"ERROR {HOSTILE}" in told
+    assert f"3× {HOSTILE}" in told
+    twin = (kept.folder / "report.md").read_text()
+    fenced = re.findall(r"^(`{3,})text\n(.*?)\n\1$", twin, re.MULTILINE | re.DOTALL)
+    assert any("````" in log and fence == "`````" for fence, log in fenced)
+    outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", twin, flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r"(?<!\\)<", outside)
+
+
+def test_failures_are_told_with_the_lines_that_say_why(tmp_path: Path) -> None:
+    kept = failed(tmp_path, "the server died", ["Traceback", "ValueError: no"], "engine is gone")
+    page = report(kept)
+    assert "failures" in page.sections
+    assert "Traceback ValueError: no" in page.words("pre")
+    assert "It cost 1 run: concurrency=1." in page.words("p")
+    assert "3× engine is gone" in page.words("pre")
+    without_samples(kept)
+    later = report(kept)
+    assert "died under load" in later.words("h3")
+
+
+def test_without_samples_the_stored_table_is_shown_and_said_to_be(tmp_path: Path) -> None:
+    kept = finished(tmp_path)
+    before = report(kept)
+    without_samples(kept)
+    (kept.folder / "table.parquet").unlink()  # the CSV is enough
+    after = report(kept)
+    assert before.words("td") == after.words("td")
+    note = "The raw samples are not there"
+    assert any(line.startswith(note) for line in after.words("li"))
+    assert not any(line.startswith(note) for line in before.words("li"))
+
+
+def test_a_study_without_anything_is_refused(tmp_path: Path) -> None:
+    kept = finished(tmp_path)
+    shutil.rmtree(kept.folder / "runs")
+    with pytest.raises(UserError, match="neither samples of a run nor a table"):
+        write_report(kept)
+
+
+def test_profiles_are_shown_with_findings_strip_and_what_opens_them(stored: Study) -> None:
+    kept = stored
+    first, second = kept.about["runs"]
+    captured(kept, first)
+    captured(kept, second, status="failed", failure="absent", reason="no <nsys> here")
+    page = report(kept)
+    assert_self_contained(page)
+    assert page.sections == [*ALWAYS, "profiles"]
+    words = page.words()
+    assert any(line.startswith("GPU 0 (NVIDIA H200) is busy 73.1 %") for line in words)
+    assert "Not captured (absent): no <nsys> here" in words
+    assert any("16.4 % slower than measured" in line for line in words)
+    link = f"runs/{first}/profile/nsys/trace.nsys-rep"
+    assert link in [attrs["href"] for attrs in page.of("a")]
+    assert f"nsys-ui {link}" in page.words("code")
+    twin = (kept.folder / "report.md").read_text()
+    assert f"](runs/{first}/profile/nsys/strip.png)" in twin
+
+
+def test_captured_points_are_set_against_each_other(stored: Study) -> None:
+    kept = stored
+    for each in kept.about["runs"]:
+        captured(kept, each)
+    page = report(kept)
+    assert "From concurrency=1 to concurrency=2" in page.words("h3")
+    assert "A decode step takes 5.26 ms instead of 5.26 ms" in " ".join(page.words("li"))
+
+
+def test_findings_of_another_version_are_shown_as_they_were_written(stored: Study) -> None:
+    kept = stored
+    run_id = kept.about["runs"][0]
+    captured(kept, run_id)
+    folder = kept.folder / "runs" / run_id / "profile" / "nsys"
+    (folder / "findings.json").write_text('{"version": 0}')
+    (folder / "findings.md").write_text("# Profile\n\n- It <b>waits</b> | much.\n\n## Devices\n")
+    page = report(kept)
+    assert "It <b>waits</b> | much." in page.words("li")
+    assert "Devices" in page.words("h4")
+
+
+def test_a_validation_beside_the_study_is_shown_in_plain_rows(stored: Study) -> None:
+    kept = stored
+    told = {"certified": True, "rows": [{"check": "GEMM", "frac": 0.912}, {"check": "<P2P>"}]}
+    told |= {"measurements": [{"check": "of no interest"}]}
+    (kept.folder / "validation.json").write_text(json.dumps(told))
+    page = report(kept)
+    assert "Hardware validation" in page.words("h3")
+    assert [w for w in page.words("td") if w in ("GEMM", "0.912", "<P2P>")] == [
+        "GEMM",
+        "0.912",
+        "<P2P>",
+    ]
+    assert "of no interest" not in page.words()
+
+
+def test_a_verdict_stands_on_top_and_what_is_open_at_the_end(stored: Study) -> None:
+    kept = stored
+    told = compared(kept.folder, kept.folder, kept.about["runs"])
+    page = report(kept, told)
+    assert_self_contained(page)
+    assert page.sections == ["verdict", *ALWAYS[1:], "evidence", "settling"]
+    assert page.words("strong")[0] == "Regressed"
+    assert "1 of 2 points regressed." in page.words("p")
+    assert "driver" in page.words("td")
+    verdicts = [w for w in page.words("td") if w in ("regressed", "inconclusive", "unchanged")]
+    assert verdicts == ["regressed", "inconclusive", "unchanged"]
+    assert f"{COMMAND_WITH_9} against={kept.folder}" in page.words("pre")
+    assert len(page.of("svg")) == 3
+
+
+COMMAND_WITH_9 = "python -m harness sweep=single load.concurrency=1,2 repeats.launches=9"
+
+
+def test_a_policys_verdict_needs_no_second_study(stored: Study) -> None:
+    told = compared(Path("limits.yaml"), stored.folder, stored.about["runs"])
+    told["baseline"]["launches"] = 0
+    told["changes"] = [{"what": "engine.dtype", "baseline": "auto", "candidate": "float16"}]
+    told["notes"] = ["concurrency=64 was not measured"]
+    for each in told["points"]:
+        each |= {"limit": "≥ 120", "baseline_runs": []}
+    page = report(stored, told)
+    assert "≥ 120" in page.words("td")
+    assert "engine.dtype" in page.words("td")
+    assert "concurrency=64 was not measured" in page.words("li")
+    assert not any("study is not here" in line for line in page.words("p"))
+    assert COMMAND_WITH_9 in page.words("pre")
+
+
+def test_a_regressed_point_without_a_trace_says_how_to_get_one(
+    tmp_path: Path, stored: Study
+) -> None:
+    kept = stored
+    page = report(kept, compared(tmp_path / "gone", kept.folder, kept.about["runs"]))
+    assert "The baseline's study is not here: only the candidate is shown." in page.words("p")
+    assert any(
+        line.endswith("profile=torch profile.points=concurrency=1") for line in page.words("pre")
+    )
+
+
+def test_a_regressed_point_shows_both_traces_and_what_changed(
+    tmp_path: Path, stored: Study
+) -> None:
+    baseline, candidate = stored, Study(tmp_path / "candidate")
+    shutil.copytree(baseline.folder, candidate.folder)
+    runs = candidate.about["runs"]
+    for kept in (baseline, candidate):
+        captured(kept, runs[0])
+    page = report(candidate, compared(baseline.folder, candidate.folder, runs))
+    titles = page.words("h4")
+    assert "baseline: concurrency=1, nsys" in titles
+    assert "candidate: concurrency=1, nsys" in titles
+    assert "From baseline to candidate" in titles
+    links = [attrs["href"] for attrs in page.of("a")]
+    assert any(link.startswith("../") and link.endswith("trace.nsys-rep") for link in links)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [path.parent.relative_to(REFERENCE) for path in sorted(REFERENCE.glob("**/study.json"))],
+    ids=str,
+)
+def test_every_reference_study_can_be_reported_as_cloned(reference: Path, tmp_path: Path) -> None:
+    shutil.copytree(REFERENCE / reference, tmp_path / "study")
+    page = report(Study(tmp_path / "study"))
+    assert_self_contained(page)
+    assert {"short", "box", "run", "table"} <= set(page.sections)
+
+
+def test_the_verb_names_the_page_and_refuses_what_it_cannot_read(
+    tmp_path: Path, stored: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = stored
+    assert run(["report", str(kept.folder)]) == 0
+    assert capsys.readouterr().out == f"report: {kept.folder}/report.html\n"
+    for words, says in (
+        ([], "report takes one study's folder"),
+        ([str(tmp_path / "no")], "is not a study"),
+        ([str(kept.folder), f"comparison={tmp_path}/no.json"], "cannot be read"),
+        ([str(kept.folder), f"comparison={kept.folder}/study.json"], "is no comparison"),
+    ):
+        assert run(["report", *words]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_a_picture_is_embedded_whole(stored: Study) -> None:
+    kept = stored
+    captured(kept, kept.about["runs"][0])
+    sources = [attrs["src"].partition(",")[2] for attrs in report(kept).of("img")]
+    assert PIXEL in [base64.b64decode(source) for source in sources]
