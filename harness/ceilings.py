@@ -81,7 +81,7 @@ def measured_ceiling(study: Path, about: Mapping[str, Any]) -> Ceiling | None:
     Validations are looked for where `validate` puts them, beside the study and beside its sweep.
     None without one; what was not measured on every GPU is left out.
     """
-    uuids = {gpu["uuid"] for gpu in about.get("environment", {}).get("gpus", ())}
+    uuids = {gpu.get("uuid") for gpu in about.get("environment", {}).get("gpus", ())} - {None}
     if not uuids:
         return None
     begun_utc = about.get("begun_utc", "")

@@ -46,20 +46,22 @@ def expand(
 
     `chosen` names the cases that are wanted, None all; `said` are the command line's settings.
     Raises UserError for an empty axis, for a case that is not there or holds something else, and
-    for a setting that was said and that no case takes.
+    for a setting of the command line that no case takes.
     """
     known = {_named(name): case for name, case in cases.items() if case is not None}
     for name in chosen or ():
         if name not in known:
-            there = f"There are: {', '.join(known)}." if known else "This sweep has no cases."
+            there = f"There are: {', '.join(known)}." if known else "This sweep has none."
             raise UserError(f"there is no case '{name}'.{did_you_mean(name, known)} {there}")
     wanted = {name: case for name, case in known.items() if not chosen or name in chosen}
     settings = {name: _settings(name, case) for name, case in (wanted or {"": {}}).items()}
     claimed = {s for own in settings.values() for s, value in own.items() if value is not None}
     for name, value in said.items():
         if value is not None and all(_does_without(own, name) for own in settings.values()):
-            who = "every case sets" if len(settings) > 1 else "the case sets"
-            raise UserError(f"{name} has no effect: {who} it to null ({', '.join(settings)}).")
+            raise UserError(
+                f"{name} has no effect: {'every case sets' if len(wanted) > 1 else 'the case sets'}"
+                f" it to null ({', '.join(wanted)})."
+            )
     return [_grid(groups, name, own, said, claimed) for name, own in settings.items()]
 
 
@@ -106,6 +108,12 @@ def _named(name: Any) -> str:
     return name
 
 
+def _does_without(own: Mapping[str, Any], setting: str) -> bool:
+    """Whether the case sets this to null, or a branch above it."""
+    absent = (name for name, value in own.items() if value is None)
+    return any(f"{setting}.".startswith(f"{name}.") for name in absent)
+
+
 def _settings(name: str, case: Tree) -> dict[str, Any]:
     """What a case sets, by dotted name."""
     if not isinstance(case, dict) or not all(isinstance(v, dict | None) for v in case.values()):
@@ -113,12 +121,6 @@ def _settings(name: str, case: Tree) -> dict[str, Any]:
     if wrong := [key for key in case if key not in SWEPT]:
         raise UserError(f"case '{name}' holds '{wrong[0]}': a case changes engine and load only.")
     return {f"{group}.{leaf}": v for group in case for leaf, v in _leaves(case[group] or {})}
-
-
-def _does_without(own: Mapping[str, Any], setting: str) -> bool:
-    """Whether a case sets this to null, or a branch above it."""
-    absent = (name for name, value in own.items() if value is None)
-    return any(f"{setting}.".startswith(f"{name}.") for name in absent)
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,10 +11,9 @@ import pandas as pd
 KNEE_FRAC = 0.9  # the knee: the lowest concurrency that reaches this share of the best
 SERIES = ["setting", "load_kind"]  # one engine setting, loads that differ in their intensity alone
 
-NEEDED = ("case", "load", "load_kind", "setting", "num_gpus", "arrival", "concurrency")
-
 Table = pd.DataFrame
 Values = pd.Series  # of numbers
+NEEDED = ("load", "load_kind", "setting", "arrival", "concurrency", "case")
 
 
 def related(points: Table, axes: Sequence[str]) -> Table:

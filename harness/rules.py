@@ -124,20 +124,12 @@ def _check_checks(config: "Config") -> None:
         _check_accuracy(config, checks.accuracy)
 
 
-def _check_accuracy(config: "Config", accuracy: AccuracyCheck) -> None:
-    """Answers need a model that computes, questions, and others to be compared with."""
+def _check_accuracy(config: "Config", asked: AccuracyCheck) -> None:
+    """There is something to ask, and somebody to answer."""
     if config.choice.kind == "sim":
         raise UserError("checks.accuracy needs a model that computes: set it to null.")
-    cases = [case.name for case in config.cases]
-    if not set(accuracy.reference) & set(cases):
-        raise UserError(
-            f"checks.accuracy.reference={','.join(accuracy.reference)}: none of them is"
-            " among the cases that are measured, so there is nothing to compare with: name one of"
-            f" {', '.join(filter(None, cases)) or 'a sweep with cases'}, or set"
-            " checks.accuracy=null."
-        )
     if config.model.path is not None:
-        prompts_of(accuracy, config.model.path)
+        prompts_of(asked, config.model.path)
 
 
 def _check_columns(config: "Config", settings: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from harness.ceilings import (
     measured_ceiling,
     utilisation,
 )
-from harness.checks.columns import Findings
+from harness.checks.columns import check_columns
 from harness.columns import COLUMNS, SETTINGS, Column
 from harness.errors import UserError
 from harness.kv_cache import demand_frac, expected_tokens
@@ -47,12 +47,12 @@ def runs_table(study: Study) -> pd.DataFrame:
     """
     about = study.about
     ceiling = measured_ceiling(study.folder, about)
-    findings = Findings.of(study, about)
+    checked = check_columns(study, about)
     rows = []
     for run in study.runs():
         try:
             row = _row(run, about, ceiling)
-            rows.append(row | findings.columns(row["setting"], run.record["load"]))
+            rows.append(row | checked.columns(row["setting"], run.record["load"]))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the"

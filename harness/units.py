@@ -45,7 +45,7 @@ _DISPLAYS: tuple[tuple[str, str, float, Format], ...] = (  # suffix, for people:
     ("_frac", "%", 100, percent),
     ("_bytes", "GiB", 1 / 2**30, gibibytes),
     ("_tokens", "tokens", 1, whole),
-    ("_nats", "nats", 1, significant(1)),
+    ("_nats", "nats", 1, lambda value: f"{value:.2g}"),
     ("_hz", "MHz", 1e-6, scaled(1e-6, 0)),
     ("_w", "W", 1, whole),
     ("_j", "J", 1, whole),
@@ -57,6 +57,7 @@ _WORDS = {
     **{word: word.upper() for word in ("mfu", "mbu", "sm", "kl")},
     "gpus": "GPUs",
     "top1": "top-1",
+    "j": "J",
 }
 
 

@@ -14,7 +14,8 @@ from profiles.kernels import KernelClass
 from profiles.markdown import percent, plural, time
 from profiles.trace import StepKind
 
-CPU_WAIT_FRAC = 0.10  # of decode time
+CPU_WAIT_FRAC = 0.10  # of the time of these steps
+STEPS_FRAC = 0.10  # of the span: steps that take less are not what holds a server back
 STALL_S = 0.010
 STALLS_FRAC = 0.05  # of the span
 EXPOSED_FRAC = 0.15
@@ -23,6 +24,7 @@ PREFILL_TIMES = 5.0  # a step with prompts, against one without
 BUSY_FRAC = 0.90
 CLASS_FRAC = 0.40
 FEW_STEPS = 3
+LAUNCHES_OF_A_STEP = 100  # one by one: a step in graphs has some tens beside them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ def advice(findings: Findings) -> tuple[Advice, ...]:
 
 def graphs_off(device: DeviceFindings) -> Advice | None:
     decode = step_group(device, StepKind.DECODE)
-    if not _cpu_bound(decode) or any(each.in_graphs for each in device.launches):
+    if not _cpu_bound(decode, device) or any(each.in_graphs for each in device.launches):
         return None
     assert decode is not None
     single = device.launches[0]
@@ -60,9 +62,28 @@ def graphs_off(device: DeviceFindings) -> Advice | None:
     )
 
 
+def mixed_outside_graphs(device: DeviceFindings) -> Advice | None:
+    mixed = step_group(device, StepKind.MIXED)
+    single = next((each for each in device.launches if not each.in_graphs), None)
+    has_graphs = any(each.in_graphs for each in device.launches)
+    if mixed is None or not _cpu_bound(mixed, device) or single is None or not has_graphs:
+        return None
+    if single.activities < LAUNCHES_OF_A_STEP * mixed.num_steps:
+        return None
+    return Advice(
+        try_="graphs for steps with prompts, too (`max_cudagraph_capture_size` of the compilation "
+        "config, up to the tokens of such a step), or fewer tokens a step "
+        "(`max_num_batched_tokens`)",
+        because="vLLM captures graphs for small steps only; in a larger one the CPU launches every "
+        "kernel, and is slower at that than the GPU at running them",
+        evidence=f"steps with prompts hold {mixed.tokens_p50:,.0f} tokens and wait "
+        f"{_waited(mixed)} for the CPU, which launched {single.activities:,} activities one by one",
+    )
+
+
 def scheduling_in_series(device: DeviceFindings) -> Advice | None:
     decode = step_group(device, StepKind.DECODE)
-    if not _cpu_bound(decode) or decode is None or decode.overlapped_frac > 0.1:
+    if not _cpu_bound(decode, device) or decode is None or decode.overlapped_frac > 0.1:
         return None
     return Advice(
         try_="schedule asynchronously (`async_scheduling=true`)",
@@ -75,7 +96,12 @@ def scheduling_in_series(device: DeviceFindings) -> Advice | None:
 def small_steps(device: DeviceFindings) -> Advice | None:
     decode = step_group(device, StepKind.DECODE)
     has_graphs = any(each.in_graphs for each in device.launches)
-    if not _cpu_bound(decode) or decode is None or not has_graphs or decode.overlapped_frac <= 0.1:
+    if (
+        not _cpu_bound(decode, device)
+        or decode is None
+        or not has_graphs
+        or decode.overlapped_frac <= 0.1
+    ):
         return None
     return Advice(
         try_="more requests in a step (`max_num_seqs`, concurrency), or a faster core for the "
@@ -170,6 +196,7 @@ def gpu_bound(device: DeviceFindings) -> Advice | None:
 
 RULES: tuple[Rule, ...] = (
     graphs_off,
+    mixed_outside_graphs,
     scheduling_in_series,
     stalls,
     small_steps,
@@ -185,10 +212,12 @@ def step_group(device: DeviceFindings, kind: StepKind) -> StepGroup | None:
     return next((group for group in device.step_kinds if group.kind == kind), None)
 
 
-def _cpu_bound(decode: StepGroup | None) -> bool:
-    if decode is None or decode.cpu_wait_total_s is None or decode.num_steps < FEW_STEPS:
+def _cpu_bound(steps: StepGroup | None, device: DeviceFindings) -> bool:
+    """Whether these steps wait for the CPU, and are enough to matter."""
+    if steps is None or steps.cpu_wait_total_s is None or steps.num_steps < FEW_STEPS:
         return False
-    return decode.cpu_wait_total_s >= CPU_WAIT_FRAC * decode.time_total_s
+    matters = steps.time_total_s >= STEPS_FRAC * device.span_s
+    return matters and steps.cpu_wait_total_s >= CPU_WAIT_FRAC * steps.time_total_s
 
 
 def _waited(group: StepGroup) -> str:

@@ -111,7 +111,7 @@ class Checker:
                 server.urls[0], server.model, vocab_size, tokens, settings.timeout_s, headers
             )
             # an engine that is dead takes a while to exit: whether it still generates is asked
-            if answer.fate == "failed" and server.root_pids:
+            if answer.fate == "failed" and not isinstance(engine, ExternalEngine):
                 death = server.failure(token_within_s=server.first_token_timeout_s)
             return answer if death is None else replace(answer, fate="died", why=death.message)
 

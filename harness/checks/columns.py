@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 from harness.checks.accuracy import Accuracy, UnpairedError, delta
 from harness.checks.answers import Answers, passes
@@ -12,7 +12,7 @@ SEED = 0  # of the bootstrap: the same answers give the same intervals
 RANDOM_WEIGHTS = "random weights"
 # What a load must have in common with the one that was given to vLLM without a server.
 OFFLINE_ALIKE = ("input_tokens", "output_tokens", "prompts", "conversation", "ignore_eos")
-Records = Mapping[str, Mapping[str, Any] | None]  # of each check, by its name
+
 NOTHING: dict[str, Any] = {
     "longest_context_tokens": None,
     "longest_context_s": None,
@@ -23,32 +23,32 @@ NOTHING: dict[str, Any] = {
 }
 
 
+def check_columns(study: Study, about: Mapping[str, Any]) -> "Checked":
+    """What every engine setting was checked for, read once."""
+    found = {setting: study.checks(setting) for setting in study.checked()}
+    asked = ((about.get("options") or {}).get("checks") or {}).get("accuracy")
+    if asked is not None and about["model"].get("shape"):
+        accuracy = {setting: {"accuracy_reference": RANDOM_WEIGHTS} for setting in found}
+    else:
+        accuracy = _accuracy(study, found, asked or {})
+    return Checked(found=found, accuracy=accuracy)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class Checked:
     """What the checks of a study found, by engine setting."""
 
-    records: Mapping[str, Records]
-    accuracy: Mapping[str, dict[str, Any]]  # columns of it: one setting against another
-
-    @classmethod
-    def of(cls, study: Study, about: Mapping[str, Any]) -> Self:
-        """Read them, and compare the answers."""
-        records = {setting: study.checks(setting) for setting in study.checked()}
-        asked = ((about.get("options") or {}).get("checks") or {}).get("accuracy")
-        accuracy: dict[str, dict[str, Any]] = {}
-        if asked is not None and about["model"].get("shape"):
-            accuracy = {setting: {"accuracy_reference": RANDOM_WEIGHTS} for setting in records}
-        elif asked is not None:
-            accuracy = _accuracy(study, records, asked)
-        return cls(records=records, accuracy=accuracy)
+    found: Mapping[str, Mapping[str, Any]]
+    accuracy: Mapping[str, Mapping[str, Any]]
 
     def columns(self, setting: str, load: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of a row with this engine setting and load."""
-        compared = self.accuracy.get(setting, {})
-        return columns_of(self.records.get(setting, {}), load) | compared
+        """The columns of a row with this engine setting and this load."""
+        return columns_of(self.found.get(setting, {}), load) | dict(self.accuracy.get(setting, {}))
 
 
-def columns_of(found: Records, load: Mapping[str, Any]) -> dict[str, Any]:
+def columns_of(
+    found: Mapping[str, Mapping[str, Any] | None], load: Mapping[str, Any]
+) -> dict[str, Any]:
     """`found`: what each check recorded, by its name; a failed one gives nothing.
 
     `load` is the row's: a throughput without a server is told where its lengths are the same.
@@ -63,13 +63,8 @@ def columns_of(found: Records, load: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _is_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    is_trace = "trace" in (one["arrival"], other["arrival"])
-    return not is_trace and all(one.get(name) == other.get(name) for name in OFFLINE_ALIKE)
-
-
 def _accuracy(
-    study: Study, found: Mapping[str, Records], asked: Mapping[str, Any]
+    study: Study, found: Mapping[str, Mapping[str, Any]], asked: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Every setting against the first of the named references that was answered.
 
@@ -87,7 +82,7 @@ def _accuracy(
         None,
     )
     if reference is None:
-        return {}
+        return {setting: {"accuracy_reference": "none was answered"} for setting in records}
     name, home = reference
     first, *again = _answers(study, home)
     rows = {}
@@ -107,6 +102,11 @@ def _accuracy(
 def _answers(study: Study, setting: str) -> tuple[Answers, ...]:
     names = ("scored", "continued")
     return passes({name: study.check_samples(setting, f"accuracy_{name}") for name in names})
+
+
+def _is_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    is_trace = "trace" in (one["arrival"], other["arrival"])
+    return not is_trace and all(one.get(name) == other.get(name) for name in OFFLINE_ALIKE)
 
 
 def _ok(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -130,8 +130,11 @@ class Ceilings:
     def __init__(self, measurements: Iterable[Measurement]) -> None:
         self._best: dict[tuple[str, int], float] = {}
         for told in measurements:
+            is_product = told.name.startswith("gemm.")
+            if told.name not in MEMORY and not is_product:  # the L2 cache is no roof, say
+                continue
             if told.value is not None and len(told.gpus) == 1 and not told.is_wrong:
-                kind = "memory" if told.name in MEMORY else told.name.rpartition(".")[0]
+                kind = told.name.rpartition(".")[0] if is_product else "memory"
                 key = (kind, told.gpus[0])
                 self._best[key] = max(self._best.get(key, 0.0), told.value)
 

@@ -47,6 +47,8 @@ def test_counted_words_are_in_their_number(count: int, word: str, text: str) -> 
         ("longest_context_tokens", 1040384.0, "longest context tokens", "1,040,384"),
         ("sm_clock_mean_hz", 1.98e9, "SM clock mean MHz", "1,980"),
         ("gpu_power_w", 629.4, "GPU power W", "629"),
+        ("kl_mean_nats", 1.45e-5, "KL mean nats", "1.5e-05"),
+        ("j_per_output_token", 0.0312, "J per output token", "0.03"),
         ("speedup", 1.9234, "speedup", "1.92"),
     ],
 )

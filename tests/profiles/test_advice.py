@@ -6,6 +6,7 @@ from profiles.advice import (
     communication_exposed,
     gpu_bound,
     graphs_off,
+    mixed_outside_graphs,
     prefill_stalls_decode,
     ranks_apart,
     scheduling_in_series,
@@ -45,6 +46,21 @@ def test_waits_for_the_cpu_ask_for_graphs_where_there_are_none(device):
     assert "CUDA graphs" in graphs_off(device(launches=single)).try_
     assert graphs_off(device()) is None
     assert graphs_off(device(launches=single, decode={"cpu_wait_total_s": 0.001})) is None
+
+
+def test_steps_with_prompts_that_wait_for_their_launches_ask_for_larger_graphs(device):
+    steps = device().launches[0].activities / 200
+    mixed = {"cpu_wait_total_s": 0.2, "cpu_wait_mean_s": 0.006, "time_total_s": 0.3}
+    mixed |= {"num_steps": max(3, int(steps))}
+    assert "max_cudagraph_capture_size" in mixed_outside_graphs(device(mixed=mixed)).try_
+    assert mixed_outside_graphs(device(mixed=mixed | {"cpu_wait_total_s": 0.001})) is None
+    assert mixed_outside_graphs(device(mixed=mixed | {"num_steps": 10**6})) is None
+    assert mixed_outside_graphs(device(mixed=mixed, launches=device().launches[:1])) is None
+
+
+def test_steps_that_take_little_of_the_time_are_no_reason_for_advice(device):
+    rare = {"time_total_s": 0.01, "cpu_wait_total_s": 0.009, "overlapped_frac": 0.0}
+    assert scheduling_in_series(device(decode=rare)) is None
 
 
 def test_steps_begun_one_after_the_other_ask_for_asynchronous_scheduling(device):

@@ -39,7 +39,7 @@ class FakeServer:
     urls: tuple[str, ...] = ("http://fake",)
     model: str = "m"
     first_token_timeout_s: float = 1.0
-    root_pids: tuple[int, ...] = (1,)
+    own: object = object()
     facts: Facts = field(default_factory=lambda: Facts(max_model_len=2048))
 
     def settle(self) -> None:

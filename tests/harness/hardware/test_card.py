@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.hardware.card import TITLES, cells, make_card, verdict
+from harness.hardware.card import TITLES, Ceilings, cells, make_card, verdict
 from harness.hardware.limits import read_products
 from harness.hardware.probe import Outcome, Probe
 from tests.harness.hardware.builders import card_of, measurement
@@ -108,6 +108,12 @@ def test_a_kernels_share_is_of_its_own_cards_measured_roofline():
     rows = make_card([*card_of(0), *card_of(1, 0.5), memory_bound, compute_bound], BOTH).rows
     assert [row.ceiling_frac for row in rows[-2:]] == pytest.approx([0.5, 0.5])
     assert rows[-2].intensity_flop_per_byte == pytest.approx(1 / 2.15)
+
+
+def test_the_l2_cache_is_no_roof_of_the_memory():
+    read = measurement("memory.read", value=4.5e12, unit="B/s")
+    l2 = measurement("memory.l2_read", value=11e12, unit="B/s")
+    assert Ceilings([read, l2]).memory_bytes_per_s(0) == 4.5e12
 
 
 def test_without_a_measured_ceiling_there_is_no_share_of_it():
