@@ -45,7 +45,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return name
 
 
-SWEEPS = ("single", "baseline", "batching", "frontend", "kv_cache", "precision")
+SWEEPS = ("single", "baseline", "batching", "frontend", "kv_cache", "parallel", "precision")
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)

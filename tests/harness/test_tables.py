@@ -315,7 +315,7 @@ def test_the_kv_cache_of_a_server_elsewhere_is_not_reckoned_from_the_gpus_here(
     tmp_path: Path,
 ) -> None:
     kept, _ = filled(tmp_path, "load.concurrency=2")
-    kept.add(environment={"gpus": [{"memory_total_bytes": 150 * 10**9}]})
+    kept.add(environment={"gpus": [{"uuid": "GPU-a", "memory_total_bytes": 150 * 10**9}]})
     kept.add(model=json.loads(TINY))
     (path,) = kept.folder.glob("runs/*/run.json")
     told = json.loads(path.read_text())
@@ -329,3 +329,13 @@ TINY = """{"name": "tiny", "path": null, "revision": null, "shape": {
     "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64,
     "vocab_size": 512, "max_position_embeddings": 2048}}"""
+
+
+def test_random_weights_have_no_accuracy_and_keep_what_other_checks_found(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, "load.concurrency=2")
+    kept.add(model=json.loads(TINY), options={"checks": {"accuracy": {"reference": ["a"]}}})
+    context = {"status": "ok", "tokens": 999, "took_s": 0.5, "limit": "HTTP 500"}
+    kept.save_check(made.launches[0].setting, "longest_context", context)
+    (row,) = runs_table(kept).to_dict("records")
+    assert row["accuracy_reference"] == "random weights"
+    assert row["longest_context_tokens"] == 999
