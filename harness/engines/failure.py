@@ -150,7 +150,7 @@ def classify(log_text: str, exit_code: int | None, *, served: bool = False) -> F
         matches = [(raw, m) for raw, text in lines if (m := cause.pattern.search(text))]
         if matches:
             groups = {k: v for k, v in matches[0][1].groupdict().items() if v}
-            why = " ".join(groups.values())[:_WHY_CHARS]
+            why = shortened(" ".join(groups.values()), _WHY_CHARS)
             evidence = _distinct([raw for raw, _ in matches])
             return Failure(
                 kind=cause.kind,
@@ -164,11 +164,18 @@ def classify(log_text: str, exit_code: int | None, *, served: bool = False) -> F
     what = f"the server {'died while it served' if served else 'died at its start'}"
     message = f"{what} ({_ended(exit_code)}): the cause is in server.log"
     if evidence:
-        message = f"{what} ({_ended(exit_code)}): {_strip(evidence[0])[:_WHY_CHARS]}"
+        message = f"{what} ({_ended(exit_code)}): {shortened(_strip(evidence[0]), _WHY_CHARS)}"
     elif exit_code == _SIGKILL:
         kind = kind if served else FailureKind.OUT_OF_MEMORY
         message = f"{what}, killed from outside: most often by the kernel, because memory ran out"
     return Failure(kind=kind, message=message, evidence=(*evidence, *tail(log_text)))
+
+
+def shortened(text: str, chars: int) -> str:
+    """The text, or its beginning up to a whole word, with dots that say so."""
+    if len(text) <= chars:
+        return text
+    return f"{text[: chars - 1].rpartition(' ')[0] or text[: chars - 1]}…"
 
 
 def tail(log_text: str, lines: int = _TAIL) -> tuple[str, ...]:

@@ -29,9 +29,11 @@ def _servers(contents: Contents) -> Iterator[Block]:
             _note(run.record["failure"], evidence)
             key = _key(run.record["failure"])
             cost[key].append(contents.label(str(run.record["id"])))
-    for launch in contents.launches.values():
+    for name, launch in contents.launches.items():
         if failure := launch.get("failure"):
             _note(failure, evidence)
+            if not contents.saved:  # then the table alone knows the runs
+                cost[_key(failure)] += _failed_of(contents, name)
     for key, lines in evidence.items():
         kind, message = key
         runs = cost[key]
@@ -41,6 +43,13 @@ def _servers(contents: Contents) -> Iterator[Block]:
             blocks.append(Log(text="\n".join(lines[-MAX_LINES:])))
         yield Part(title=kind.replace("_", " "), blocks=tuple(blocks))
     yield from _untold(contents, {kind for kind, _ in evidence})
+
+
+def _failed_of(contents: Contents, launch: str) -> list[str]:
+    """The runs of a launch that failed."""
+    runs = contents.runs
+    failed = runs[(runs["launch"] == launch) & (runs["status"] != "ok")]
+    return [contents.label(str(run)) for run in failed["run"]]
 
 
 def _untold(contents: Contents, told: set[str]) -> Iterator[Block]:
