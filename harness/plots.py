@@ -40,6 +40,14 @@ def draw(points: pd.DataFrame, about: dict[str, Any], folder: Path) -> list[Path
     return [*drawn, _save(_tradeoff(good, axes, about), folder / "throughput_latency.png")]
 
 
+def figure(points: pd.DataFrame, about: dict[str, Any], plot: Plot) -> "Figure | None":
+    """One plot of a study, for a page; None where its columns hold nothing."""
+    drawn = _asked(_drawable(points[points["status"] == "ok"].reset_index(drop=True)), plot, about)
+    if drawn is not None:
+        drawn.tight_layout()
+    return drawn
+
+
 def _drawable(good: pd.DataFrame) -> pd.DataFrame:
     """What holds nothing as numbers, and what took longer than the run as no number."""
     good = good.copy()
@@ -187,13 +195,14 @@ def _titled(text: str) -> str:
 
 def _dress(plot: "Axes", y: str, x: str | None = None, *, log: bool = False) -> None:
     """Axis names, a scale with zero in it and air at the top (or `log`), thousands separated."""
-    from matplotlib.ticker import StrMethodFormatter
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     plot.set_ylabel(y)
     if x is not None:
         plot.set_xlabel(x)
     if log:
         plot.set_yscale("log")
+        plot.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # all nine would overlap
         plot.yaxis.set_minor_formatter(StrMethodFormatter("{x:,.6g}"))
     else:
         low, high = plot.get_ylim()

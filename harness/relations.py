@@ -76,7 +76,7 @@ def _concurrency_efficiency(points: Table, rate: "Values[Any]") -> "Values[Any]"
 def _knee(points: Table, rate: "Values[Any]") -> "Values[Any]":
     """Of each series of three or more, the lowest concurrency that is near the best."""
     knee = pd.Series(data=False, index=points.index)
-    for _, mine in _by_concurrency(points).groupby(SERIES, sort=False):
+    for _, mine in _by_concurrency(points).groupby(SERIES, sort=False, dropna=False):
         reached = rate[mine.index] >= KNEE_FRAC * rate[mine.index].max()
         if len(mine) > 2 and reached.any():
             knee[reached.idxmax()] = True

@@ -16,12 +16,12 @@ import pandas as pd
 from harness.captures import Capture, captures
 from harness.errors import UserError
 from harness.plots import draw
+from harness.reading import has_samples, label_of, stored_tables
 from harness.study import SavedRun, Study
-from harness.tables import points_table, swept, value_text, write_tables
+from harness.tables import write_tables
 from harness.timeline import draw_timelines
 
 TIMELINE = "timeline-"
-TEXTS = ("run", "point", "launch", "status", "failure", "failure_kinds", "validity", "gpus")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +57,7 @@ class Contents:
 
     def label(self, run: str) -> str:
         """What tells the run's point from the others; where there are none, the run itself."""
-        row = self.runs[self.runs["run"] == run]
-        names = [] if row.empty else swept(self.about["axes"])
-        parts = [f"{name}={value_text(row[name].iloc[0])}" for name in names if name in row]
-        return ", ".join(parts) or f"run {run}"
+        return label_of(self.about, self.runs, run)
 
 
 def read(study: Study, *, remake: bool = True) -> Contents:
@@ -72,40 +69,20 @@ def read(study: Study, *, remake: bool = True) -> Contents:
         assert points is not None, "there are runs"
         draw(points, about, study.folder / "plots")
         draw_timelines(study, points, study.folder / "plots")
-    runs = _stored_table(study.folder)
+    tables = stored_tables(study)
+    runs = tables.runs
     order = [run for run in about["runs"] if (runs["run"] == run).any()]
     return Contents(
         folder=study.folder,
         about=about,
         runs=runs,
-        points=points_table(runs, about["axes"]),
+        points=tables.points,
         saved=saved if has_samples(saved) else (),
         launches=dict(_launches(study.folder, runs)),
         captures=captures(study.folder, order),
         plots=tuple(_plots(study.folder, order)),
         validation=_validation(study.folder / "validation.json"),
     )
-
-
-def has_samples(runs: tuple[SavedRun, ...]) -> bool:
-    """Whether a table can be made of what lies there."""
-    good = [run for run in runs if run.ok]
-    return bool(runs) and all((run.folder / "requests.parquet").is_file() for run in good)
-
-
-def _stored_table(folder: Path) -> pd.DataFrame:
-    parquet, csv = folder / "table.parquet", folder / "table.csv"
-    if parquet.is_file():
-        table = pd.read_parquet(parquet)
-    elif csv.is_file():
-        table = pd.read_csv(csv)
-    else:
-        raise UserError(f"{folder} holds neither samples of a run nor a table: nothing to report.")
-    for name in TEXTS:  # an empty text is a NaN in a CSV
-        if name in table:
-            table[name] = table[name].astype(object).where(table[name].notna(), None)
-    table["validity"] = table["validity"].map(lambda codes: codes or "")
-    return table
 
 
 def _launches(folder: Path, runs: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
