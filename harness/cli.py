@@ -49,9 +49,9 @@ def _dispatch(argv: list[str]) -> int:
         print(help_text(topics[0] if topics else None, extra))
         return 0
     if argv == ["--version"]:
-        from importlib.metadata import version
+        from harness.environment import harness_version
 
-        print(version("vllm-harness"))
+        print(harness_version())
         return 0
     if argv[0] in VERBS:
         return _VERBS[argv[0]](argv[1:], extra)
@@ -65,7 +65,8 @@ def _sweep(words: list[str], extra_conf_dir: Path | None) -> int:
     from harness.sweep import Sweep
 
     config = compose(parse(words), extra_conf_dir)
-    sweep = Sweep.prepare(config, words)
+    told = [] if extra_conf_dir is None else [f"--config-dir={extra_conf_dir}"]
+    sweep = Sweep.prepare(config, [*told, *words])
     if config.options.plan:
         print(sweep.plan_text())
         return 0

@@ -196,6 +196,11 @@ def _compose_tree(choices: dict[str, str], place: str, conf_dirs: list[Path]) ->
         if key not in PLACES:
             raise UserError(f"there is no '{key}' in a sweep.{did_you_mean(key, PLACES)}")
         del tree[key]
+    there = tree.get("cases") or {}
+    for name, case in (overlay.get("cases") or {}).items():
+        if case is None and name not in there:
+            hint = did_you_mean(str(name), there)
+            raise UserError(f"on_{place} takes out the case '{name}', which is not there.{hint}")
     merge(tree, {key: value for key, value in overlay.items() if key not in choosing})
     return tree
 

@@ -111,7 +111,7 @@ def snapshot(python: str | None = None) -> Environment:
         packages=probed,
         host=_host(),
         variables=variables(os.environ, Path.home()),
-        harness_version=_harness_version(),
+        harness_version=harness_version(),
         git_commit=commit,
         git_dirty=dirty,
     )
@@ -234,7 +234,8 @@ def _git() -> tuple[str | None, bool | None]:
     return commits[0], any(not line.startswith("#") for line in lines)
 
 
-def _harness_version() -> str | None:
+def harness_version() -> str | None:
+    """Of this checkout, else of what is installed."""
     project = CHECKOUT / "pyproject.toml"
     if project.exists():  # a checkout knows better than an older installation beside it
         return str(tomllib.loads(project.read_text())["project"]["version"])

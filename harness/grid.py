@@ -49,6 +49,8 @@ def expand(
     for a setting of the command line that no case takes.
     """
     known = {_named(name): case for name, case in cases.items() if case is not None}
+    if cases and not known:
+        raise UserError("none of this sweep's cases is left for this kind of machine.")
     for name in chosen or ():
         if name not in known:
             there = f"There are: {', '.join(known)}." if known else "This sweep has none."

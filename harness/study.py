@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 Columns = Mapping[str, npt.NDArray[Any]]
 
 
+NEEDED = ("sweep", "axes", "runs")  # of study.json, by everybody who reads it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedRun:
     """One run as it lies on disk: run.json, the launch it ran in, and where its samples are."""
@@ -118,11 +121,14 @@ class Study:
     def about(self) -> dict[str, Any]:
         """study.json."""
         try:
-            return _read_json(self.folder / "study.json")
+            told = _read_json(self.folder / "study.json")
+            if absent := [name for name in NEEDED if name not in told]:
+                raise ValueError(f"it has no '{absent[0]}'")
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{self.folder} is not a study: it has no study.json.") from None
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise UserError(f"{self.folder}/study.json is damaged ({error}).") from None
+        return told
 
     def add(self, **entries: Any) -> None:
         """Put more into study.json."""
@@ -172,7 +178,7 @@ class Study:
         """What a check of an engine setting found, or why it failed; None if it was not done."""
         try:
             record = _read_json(self.folder / "checks" / setting / f"{name}.json")
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, TypeError):
             return None
         return record if "status" in record else None
 
@@ -222,16 +228,33 @@ class Study:
         """All saved runs, in the order of the plan."""
         for run_id in self.about["runs"]:
             if record := self._record(run_id):
-                launch = self.folder / "launches" / str(record.get("launch")) / "launch.json"
-                told = _read_json(launch) if launch.is_file() else {}
+                told = self._launch(str(record.get("launch")))
                 folder = self.folder / "runs" / run_id
                 yield SavedRun(record=record, launch=told, folder=folder)
+
+    def damaged(self) -> list[str]:
+        """Runs whose run.json is there and cannot be read: they are as good as not measured."""
+        files = {run: self.folder / "runs" / run / "run.json" for run in self.about["runs"]}
+        return [run for run, file in files.items() if file.is_file() and not self._record(run)]
+
+    def _launch(self, name: str) -> dict[str, Any]:
+        """launch.json; empty if it is not there. Raises UserError if it is damaged."""
+        path = self.folder / "launches" / name / "launch.json"
+        try:
+            return _read_json(path)
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}): delete it, and the runs of that launch; the same"
+                " command measures them again."
+            ) from None
 
     def _record(self, run_id: str) -> dict[str, Any] | None:
         """run.json; None if it is not there, or damaged: the run is then to be measured."""
         try:
             record = _read_json(self.folder / "runs" / run_id / "run.json")
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, TypeError):
             return None
         return record if "status" in record else None
 

@@ -15,7 +15,7 @@ from harness.environment import Environment, masked, snapshot
 from harness.errors import UserError
 from harness.plan import Plan, make_plan
 from harness.study import Study
-from harness.units import span
+from harness.units import plural, span
 from loadgen.config import Dataset, Empirical, Load, SharedPrefix
 from monitors.nvml import Gpu
 
@@ -252,6 +252,8 @@ def tabulate(study: Study) -> bool:
     from harness.tables import markdown, write_tables
     from harness.timeline import MAX_RUNS, draw_timelines
 
+    for run in study.damaged():
+        print(f"note: run {run} is damaged and left out; the sweep's command measures it again")
     points = write_tables(study)
     if points is None:
         return False
@@ -263,7 +265,7 @@ def tabulate(study: Study) -> bool:
         print_table(console, points, study.about)
     else:
         print(markdown(points, study.about))
-    print(f"table.md, .csv, .parquet and {len(plots)} plots: {study.folder}", flush=True)
+    print(f"table.md, .csv, .parquet and {plural(len(plots), 'plot')}: {study.folder}", flush=True)
     if len(study.about["runs"]) > MAX_RUNS:
         print(f"no timelines: there are more than {MAX_RUNS} runs", flush=True)
     return True

@@ -117,8 +117,19 @@ def point_columns(points: pd.DataFrame, about: dict[str, Any]) -> list[Column]:
 def heading(about: dict[str, Any], points: pd.DataFrame) -> str:
     """What was measured, in a sentence or two."""
     parts = [f"{about['sweep']}: {about['model']['name']}", about["engine"]]
-    text = ", ".join(parts) + f". Load: {about['load']}."
+    text = ", ".join(parts) + f". Load: {about['load']}." + slo_text(about)
     return f"**{SIMULATED}** {text}" if points["simulated"].any() else text
+
+
+def slo_text(about: dict[str, Any]) -> str:
+    """The limits that `goodput_rps` and `slo_met_frac` are about; empty where there are none."""
+    slo = (about.get("options") or {}).get("slo") or {}
+    limits = [
+        f"{name.removesuffix('_s').upper()} ≤ {limit * 1e3:g} ms"
+        for name, limit in slo.items()
+        if limit is not None
+    ]
+    return f" SLO: {', '.join(limits)}." if limits else ""
 
 
 def write_tables(study: Study) -> pd.DataFrame | None:
@@ -290,7 +301,8 @@ def shown_columns(about: dict[str, Any]) -> list[Column]:
     asked = (about.get("options") or {}).get("columns")
     if not asked:
         extra = [c for c in axes if c.name not in own or not own[c.name].title]
-        return extra + [c for c in COLUMNS if c.title]
+        useful = ("goodput_rps", "slo_met_frac") if slo_text(about) else ()
+        return extra + [c.for_people() for c in COLUMNS if c.title or c.name in useful]
     names = [c.name for c in axes]
     rest = [own[name].for_people() for name in asked if name in own and name not in names]
     return [*axes, *rest, *([] if "validity" in asked else [own["validity"]])]

@@ -78,7 +78,9 @@ class Card:
 
     @property
     def exit_code(self) -> int:
-        return 1 if self.verdict == "FAIL" else 0
+        """0 pass, 1 fail, 2 where no GPU was there to say anything of."""
+        has_gpus = any(row.where.startswith("GPU") for row in self.rows)
+        return 1 if self.verdict == "FAIL" else 0 if has_gpus else 2
 
     def short(self) -> list[Row]:
         """For a screen: without the long series of shapes and sizes that have no limit."""

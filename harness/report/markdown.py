@@ -25,7 +25,8 @@ from harness.report.blocks import (
 
 # What Markdown or HTML would take as theirs. A dot or dash only matters at the start of a line.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&])")
-_LEADING = re.compile(r"^([-+=]|\d+[.)])(?=\s|$)")
+_RULE_OR_ITEM = re.compile(r"^([-+=])")
+_NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 
 
 def written(report: Report, folder: Path) -> str:
@@ -42,7 +43,7 @@ def written(report: Report, folder: Path) -> str:
 def escaped(text: str) -> str:
     """Plain text that stays plain, on one line."""
     told = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
-    return _LEADING.sub(r"\\\1", told)
+    return _NUMBERED.sub(r"\1\\\2", _RULE_OR_ITEM.sub(r"\\\1", told))
 
 
 def _blocks(blocks: tuple[Block, ...], folder: Path, level: int) -> Iterator[str]:

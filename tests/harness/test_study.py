@@ -100,3 +100,28 @@ def test_a_run_that_is_done_again_replaces_the_failed_one(tmp_path: Path) -> Non
 def test_a_folder_that_is_no_study_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a study"):
         list(Study(tmp_path).runs())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("{}", "it has no 'sweep'"), ("[1]", "is damaged"), ("{", "is damaged")]
+)
+def test_a_study_json_of_another_shape_is_one_sentence(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(UserError, match=says):
+        _ = Study(tmp_path).about
+
+
+def test_a_damaged_launch_is_named_and_a_damaged_run_is_told(tmp_path: Path) -> None:
+    made = plan()
+    kept = study(tmp_path, made)
+    fill(kept, made)
+    (run,) = kept.runs()
+    (kept.folder / "launches" / run.record["launch"]).mkdir(parents=True, exist_ok=True)
+    (kept.folder / "launches" / run.record["launch"] / "launch.json").write_text("xx")
+    with pytest.raises(UserError, match=r"launch\.json is damaged"):
+        list(kept.runs())
+    (run.folder / "run.json").write_text('{"a":')
+    assert kept.damaged() == [run.record["id"]]
+    assert list(kept.runs()) == []

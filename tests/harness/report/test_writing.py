@@ -4,7 +4,7 @@ from html import unescape
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -35,6 +35,10 @@ class Tags(HTMLParser):
 
 
 @settings(deadline=None)
+@example("---")
+@example("- - -")
+@example("1. one")
+@example("+ more")
 @given(MARKED | TEXT)
 def test_escaped_text_reads_as_it_was_written(text: str) -> None:
     page = Tags(MarkdownIt("gfm-like", {"linkify": False}).render(escaped(text)))
