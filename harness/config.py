@@ -31,7 +31,7 @@ from harness.errors import UserError
 from harness.grid import SWEPT, expand, joined_axes, merge, put
 from harness.model import Model
 from harness.overrides import GROUPS, Words, did_you_mean
-from harness.presentation import Plot
+from harness.presentation import Names, Plot
 from harness.rules import check
 from loadgen.config import Client, Load, Slo
 from monitors.config import Monitor
@@ -69,7 +69,7 @@ class Options:
     )
     checks: Checks = Field(default_factory=Checks)
     slo: Slo = Field(default_factory=Slo)
-    columns: list[str] = Field(
+    columns: Names = Field(
         default_factory=list, description="what table.md shows besides the axes [the usual]"
     )
     plots: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Plot] = Field(

@@ -1,11 +1,13 @@
 """How a sweep wants to be shown: the plots that its YAML asks for."""
 
 from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Names = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]  # or one
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -13,9 +15,9 @@ class Plot:
     """Columns of the table against one of them, a panel each, a line for each value of `by`."""
 
     x: str = Field(description="column along the axis")
-    y: list[str] = Field(min_length=1, description="columns, one panel each")
+    y: Names = Field(min_length=1, description="columns, one panel each")
     by: str | None = Field(None, description="column whose values are lines of their own")
-    cases: list[str] | None = Field(None, description="of these cases alone")
+    cases: Names | None = Field(None, description="of these cases alone")
     log_x: bool = False
     log_y: bool = False
 

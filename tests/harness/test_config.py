@@ -258,6 +258,11 @@ def test_a_length_can_be_a_distribution() -> None:
     assert [load.input_tokens for load in config.loads] == [64, 128]
 
 
+def test_one_column_is_a_list_of_one() -> None:
+    config = composed("sweep=single", "columns=output_tok_per_s")
+    assert config.options.columns == ["output_tok_per_s"]
+
+
 def test_a_number_is_text_in_an_environment() -> None:
     values = VllmEngine(env={"OMP_NUM_THREADS": 1, "X": "y"})  # type: ignore[dict-item]
     assert values.env == {"OMP_NUM_THREADS": "1", "X": "y"}
