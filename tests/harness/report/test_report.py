@@ -315,6 +315,23 @@ def test_the_verb_names_the_page_and_refuses_what_it_cannot_read(
         assert says in capsys.readouterr().err
 
 
+def test_a_comparison_of_other_studies_is_refused_in_one_sentence(
+    tmp_path: Path, stored: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "told.json"
+    for baseline, mine, says in (
+        (tmp_path / "a", tmp_path / "b", f"is about {tmp_path}/b against {tmp_path}/a, not about"),
+        (stored.folder, tmp_path / "b", f"judges {tmp_path}/b by this study: report {tmp_path}/b."),
+        (tmp_path / "a", stored.folder, ""),
+        (tmp_path / "a", Path("moved") / stored.folder.name, ""),
+    ):
+        file.write_text(json.dumps(compared(baseline, mine, stored.about["runs"])))
+        assert run(["report", str(stored.folder), f"comparison={file}"]) == (2 if says else 0)
+        told = capsys.readouterr().err
+        assert says in told
+        assert len(told.splitlines()) == bool(says)
+
+
 def test_a_picture_is_embedded_whole(stored: Study) -> None:
     kept = stored
     captured(kept, kept.about["runs"][0])
