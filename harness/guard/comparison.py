@@ -41,7 +41,9 @@ def compare(
     questions = _questions(matching.pairs, guard)
     if policy:
         questions += _promises(policy, points(candidate))
-    notes = list(_unmatched(matching.baseline_only, matching.candidate_only))
+    notes: list[str] = []
+    if baseline.runs and candidate.runs:
+        notes += _unmatched(matching.baseline_only, matching.candidate_only)
     notes += [*_unfinished("baseline", baseline), *_unfinished("candidate", candidate)]
     made = _judged(questions, refused, guard, looks)
     return _summed_up(

@@ -205,10 +205,11 @@ def _named(found: Iterable[Difference], allow: Collection[str]) -> tuple[Refusal
 
 
 def _entry(what: str, name: str, sides: list[dict[str, Any]], absent: str = NONE) -> Difference:
-    return Difference(what, *(side.get(name) for side in sides), absent=absent)
+    mine, theirs = (side.get(name) for side in sides)
+    return Difference(what, mine, theirs, absent)
 
 
-def _differing(what: str, mine: Any, theirs: Any, absent: str = NONE) -> Difference:
+def _differing(what: str, mine: Any, theirs: Any, *, absent: str = NONE) -> Difference:
     """Only the entries that differ, where both are dicts."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         names = varying([mine, theirs])

@@ -99,6 +99,25 @@ def test_a_policy_is_held_against_one_study(tmp_path: Path, mine: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("objectives: [{at: {}}]", "'objectives.0.limits' is missing."),
+        ("objective: []", "there is no key 'objective'."),
+        ("objectives: 3", "objectives=3: must be a valid list."),
+        ("[]", "it must be a mapping of keys to values."),
+        ("objectives: [{limits: [ttft_p98_s < 1]}]", "objectives.0: there is no metric"),
+    ],
+)
+def test_a_policy_that_is_none_is_told_by_file_and_key(
+    tmp_path: Path, mine: str, text: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(text)
+    assert run(["compare", mine, f"policy={policy}"]) == 2
+    assert f"{policy}: {says}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         ([], "two studies, or one and a policy"),

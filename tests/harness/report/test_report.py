@@ -11,7 +11,9 @@ import pytest
 from harness.cli import run
 from harness.errors import UserError
 from harness.report import comparison
+from harness.report.contents import read
 from harness.report.report import write_report
+from harness.report.verdict import point_label
 from harness.study import Study
 from harness.tables import SIMULATED
 from harness.validity import CODES
@@ -330,6 +332,37 @@ def test_a_comparison_of_other_studies_is_refused_in_one_sentence(
         told = capsys.readouterr().err
         assert says in told
         assert len(told.splitlines()) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{}", "is no comparison: 'verdict' is missing."),
+        ("{", "is no comparison: it is no JSON (EOF"),
+        ("[]", "is no comparison: it must be a mapping"),
+    ],
+)
+def test_what_is_no_comparison_is_told_by_file_and_key(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "told.json").write_text(text)
+    with pytest.raises(UserError) as told:
+        comparison.read(tmp_path / "told.json")
+    assert f"told.json: {says}" in str(told.value)
+    assert "pydantic" not in str(told.value)
+
+
+def test_an_axis_that_does_not_apply_to_a_point_is_no_part_of_its_label(stored: Study) -> None:
+    contents = read(stored)
+    first, second = contents.about["runs"]
+    contents.about["axes"]["load.rate_frac"] = [0.8, 0.9]
+    contents.runs["rate_frac"] = [0.9, None]
+    contents.runs["concurrency"] = [None, 2.0]
+    assert contents.label(first) == "rate_frac=0.9"
+    assert contents.label(second) == "concurrency=2"
+    contents.runs["rate_frac"] = None
+    assert contents.label(first) == "concurrency=default, rate_frac=default"
+    assert point_label({"case": "open", "load.concurrency": None}) == "case=open"
 
 
 def test_a_picture_is_embedded_whole(stored: Study) -> None:
