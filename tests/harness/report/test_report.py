@@ -103,6 +103,16 @@ def test_the_table_is_that_of_table_md(tmp_path: Path) -> None:
     assert {code for row in rows for code in row[-1].split()} == set(table.words("span"))
 
 
+def test_every_table_scrolls_inside_its_own_container(stored: Study) -> None:
+    html = write_report(stored).read_text()
+    tables = re.findall(r"<table\b", html)
+    assert tables
+    assert len(re.findall(r'<div class="wide" tabindex="0"><table class="data">', html)) == len(
+        tables
+    )
+    assert re.search(r"\.wide \{\s*overflow-x: auto; max-width: 100%", html)
+
+
 def test_codes_that_occur_are_explained_and_no_others(stored: Study) -> None:
     words = " ".join(report(stored).words())
     assert {code for code in CODES if CODES[code].meaning in words} == {"not_steady"}
