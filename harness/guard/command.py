@@ -77,7 +77,10 @@ def _guard(said: dict[str, str]) -> Guard:
     for metric in metrics:
         if metric not in (known := guard.thresholds_frac):
             hint = did_you_mean(metric, known)
-            raise UserError(f"metrics={metric}: conf/guard/ has no threshold for it.{hint}")
+            raise UserError(
+                f"metrics={metric}: conf/guard/ has no threshold for it.{hint}"
+                f" There are: {', '.join(known)}."
+            )
     return replace(guard, metrics=metrics) if metrics else guard
 
 

@@ -41,7 +41,9 @@ def compare(
     questions = _questions(matching.pairs, guard)
     if policy:
         questions += _promises(policy, points(candidate))
-    notes = list(_unmatched(matching.baseline_only, matching.candidate_only))
+    notes: list[str] = []
+    if baseline.runs and candidate.runs:
+        notes += _unmatched(matching.baseline_only, matching.candidate_only)
     notes += [*_unfinished("baseline", baseline), *_unfinished("candidate", candidate)]
     made = _judged(questions, refused, guard, looks)
     return _summed_up(
@@ -114,7 +116,7 @@ def _questions(pairs: Iterable[Pair], guard: Guard) -> list[Question]:
 
 
 def _promises(policy: Policy, measured: tuple[Pair, ...]) -> list[Question]:
-    held = limits(policy, measured)
+    held = limits(policy, measured) if measured else []  # without a run it is refused for that
     return [
         Question(metric=one.limit.metric, pair=one.pair, limit=one.limit, threshold_frac=0.0)
         for one in held
@@ -198,7 +200,7 @@ def _undefined(metric: str, count: int) -> str:
 
 def _unfinished(name: str, study: Evidence) -> Iterable[str]:
     planned, there = len(study.about["runs"]), len(study.runs)
-    if there < planned:
+    if there < planned and (there or not study.has_table):  # else its runs were left out
         yield f"the {name} is unfinished: {there} of {planned} runs"
 
 

@@ -67,9 +67,28 @@ def checked(schema: Any, tree: Any, where: Path | str) -> Any:
     try:
         return TypeAdapter(schema).validate_python(tree)
     except ValidationError as error:
-        rules = []
-        for rule in error.errors():
-            name = ".".join(str(part) for part in rule["loc"])
-            message = rule["msg"].removeprefix("Value error, ")
-            rules.append(f"{where}: {name + ': ' if name else ''}{message}")
-        raise UserError("\n".join(dict.fromkeys(rules))) from None
+        told = [f"{where}: {rule}" for rule in broken(error)]
+        raise UserError("\n".join(told)) from None
+
+
+def broken(error: ValidationError) -> list[str]:
+    """Each rule that is broken, in a sentence of ours that names the key."""
+    return list(dict.fromkeys(_rule(one) for one in error.errors()))
+
+
+def _rule(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    match error["type"]:
+        case "missing" | "missing_argument" | "missing_keyword_only_argument":
+            return f"'{name}' is missing."
+        case "unexpected_keyword_argument":
+            return f"there is no key '{name}'."
+        case "json_invalid":
+            return f"it is no JSON ({message.removeprefix('Invalid JSON: ')})."
+        case "dataclass_type" | "dataclass_exact_type":
+            return f"{name or 'it'} must be a mapping of keys to values."
+        case "value_error":
+            return f"{name}: {message}" if name else message
+    message = message.replace("Input should be", "must be")
+    return f"{name}={error['input']!r}: {message[0].lower()}{message[1:]}."

@@ -54,6 +54,7 @@ class Evidence:
     folder: Path
     about: dict[str, Any]
     runs: tuple[Measured, ...]
+    has_table: bool = False  # which was stored: a study that was sent without its runs has no more
 
     @property
     def good(self) -> list[Measured]:
@@ -79,7 +80,8 @@ def read_evidence(folder: Path) -> Evidence:
     table = runs_table(study) if saved and len(sampled) == len(saved) else None
     rows = {} if table is None else {row["run"]: row for row in table.to_dict("records")}
     runs = [_measured(run, rows.get(run.record["id"])) for run in saved]
-    return Evidence(folder=folder, about=about, runs=tuple(runs))
+    has_table = any((folder / f"table.{kind}").is_file() for kind in ("parquet", "csv"))
+    return Evidence(folder=folder, about=about, runs=tuple(runs), has_table=has_table)
 
 
 def _measured(run: SavedRun, row: Mapping[Any, Any] | None) -> Measured:

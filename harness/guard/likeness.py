@@ -6,6 +6,7 @@ second kind (an engine setting, a version of vLLM) is a change: it may be what i
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ LIKE: dict[str, Callable[[dict[str, Any]], Any]] = {
         name: found["host"].get(name) for name in ("cpu_model", "num_cpus_usable", "cgroup_cpus")
     },
 }
+NONE, UNSET = "none", "default"  # what is not there; a setting that is left to the server
 SAME = ("measurement_version", "model")  # of study.json
 OPTIONS = ("seed", "client")  # of its options
 ALLOWABLE = (*SAME, *OPTIONS, "environment", *LIKE, "imitated_gpu", "prompts", *FATAL)
@@ -34,20 +36,20 @@ ALLOWABLE = (*SAME, *OPTIONS, "environment", *LIKE, "imitated_gpu", "prompts", *
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A name, and what either side has there."""
+    """A name, and what either side has there; `absent` is what people call None."""
 
     what: str
     baseline: Any
     candidate: Any
+    absent: str = NONE
 
 
 def refusals(
     baseline: Evidence, candidate: Evidence, matching: Matching, allow: Collection[str]
 ) -> tuple[Refusal, ...]:
-    """What keeps the two from being compared, allowed or not."""
-    found = [*_worthless(baseline, candidate)]
-    if not found:
-        found += _of_studies(baseline.about, candidate.about)
+    """What keeps the two from being compared, allowed or not: all of it."""
+    found = [*_worthless(baseline, candidate), *_of_studies(baseline.about, candidate.about)]
+    if baseline.runs and candidate.runs:
         found += _imitated(baseline, candidate)
         found += _points(baseline, candidate, matching)
         found += _prompts(matching)
@@ -66,20 +68,27 @@ def refusals_of_one(
 
 def changes(baseline: Evidence, candidate: Evidence, matching: Matching) -> tuple[Change, ...]:
     """What differs and may be what the comparison is about: settings, versions, variables."""
-    engines = [side.runs[0].engine if side.runs else {} for side in (baseline, candidate)]
-    left_out = {*matching.swept, "gpu"}  # the GPU that a simulator imitates is no setting
-    found = [_entry(f"engine.{n}", n, engines) for n in varying(engines) if n not in left_out]
+    found = []
+    if baseline.runs and candidate.runs:  # of a study without runs, nobody knows
+        engines = [side.runs[0].engine for side in (baseline, candidate)]
+        left_out = {*matching.swept, "gpu"}  # the GPU that a simulator imitates is no setting
+        names = [name for name in varying(engines) if name not in left_out]
+        found += [_entry(f"engine.{name}", name, engines, UNSET) for name in names]
     monitors = [side.about.get("monitor") for side in (baseline, candidate)]
     if monitors[0] != monitors[1]:
-        found.append(_differing("monitor", *monitors))
+        found.append(_differing("monitor", *monitors, absent=UNSET))
     versions = [_versions(side) for side in (baseline, candidate)]
-    if versions[0] != versions[1]:
+    if baseline.good and candidate.good and versions[0] != versions[1]:
         found.append(Difference("vllm_version", *versions))
     for part in ("packages", "variables"):
         sides = [(s.about.get("environment") or {}).get(part) or {} for s in (baseline, candidate)]
         found += [_entry(name, name, sides) for name in sorted(varying(sides)) if name != "vllm"]
     return tuple(
-        Change(what=one.what, baseline=_text(one.baseline), candidate=_text(one.candidate))
+        Change(
+            what=one.what,
+            baseline=_text(one.baseline, one.absent),
+            candidate=_text(one.candidate, one.absent),
+        )
         for one in found
     )
 
@@ -99,16 +108,19 @@ def environment_differences(
                 return
 
 
-NO_SAMPLES = "no raw samples: an aggregate cannot be judged"
+NO_SAMPLES = "none: an aggregate cannot be judged"
 
 
 def _worthless(baseline: Evidence, candidate: Evidence) -> Iterator[Difference]:
-    sides = (baseline, candidate)
-    if not all(map(_has_samples, sides)):
-        words = ("raw samples" if _has_samples(side) else NO_SAMPLES for side in sides)
-        yield Difference("raw_samples", *words)
-    elif baseline.simulated != candidate.simulated:
-        words = ("simulated" if side.simulated else "measured" for side in sides)
+    match _has_samples(baseline), _has_samples(candidate):
+        case False, False:
+            yield Difference("raw_samples", NONE, NO_SAMPLES)
+        case False, True:
+            yield Difference("raw_samples", NO_SAMPLES, "there")
+        case True, False:
+            yield Difference("raw_samples", "there", NO_SAMPLES)
+    if baseline.simulated != candidate.simulated:
+        words = ("simulated" if s.simulated else "measured" for s in (baseline, candidate))
         yield Difference("simulated", *words)
 
 
@@ -125,12 +137,14 @@ def _of_studies(mine: dict[str, Any], theirs: dict[str, Any]) -> Iterator[Differ
     for what in OPTIONS:
         values = [one.get(what) for one in options]
         if values[0] != values[1]:
-            yield _differing(what, *values)
+            yield _differing(what, *values, absent=UNSET)
     yield from environment_differences(mine.get("environment"), theirs.get("environment"))
 
 
 def _imitated(baseline: Evidence, candidate: Evidence) -> Iterator[Difference]:
     """The GPU that a simulator imitates is a setting of it, and still another GPU."""
+    if not (baseline.simulated and candidate.simulated):
+        return
     sides = [{str(run.engine.get("gpu")) for run in s.runs} for s in (baseline, candidate)]
     if sides[0] != sides[1]:
         yield Difference("imitated_gpu", *(", ".join(sorted(gpus)) for gpus in sides))
@@ -144,7 +158,7 @@ def _points(baseline: Evidence, candidate: Evidence, matching: Matching) -> Iter
     must = [f"engine.{name}" for name in matching.swept]
     apart = []
     for name in varying(sides[0] + sides[1]):
-        values = [dict.fromkeys(_text(one.get(name)) for one in side) for side in sides]
+        values = [dict.fromkeys(_text(one.get(name), UNSET) for one in side) for side in sides]
         if (name.startswith("load.") or name in must) and not values[0].keys() & values[1].keys():
             apart.append([f"{name}={','.join(side)}" for side in values])
     told = zip(*apart, strict=True) if apart else (("another combination of settings",),) * 2
@@ -182,28 +196,30 @@ def _named(found: Iterable[Difference], allow: Collection[str]) -> tuple[Refusal
     return tuple(
         Refusal(
             what=one.what,
-            baseline=_text(one.baseline),
-            candidate=_text(one.candidate),
+            baseline=_text(one.baseline, one.absent),
+            candidate=_text(one.candidate, one.absent),
             allowed=one.what in allow and one.what not in NEVER,
         )
         for one in found
     )
 
 
-def _entry(what: str, name: str, sides: list[dict[str, Any]]) -> Difference:
-    return Difference(what, *(side.get(name) for side in sides))
+def _entry(what: str, name: str, sides: list[dict[str, Any]], absent: str = NONE) -> Difference:
+    mine, theirs = (side.get(name) for side in sides)
+    return Difference(what, mine, theirs, absent)
 
 
-def _differing(what: str, mine: Any, theirs: Any) -> Difference:
+def _differing(what: str, mine: Any, theirs: Any, *, absent: str = NONE) -> Difference:
     """Only the entries that differ, where both are dicts."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         names = varying([mine, theirs])
         mine, theirs = ({name: side.get(name) for name in names} for side in (mine, theirs))
-    return Difference(what, mine, theirs)
+    return Difference(what, mine, theirs, absent)
 
 
 def _versions(side: Evidence) -> str:
-    return ", ".join(sorted({str(run.row.get("vllm_version")) for run in side.good}))
+    found = {run.row.get("vllm_version") for run in side.good}
+    return ", ".join(sorted(name for name in found if isinstance(name, str))) or NONE
 
 
 def _kind_of(gpu: dict[str, Any]) -> str:
@@ -222,17 +238,17 @@ def _lengths(number: int, lengths: tuple[int, int]) -> str:
     return f"request {number} has {lengths[0]} tokens and asks for {lengths[1]}"
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, absent: str) -> str:
     match value:
         case str():
             return value
         case None:
-            return "default"
+            return absent
         case list():
-            counts = {text: list(map(_text, value)).count(text) for text in map(_text, value)}
+            counts = Counter(_text(one, absent) for one in value)
             return (
-                ", ".join(f"{n}x {text}" if n > 1 else text for text, n in counts.items()) or "none"
+                ", ".join(f"{n}x {text}" if n > 1 else text for text, n in counts.items()) or NONE
             )
         case dict():
-            return ", ".join(f"{name} {_text(one)}" for name, one in value.items())
+            return ", ".join(f"{name} {_text(one, absent)}" for name, one in value.items())
     return json.dumps(value, default=str)

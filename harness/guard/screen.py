@@ -10,6 +10,7 @@ from rich.table import Table
 
 from harness.guard.outcome import Comparison, Judgement, Outcome, Variance, Verdict
 from harness.guard.summary import change, headline, limit, place, shown, span, title
+from harness.guard.verdict import MAX_MORE
 from harness.tables import SIMULATED, value_text
 
 STYLES = {
@@ -18,6 +19,9 @@ STYLES = {
     Verdict.UNCHANGED: "",
     Verdict.INCONCLUSIVE: "yellow",
 }
+UNSETTLED = (
+    f"without a number of more launches: up to {MAX_MORE} would not settle it, or none can be told"
+)
 COLOURS = {Outcome.PASS: "bold green", Outcome.REGRESSED: "bold red"}
 
 
@@ -74,6 +78,8 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         reasons = [j.reason for j in comparison.of(Verdict.INCONCLUSIVE) if j.reason]
         for reason in dict.fromkeys(reasons):
             console.print(f"{reasons.count(reason)} inconclusive: {reason}", markup=False)
+        if left := [j for j in comparison.of(Verdict.INCONCLUSIVE) if not j.more_launches]:
+            console.print(f"{len(left)} inconclusive {UNSETTLED}", markup=False)
         console.print()
         console.print(_noise_table(comparison.variance), markup=False)
     console.print()

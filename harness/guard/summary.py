@@ -101,11 +101,14 @@ def span(judgement: Judgement) -> str:
 
 
 def number(ratio: float) -> str:
-    """A ratio's change in percent, without the sign for it; past tenfold it is all the same."""
+    """A ratio's change in percent, without the sign for it; past tenfold it is all the same.
+
+    What rounds to zero has no direction.
+    """
     percent = (ratio - 1) * 100
     if percent > 999:
         return "> +999"
-    return f"{percent:+.1f}".replace("-", "−")
+    return "0.0" if abs(percent) < 0.05 else f"{percent:+.1f}".replace("-", "−")
 
 
 def _refused(comparison: Comparison) -> str:
@@ -132,7 +135,8 @@ def _counted(comparison: Comparison) -> str:
     waiting = comparison.of(Verdict.INCONCLUSIVE)
     wanted = [judgement.more_launches for judgement in waiting if judgement.more_launches]
     if wanted:
-        text += f" {_plural(max(wanted), 'more launch', 'es')} of each side would settle"
+        sides = " of each side" if any(not one.limit for one in waiting) else ""
+        text += f" {_plural(max(wanted), 'more launch', 'es')}{sides} would settle"
         text += f" {_which(wanted, waiting)}."
     return text
 

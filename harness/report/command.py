@@ -23,11 +23,32 @@ def run(words: Sequence[str]) -> int:
     if len(folders) != 1 or {"against", "comparison"} <= said.keys():
         raise UserError(f"report takes one study's folder: python -m harness {USAGE}.")
     study = Path(folders[0])
-    compared = read(Path(said["comparison"])) if "comparison" in said else None
+    compared = None
+    if "comparison" in said:
+        compared = read(Path(said["comparison"]))
+        _check_about(study, compared, said["comparison"])
     if "against" in said:
         compared = _compared(Path(said["against"]), study, said.get("allow", ""))
     print(f"report: {write_report(Study(study), compared)}")
     return 0
+
+
+def _check_about(study: Path, told: Comparison, file: str) -> None:
+    """That it is this study which was judged: by its path, or its name if folders have moved."""
+    here, candidate, baseline = (
+        path.resolve() for path in (study, Path(told.candidate.study), Path(told.baseline.study))
+    )
+    if here == candidate or (here != baseline and here.name == candidate.name):
+        return
+    if here == baseline or here.name == baseline.name:
+        judged = told.candidate.study
+        raise UserError(
+            f"comparison={file}: that comparison judges {judged} by this study: report {judged}."
+        )
+    raise UserError(
+        f"comparison={file}: that comparison is about {told.candidate.study} against"
+        f" {told.baseline.study}, not about {study}."
+    )
 
 
 def _compared(baseline: Path, study: Path, allow: str) -> Comparison:

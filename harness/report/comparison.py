@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from harness.errors import UserError
 
@@ -109,6 +109,13 @@ def read(path: Path) -> Comparison:
     except OSError as error:
         raise UserError(f"comparison={path}: cannot be read ({error.strerror}).") from None
     except ValueError as error:
-        words: Any = str(error).splitlines()
-        told = "; ".join(line.strip() for line in words[:3])
-        raise UserError(f"comparison={path}: is no comparison ({told}).") from None
+        raise UserError(f"comparison={path}: is no comparison: {_why(error)}") from None
+
+
+def _why(error: ValueError) -> str:
+    """The first of the rules that it breaks: what is no comparison breaks many."""
+    from pydantic import ValidationError
+
+    from harness.guard.config import broken
+
+    return broken(error)[0] if isinstance(error, ValidationError) else "it is no text."

@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.plots import draw
 from harness.reading import has_samples, label_of, stored_tables
 from harness.study import SavedRun, Study
-from harness.tables import write_tables
+from harness.tables import swept, write_tables
 from harness.timeline import draw_timelines
 
 TIMELINE = "timeline-"
@@ -56,8 +56,13 @@ class Contents:
         return path if path in self.plots else None
 
     def label(self, run: str) -> str:
-        """What tells the run's point from the others; where there are none, the run itself."""
-        return label_of(self.about, self.runs, run)
+        """What tells the run's point from the others; where there are none, the run itself.
+
+        Without axes that do not apply to the point, unless nothing else names it.
+        """
+        applying = self.runs[self.runs["run"] == run].dropna(axis="columns")
+        names = set(swept(self.about["axes"])) & set(applying)
+        return label_of(self.about, applying if names else self.runs, run)
 
 
 def read(study: Study, *, remake: bool = True) -> Contents:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from harness.captures import Capture
 from harness.errors import UserError
+from harness.guard.summary import change
 from harness.report.blocks import Block, Gallery, Items, Part, Picture, Section, Text
 from harness.report.comparison import Comparison, PointVerdict
 from harness.report.contents import Contents, read
@@ -66,9 +67,9 @@ def _point(
 def _sentence(told: PointVerdict) -> str:
     name, form = metric(told.metric)
     values = [form(v) if v is not None else "–" for v in (told.baseline, told.candidate)]
-    change = f" ({(told.ratio - 1) * 100:+.1f} %)" if told.ratio is not None else ""
+    changed = f" ({change(told.ratio)})" if told.ratio is not None else ""
     reason = f": {told.reason}" if told.reason else ""
-    return f"{name}: {values[0]} → {values[1]}{change}{reason}"
+    return f"{name}: {values[0]} → {values[1]}{changed}{reason}"
 
 
 def _timeline(name: str, contents: Contents, runs: Sequence[str]) -> Iterator[Picture]:

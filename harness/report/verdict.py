@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from harness.columns import COLUMNS
+from harness.guard.summary import number as change_of
 from harness.report.blocks import (
     Banner,
     Block,
@@ -134,7 +135,9 @@ def metric(name: str) -> tuple[str, Format]:
 
 
 def point_label(point: Mapping[str, Setting]) -> str:
-    return ", ".join(f"{n.rpartition('.')[2]}={value_text(v)}" for n, v in point.items()) or "–"
+    """Without axes that do not apply to the point, unless nothing else names it."""
+    told = {name: value for name, value in point.items() if value is not None} or point
+    return ", ".join(f"{n.rpartition('.')[2]}={value_text(v)}" for n, v in told.items()) or "–"
 
 
 def _value(value: float | None, form: Format) -> Cell:
@@ -144,7 +147,7 @@ def _value(value: float | None, form: Format) -> Cell:
 
 
 def _change(ratio: float | None) -> str:
-    return "" if ratio is None else f"{(ratio - 1) * 100:+.1f}"
+    return "" if ratio is None else change_of(ratio)
 
 
 def _interval(told: PointVerdict) -> str:
@@ -205,7 +208,7 @@ def settling(told: Comparison, contents: Contents) -> Section | None:
             Cell(text=metric(each.metric)[0]),
             Cell(text=_interval(each), value=each.low),
             Cell(text=f"±{percent(each.threshold_frac)}", value=each.threshold_frac),
-            number(each.more_launches, f"{each.more_launches} of each"),
+            number(each.more_launches, f"{each.more_launches}{'' if each.limit else ' of each'}"),
             Cell(text=each.reason or ""),
         )
         for each in open_points
@@ -215,14 +218,20 @@ def settling(told: Comparison, contents: Contents) -> Section | None:
     blocks: list[Block] = [Table(heads=told_heads, rows=rows)]
     known = [each for each in open_points if each.more_launches is not None]
     if known:
-        most = max(min(each.launches) + (each.more_launches or 0) for each in known)
+        most = max(_launches(each) + (each.more_launches or 0) for each in known)
         changes = {"repeats.launches": str(most)}
         if told.baseline.launches:
             changes["against"] = told.baseline.study
-        text = f"With {most} launches of each, in turns, all that can be settled:"
+        sides = " of each, in turns" if told.baseline.launches else ""
+        text = f"With {most} launches{sides}, all that can be settled:"
         blocks += [Text(text=text), Log(text=contents.command_with(changes))]
     if len(known) < len(open_points):
         left = len(open_points) - len(known)
         text = f"For {left} of them, it cannot be said how many launches would do."
         blocks.append(Items(items=(text,)))
     return Section(id="settling", title="What would settle the inconclusive", blocks=tuple(blocks))
+
+
+def _launches(told: PointVerdict) -> int:
+    """Of the side that has fewer; a policy's limit has one side."""
+    return told.launches[1] if told.limit else min(told.launches)

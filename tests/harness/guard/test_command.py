@@ -82,7 +82,11 @@ def test_what_is_refused_exits_with_2_unless_it_is_allowed(
 
 def test_a_study_without_samples_is_refused(mine: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", mine, str(REFERENCE)]) == 2
-    assert "no raw samples: an aggregate cannot be judged" in capsys.readouterr().out
+    assert "raw_samples: there / none: an aggregate cannot be judged" in capsys.readouterr().out
+    assert run(["compare", str(REFERENCE), "policy=interactive"]) == 2
+    told = capsys.readouterr().out
+    assert "raw_samples" in told
+    assert "unfinished" not in told
 
 
 def test_a_policy_is_held_against_one_study(tmp_path: Path, mine: str) -> None:
@@ -95,6 +99,25 @@ def test_a_policy_is_held_against_one_study(tmp_path: Path, mine: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("objectives: [{at: {}}]", "'objectives.0.limits' is missing."),
+        ("objective: []", "there is no key 'objective'."),
+        ("objectives: 3", "objectives=3: must be a valid list."),
+        ("[]", "it must be a mapping of keys to values."),
+        ("objectives: [{limits: [ttft_p98_s < 1]}]", "objectives.0: there is no metric"),
+    ],
+)
+def test_a_policy_that_is_none_is_told_by_file_and_key(
+    tmp_path: Path, mine: str, text: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(text)
+    assert run(["compare", mine, f"policy={policy}"]) == 2
+    assert f"{policy}: {says}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         ([], "two studies, or one and a policy"),
@@ -103,6 +126,7 @@ def test_a_policy_is_held_against_one_study(tmp_path: Path, mine: str) -> None:
         (["{mine}", "/nowhere"], "is not a study"),
         (["{mine}", "{mine}", "metric=x"], "Did you mean 'metrics'?"),
         (["{mine}", "{mine}", "metrics=ttft_p98_s"], "Did you mean 'ttft_p"),
+        (["{mine}", "{mine}", "metrics=foo"], "There are: output_tok_per_s, total_tok_per_s"),
         (["{mine}", "{mine}", "allow=driver"], "Did you mean 'driver_version'?"),
         (["{mine}", "{mine}", "allow=simulated"], "nothing to compare"),
         (["{mine}", "{mine}", "--allow"], "needs a value"),

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from math import inf
 from typing import Any
 from xml.etree import ElementTree
@@ -11,11 +12,12 @@ from harness.guard.config import Guard, checked, read_guard
 from harness.guard.junit import junit
 from harness.guard.outcome import Comparison, Judgement, Outcome, Verdict
 from harness.guard.policy import Policy
-from harness.guard.summary import paragraph
+from harness.guard.summary import number, paragraph
 from tests.harness.guard.studies import (
     LOAD,
     STEADY,
     THROUGHPUT,
+    about,
     baseline,
     candidate,
     evidence,
@@ -73,6 +75,29 @@ def test_noise_is_inconclusive_and_says_how_many_launches_more() -> None:
     assert judgement.more_launches is not None
     assert judgement.more_launches > 1
     assert f"{judgement.more_launches} more launches of each side would settle it" in found.summary
+
+
+def test_runs_that_were_left_out_are_not_unfinished() -> None:
+    sent = replace(candidate([]), about=about(runs=["a", "b"]), has_table=True)
+    assert compare(baseline(), sent, guard()).notes == ()
+    bare = replace(sent, has_table=False)
+    assert compare(baseline(), bare, guard()).notes == ("the candidate is unfinished: 0 of 2 runs",)
+
+
+def test_a_policy_on_a_study_without_samples_is_refused_for_them() -> None:
+    found = hold(candidate([]), policy(f"{THROUGHPUT} > 900"), guard(), name="p")
+    assert found.summary == "Not comparable: raw_samples (none: an aggregate cannot be judged)."
+
+
+def test_a_policy_wants_launches_of_its_one_side() -> None:
+    found = hold(candidate([890, 930, 905]), policy(f"{THROUGHPUT} > 900"), guard(), name="p")
+    assert found.points[0].more_launches
+    assert "more launches would settle it" in found.summary
+
+
+def test_no_change_has_no_sign() -> None:
+    assert [number(ratio) for ratio in (0.9999, 1.0, 1.0001)] == ["0.0"] * 3
+    assert number(0.999) == "−0.1"
 
 
 @pytest.mark.parametrize(

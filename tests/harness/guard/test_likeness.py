@@ -78,6 +78,22 @@ def test_an_aggregate_without_samples_is_refused() -> None:
     assert empty.what == "raw_samples"
 
 
+def test_all_that_refuses_is_named_also_without_samples() -> None:
+    other = environment(gpus=[GPU | {"name": "NVIDIA H100"}])
+    found = {r.what: (r.baseline, r.candidate) for r in refused(candidate([], **other), baseline())}
+    assert found["raw_samples"] == ("none: an aggregate cannot be judged", "there")
+    assert "H100" in found["gpus"][0]
+    both = refused(candidate([], simulated=True), candidate([]))
+    assert [refusal.what for refusal in both] == ["raw_samples", "simulated"]
+    assert both[0].baseline == "none"
+
+
+def test_what_is_absent_is_none_and_of_a_study_without_runs_no_setting_is_told() -> None:
+    mine, theirs = candidate([], **environment(packages={"vllm": "0.25.1"})), baseline()
+    [change] = changes(mine, theirs, match(mine, theirs))
+    assert (change.what, change.baseline, change.candidate) == ("torch", "none", "2.11.0")
+
+
 def test_fatal_codes_are_refused_with_their_runs() -> None:
     [refusal] = refused(baseline(), candidate(run={"validity": ("throttled", "failures")}))
     assert refusal.what == "failures"
@@ -116,7 +132,7 @@ def test_engine_settings_and_versions_are_changes_and_no_refusals() -> None:
         "engine.enforce_eager": ("default", "true"),
         "vllm_version": ("0.25.1", "0.26.0"),
         "torch": ("2.11.0", "2.12.0"),
-        "VLLM_X": ("default", "1"),
+        "VLLM_X": ("none", "1"),
     }
 
 

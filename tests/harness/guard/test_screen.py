@@ -43,6 +43,14 @@ def test_it_says_what_was_compared_what_changed_and_the_verdict_last() -> None:
     assert any(line.startswith("4 inconclusive: the interval holds") for line in lines)
 
 
+def test_what_no_number_of_launches_settles_is_said_below_the_table() -> None:
+    one = evidence([measured(1, 1000.0)])
+    found = compare(one, evidence([measured(1, 900.0, begun_at_s=9e3)], "candidate"), guard())
+    text = StringIO()
+    print_comparison(Console(file=text, width=140), found)
+    assert text.getvalue().count("1 inconclusive without a number of more launches") == 1
+
+
 def test_a_wide_screen_shows_every_column() -> None:
     [head] = [line for line in shown(140) if line.startswith("max_num_seqs")]
     assert head.split() == [

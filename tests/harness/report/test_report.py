@@ -11,7 +11,9 @@ import pytest
 from harness.cli import run
 from harness.errors import UserError
 from harness.report import comparison
+from harness.report.contents import read
 from harness.report.report import write_report
+from harness.report.verdict import point_label
 from harness.study import Study
 from harness.tables import SIMULATED
 from harness.validity import CODES
@@ -99,6 +101,16 @@ def test_the_table_is_that_of_table_md(tmp_path: Path) -> None:
     values = [float(at["data-value"]) for at in table.of("td") if "data-value" in at]
     assert 1.0 in values, "a number is sorted by what it is"
     assert {code for row in rows for code in row[-1].split()} == set(table.words("span"))
+
+
+def test_every_table_scrolls_inside_its_own_container(stored: Study) -> None:
+    html = write_report(stored).read_text()
+    tables = re.findall(r"<table\b", html)
+    assert tables
+    assert len(re.findall(r'<div class="wide" tabindex="0"><table class="data">', html)) == len(
+        tables
+    )
+    assert re.search(r"\.wide \{\s*overflow-x: auto; max-width: 100%", html)
 
 
 def test_codes_that_occur_are_explained_and_no_others(stored: Study) -> None:
@@ -313,6 +325,54 @@ def test_the_verb_names_the_page_and_refuses_what_it_cannot_read(
     ):
         assert run(["report", *words]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_a_comparison_of_other_studies_is_refused_in_one_sentence(
+    tmp_path: Path, stored: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "told.json"
+    for baseline, mine, says in (
+        (tmp_path / "a", tmp_path / "b", f"is about {tmp_path}/b against {tmp_path}/a, not about"),
+        (stored.folder, tmp_path / "b", f"judges {tmp_path}/b by this study: report {tmp_path}/b."),
+        (tmp_path / "a", stored.folder, ""),
+        (tmp_path / "a", Path("moved") / stored.folder.name, ""),
+    ):
+        file.write_text(json.dumps(compared(baseline, mine, stored.about["runs"])))
+        assert run(["report", str(stored.folder), f"comparison={file}"]) == (2 if says else 0)
+        told = capsys.readouterr().err
+        assert says in told
+        assert len(told.splitlines()) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{}", "is no comparison: 'verdict' is missing."),
+        ("{", "is no comparison: it is no JSON (EOF"),
+        ("[]", "is no comparison: it must be a mapping"),
+    ],
+)
+def test_what_is_no_comparison_is_told_by_file_and_key(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "told.json").write_text(text)
+    with pytest.raises(UserError) as told:
+        comparison.read(tmp_path / "told.json")
+    assert f"told.json: {says}" in str(told.value)
+    assert "pydantic" not in str(told.value)
+
+
+def test_an_axis_that_does_not_apply_to_a_point_is_no_part_of_its_label(stored: Study) -> None:
+    contents = read(stored)
+    first, second = contents.about["runs"]
+    contents.about["axes"]["load.rate_frac"] = [0.8, 0.9]
+    contents.runs["rate_frac"] = [0.9, None]
+    contents.runs["concurrency"] = [None, 2.0]
+    assert contents.label(first) == "rate_frac=0.9"
+    assert contents.label(second) == "concurrency=2"
+    contents.runs["rate_frac"] = None
+    assert contents.label(first) == "concurrency=default, rate_frac=default"
+    assert point_label({"case": "open", "load.concurrency": None}) == "case=open"
 
 
 def test_a_picture_is_embedded_whole(stored: Study) -> None:
