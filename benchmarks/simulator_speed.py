@@ -40,7 +40,8 @@ def test_chunks_per_second(tmp_path, capsys, num_streams):
             f"\n{num_streams} streams: {num_chunks / wall_s:,.0f} chunks/s over {wall_s:.2f} s, "
             f"step lag {lag_s:.3f} s"
         )
-    assert num_chunks == num_streams * OUTPUT_TOKENS
+    # while the requests come in, the API server is behind and merges a few tokens into one chunk
+    assert 0.95 * num_streams * OUTPUT_TOKENS < num_chunks <= num_streams * OUTPUT_TOKENS
 
 
 def _read_streams(url: str, num_streams: int) -> tuple[int, float]:

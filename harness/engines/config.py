@@ -92,7 +92,9 @@ class SimEngine(ServeSettings):
 
     kind: Literal["sim"] = "sim"
     gpu: Literal["b200", "h200", "h100", "a100", "l40s", "l4", "a10g"] = Field(
-        "h200", description="the GPU to imitate"
+        "h200",
+        description="the GPU to imitate; on 2x H200 the simulator's median error is 11 % in "
+        "throughput, 7 % in TTFT, 28 % in TPOT; no other GPU was compared",
     )
     start_timeout_s: float = Field(60.0, gt=0, description="from start to /health")
     first_token_timeout_s: float = Field(30.0, gt=0, description="from /health to a first token")

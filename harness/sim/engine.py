@@ -1,21 +1,23 @@
 """The loop that runs the scheduler's steps in time.
 
 A step begins where the last one ended on the roofline's time line, not when the CPU got round to
-it, so that lateness of the timer does not add up. Only when this process is more than CATCH_UP_S
+it, so that lateness of the timer does not add up; the API server's turns and the requests on their
+way are on the same line. Only when this process is more than CATCH_UP_S
 late is the time line moved; the sum of these moves is `sim:step_lag_seconds_total`, the time by
 which the simulator was slower than the GPU it imitates.
 """
 
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from harness.sim.api_server import ApiServer, Job, Turn
 from harness.sim.fault import Fault
 from harness.sim.metrics import Metrics
-from harness.sim.roofline import Roofline
+from harness.sim.roofline import API_LATENCY_S, Roofline
 from harness.sim.scheduler import Request, Scheduler, Step
 
 CATCH_UP_S = 5e-3
@@ -25,36 +27,6 @@ log = logging.getLogger(__name__)
 
 class Timer(Protocol):
     def set(self, at_s: float) -> None: ...
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Job:
-    """A request on its way through the engine, with its times."""
-
-    request: Request
-    on_tokens: Callable[[int, bool], None]  # number of new tokens, whether they are the last
-    stream_interval: int
-    arrived_at_s: float
-    scheduled_at_s: float | None = None
-    first_at_s: float | None = None  # the engine had it; the API server delivers later
-    delivered_at_s: float | None = None
-    held: int = 0  # tokens kept back for the next chunk
-
-    def takes_token(self) -> int:
-        """Count one token; how many leave in a chunk now: the first, every Nth, the last."""
-        self.held += 1
-        generated = self.request.generated
-        if generated > 1 and self.held < self.stream_interval and not self.request.finished:
-            return 0
-        leaving, self.held = self.held, 0
-        return leaving
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    at_s: float
-    computed_at_s: float
-    chunks: list[tuple[Job, int, bool]]
 
 
 class Engine:
@@ -78,8 +50,9 @@ class Engine:
         self._jobs: dict[Request, Job] = {}
         self._step: Step | None = None
         self._step_ends_at_s = 0.0
-        self._api_free_at_s = 0.0
-        self._deliveries: deque[Delivery] = deque()
+        self.api_server = ApiServer(chunk_s=roofline.api_chunk_s, request_s=roofline.api_request_s)
+        self._travelling: deque[tuple[float, Job]] = deque()  # when they reach the engine
+        self._unplanned: list[Job] = []
         self._generated = 0
 
     def start(self, timer: Timer) -> None:
@@ -102,36 +75,71 @@ class Engine:
             stream_interval=stream_interval,
             arrived_at_s=now_s,
         )
-        self._api_free_at_s = max(self._api_free_at_s, now_s) + self._roofline.api_s(requests=1)
         self._jobs[job.request] = job
-        self.scheduler.add(job.request)
-        if self._step is None:
-            self._begin_step(now_s)
+        self.api_server.take_request(job)
+        if self.api_server.turn is None:
+            self.api_server.begin_turn(now_s)
             self._set_timer()
         return job
 
     def abort(self, job: Job) -> None:
         """The client is gone. What was computed for it already is dropped."""
         if self._jobs.pop(job.request, None) is not None:
-            self.scheduler.abort(job.request)
+            if job.queued:
+                self.scheduler.abort(job.request)
             self.metrics.aborted(len(job.request.prompt), job.request.generated)
 
     def wake(self) -> None:
-        """Do what is due: deliver chunks, end the step and begin the next one."""
+        """Do what is due, in its order: end the API server's turn, queue requests, end the step."""
         now_s = self._clock()
-        while self._deliveries and self._deliveries[0].at_s <= now_s:
-            self._deliver(self._deliveries.popleft(), now_s)
-        if self._step is not None and self._step_ends_at_s <= now_s:
-            self._end_step(self._step, now_s)
+        while (due_at_s := self._due_at_s()) <= now_s:
+            turn = self.api_server.turn
+            if turn is not None and turn.ends_at_s == due_at_s:
+                self._end_turn(turn, now_s)
+            elif self._travelling and self._travelling[0][0] == due_at_s:
+                self._queue(*self._travelling.popleft())
+            else:
+                assert self._step is not None
+                self._end_step(self._step, now_s)
         self._set_timer()
 
-    def _set_timer(self) -> None:
-        due = [self._step_ends_at_s] if self._step is not None else []
-        due += [self._deliveries[0].at_s] if self._deliveries else []
-        if due:
-            self._timer.set(min(due))
+    def _due_at_s(self) -> float:
+        turn = self.api_server.turn
+        return min(
+            turn.ends_at_s if turn is not None else math.inf,
+            self._travelling[0][0] if self._travelling else math.inf,
+            self._step_ends_at_s if self._step is not None else math.inf,
+        )
 
-    def _begin_step(self, at_s: float) -> None:
+    def _set_timer(self) -> None:
+        if (due_at_s := self._due_at_s()) < math.inf:
+            self._timer.set(due_at_s)
+
+    def _end_turn(self, turn: Turn, now_s: float) -> None:
+        self._deliver(turn, now_s)
+        if turn.request is not None:
+            self._travelling.append((turn.ends_at_s + API_LATENCY_S, turn.request))
+        self.api_server.begin_turn(turn.ends_at_s)
+
+    def _queue(self, at_s: float, job: Job) -> None:
+        """A request reaches the engine.
+
+        With asynchronous scheduling the next step is planned already: it is in the one after.
+        """
+        if self._step is not None and self._roofline.async_scheduling:
+            self._unplanned.append(job)
+            return
+        self._add_to_scheduler([job])
+        if self._step is None:
+            self._begin_step(at_s, idle_before=True)
+
+    def _add_to_scheduler(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            if job.request in self._jobs:  # not aborted meanwhile
+                job.queued = True
+                self.scheduler.add(job.request)
+
+    def _begin_step(self, at_s: float, *, idle_before: bool = False) -> None:
         limit = self._fault.hang_after_tokens
         if limit is not None and self._generated >= limit:
             self._step = None
@@ -139,6 +147,10 @@ class Engine:
         preemptions = self.scheduler.preemptions
         queries, hits = self.scheduler.prefix_queries, self.scheduler.prefix_hits
         step = self.scheduler.schedule()
+        unplanned, self._unplanned = self._unplanned, []
+        self._add_to_scheduler(unplanned)
+        if not step.shares and unplanned:
+            step, idle_before = self.scheduler.schedule(), True
         self.metrics.scheduled(
             preemptions=self.scheduler.preemptions - preemptions,
             prefix_queries=self.scheduler.prefix_queries - queries,
@@ -152,23 +164,20 @@ class Engine:
             if job.scheduled_at_s is None:
                 job.scheduled_at_s = at_s
         self._step = step
-        self._step_ends_at_s = at_s + self._roofline.step_s(step.work)
+        self._step_ends_at_s = at_s + self._roofline.step_s(step.work, idle_before=idle_before)
 
     def _end_step(self, step: Step, now_s: float) -> None:
         ended_at_s = self._step_ends_at_s
-        chunks = []
         for request in self.scheduler.complete(step):
             job = self._jobs[request]
+            job.computed_at_s = ended_at_s
             if job.first_at_s is None:
                 job.first_at_s = ended_at_s
             self._count_token()
             if leaving := job.takes_token():
-                chunks.append((job, leaving, request.finished))
-        api_s = self._roofline.api_s(chunks=len(chunks))
-        self._api_free_at_s = max(self._api_free_at_s, ended_at_s) + api_s
-        if chunks:
-            delivery = Delivery(at_s=self._api_free_at_s, computed_at_s=ended_at_s, chunks=chunks)
-            self._deliveries.append(delivery)
+                self.api_server.take_output(job, leaving)
+        if self.api_server.turn is None:
+            self.api_server.begin_turn(ended_at_s)
         moved_s = max(0.0, now_s - ended_at_s - CATCH_UP_S)
         self.metrics.stepped(step.tokens, moved_s)
         self._begin_step(ended_at_s + moved_s)
@@ -178,34 +187,34 @@ class Engine:
         if self._generated == self._fault.die_after_tokens:
             _die("die_after_tokens")
 
-    def _deliver(self, delivery: Delivery, now_s: float) -> None:
-        for job, num_tokens, last in delivery.chunks:
+    def _deliver(self, turn: Turn, now_s: float) -> None:
+        for job, num_tokens, last in turn.chunks:
             if job.request not in self._jobs:  # aborted after its tokens were computed
                 continue
-            self._observe(job, num_tokens, delivery, last=last)
+            self._observe(job, num_tokens, turn.ends_at_s, last=last)
             if last:
                 del self._jobs[job.request]
             job.delivered_at_s = now_s
             job.on_tokens(num_tokens, last)
 
-    def _observe(self, job: Job, num_tokens: int, delivery: Delivery, *, last: bool) -> None:
+    def _observe(self, job: Job, num_tokens: int, at_s: float, *, last: bool) -> None:
         metrics = self.metrics
         if job.delivered_at_s is None:
-            metrics.first_token(len(job.request.prompt), delivery.at_s - job.arrived_at_s)
+            metrics.first_token(len(job.request.prompt), at_s - job.arrived_at_s)
             metrics.tokens(num_tokens)
         else:
-            metrics.tokens(num_tokens, gap_s=delivery.at_s - job.delivered_at_s)
+            metrics.tokens(num_tokens, gap_s=at_s - job.delivered_at_s)
         if last:
             assert job.scheduled_at_s is not None
             assert job.first_at_s is not None
             metrics.completed(
                 prompt_tokens=len(job.request.prompt),
                 generation_tokens=job.request.generated,
-                e2e_s=delivery.at_s - job.arrived_at_s,
+                e2e_s=at_s - job.arrived_at_s,
                 # a step may begin in the past, so before a request that it takes
                 queue_s=max(0.0, job.scheduled_at_s - job.arrived_at_s),
                 prefill_s=job.first_at_s - job.scheduled_at_s,
-                decode_s=delivery.computed_at_s - job.first_at_s,
+                decode_s=job.computed_at_s - job.first_at_s,
             )
 
 

@@ -10,7 +10,7 @@ from harness.sim.engine import Engine
 from harness.sim.gpus import GIB
 from harness.sim.metrics import Metrics
 from harness.sim.options import Options, default_max_num_batched_tokens
-from harness.sim.roofline import RESERVE_BYTES, Roofline
+from harness.sim.roofline import RESERVE_BYTES, Roofline, captured_tokens
 from harness.sim.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _roofline(options: Options) -> Roofline:
         tensor_parallel_size=ranks,
         weight_value_bytes=value_bytes,
         kv_value_bytes=1 if options.kv_cache_dtype.startswith("fp8") else value_bytes,
-        eager=options.enforce_eager,
+        graph_tokens=0 if options.enforce_eager else captured_tokens(options.max_num_seqs),
         async_scheduling=options.async_scheduling,
         api_server_count=options.api_server_count,
     )

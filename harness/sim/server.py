@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from harness.sim.engine import Engine, Job
+from harness.sim.api_server import Job
+from harness.sim.engine import Engine
 from harness.sim.fault import Fault
 from harness.sim.protocol import (
     Ask,

@@ -1,32 +1,37 @@
-"""How far the simulator is from what was measured; the table in roofline.py comes from here.
+"""That the simulator stays near what was measured on 2× H200.
 
-python -m pytest tests/harness/sim/test_calibration.py -s
+The bounds are generous: `benchmarks/simulator_error.py` prints the errors of all points.
 """
 
 import pytest
 
-from tests.harness.sim.virtual import ClosedLoop, VirtualTime, roofline
+from tests.harness.sim.virtual import Clients, VirtualTime, roofline
+
+
+def closed(concurrency: int, **settings) -> Clients:
+    return Clients(
+        time=VirtualTime(**settings),
+        concurrency=concurrency,
+        warmup_s=1.5 if concurrency <= 64 else 5.0,
+        window_s=1.5,
+    ).run()
 
 
 @pytest.mark.parametrize(
-    ("concurrency", "api_servers", "measured_tok_per_s", "within"),
+    ("concurrency", "settings", "tok_per_s", "ttft_s", "tpot_s"),
     [
-        (1, 1, 425, 0.10),
-        (32, 1, 9_097, 0.40),
-        (256, 1, 13_505, 0.15),
-        (1024, 1, 14_200, 0.15),  # 13,356 and 15,087
-        (1024, 4, 29_800, 0.15),  # 27,939 and 31,615
+        (1, {}, 490, 9.2e-3, 2.0e-3),
+        (16, {}, 5_266, 17e-3, 2.9e-3),
+        (64, {}, 13_887, 29e-3, 4.4e-3),
+        (1024, {}, 25_315, 3.3, 12e-3),
+        (1024, {"api_server_count": 4}, 44_494, 99e-3, 22e-3),
     ],
 )
-def test_throughput_is_near_the_measured_one(concurrency, api_servers, measured_tok_per_s, within):
-    time = VirtualTime(api_server_count=api_servers)
-    warmup_s = 3.0 if concurrency <= 32 else 12.0
-    loop = ClosedLoop(time, concurrency=concurrency, warmup_s=warmup_s, end_s=2 * warmup_s)
-    print(
-        f"\nconcurrency {concurrency}, API servers {api_servers}: {loop.output_tok_per_s:,.0f} "
-        f"tok/s, TTFT p50 {loop.ttft_s:.3g} s, TPOT p50 {loop.tpot_s * 1e3:.2g} ms"
-    )
-    assert loop.output_tok_per_s == pytest.approx(measured_tok_per_s, rel=within)
+def test_it_is_near_the_measured_point(concurrency, settings, tok_per_s, ttft_s, tpot_s):
+    clients = closed(concurrency, **settings)
+    assert clients.output_tok_per_s == pytest.approx(tok_per_s, rel=0.25)
+    assert clients.tpot_s == pytest.approx(tpot_s, rel=0.35)
+    assert ttft_s / 2.5 < clients.ttft_s < 2.5 * ttft_s
 
 
 def test_kv_cache_is_the_measured_9_410_704_tokens():
@@ -35,9 +40,15 @@ def test_kv_cache_is_the_measured_9_410_704_tokens():
 
 
 def test_more_api_servers_turn_waiting_for_the_first_token_into_throughput():
-    loops = [
-        ClosedLoop(VirtualTime(api_server_count=n), concurrency=256, warmup_s=4.0, end_s=8.0)
-        for n in (1, 4)
-    ]
-    assert loops[1].output_tok_per_s > 1.3 * loops[0].output_tok_per_s
-    assert loops[1].ttft_s < loops[0].ttft_s / 5
+    one, four = (closed(512, api_server_count=n) for n in (1, 4))
+    assert four.output_tok_per_s > 1.3 * one.output_tok_per_s
+    assert four.ttft_s < one.ttft_s / 5
+
+
+def test_a_rate_above_the_capacity_makes_requests_wait_and_one_below_does_not():
+    below, above = (
+        Clients(time=VirtualTime(), rate_rps=rate_rps, warmup_s=2.0, window_s=3.0).run()
+        for rate_rps in (50.0, 250.0)
+    )
+    assert below.ttft_s < 0.05
+    assert above.ttft_s > 10 * below.ttft_s

@@ -1,7 +1,7 @@
 import pytest
 
 from harness.sim.engine import CATCH_UP_S
-from harness.sim.roofline import Work
+from harness.sim.roofline import Work, captured_tokens
 from tests.harness.sim.virtual import VirtualTime, roofline
 
 
@@ -63,7 +63,7 @@ def test_steps_take_longer_with_more_work_and_without_graphs_or_overlap():
     plain = roofline().step_s(decode)
     assert plain < roofline().step_s(longer)
     assert plain < roofline().step_s(prefill)
-    assert plain < roofline(eager=True).step_s(decode)
+    assert plain < roofline(graph_tokens=0).step_s(decode)
     assert plain < roofline(async_scheduling=False).step_s(decode)
     assert roofline(tensor_parallel_size=2).step_s(prefill) < roofline(
         tensor_parallel_size=1
@@ -74,16 +74,40 @@ def test_step_time_is_the_roofline_by_hand():
     it = roofline(tensor_parallel_size=1)
     work = Work(tokens=8192, sequences=1, context_tokens=8192, attention_pairs=8192 * 8193 // 2)
     layers = 28 * (1536 * 128 * (2 * 12 + 2 * 2) + 3 * 1536 * 8960)
-    flops = 2 * 8192 * layers + 2 * 151936 * 1536 + 4 * work.attention_pairs * 12 * 128 * 28
-    assert it.step_s(work) == pytest.approx(flops / (989e12 * 0.5) + 28 * 52e-6)
+    attention_flops = 4 * work.attention_pairs * 12 * 128 * 28
+    flops = 2 * 8192 * layers + 2 * 151936 * 1536 + attention_flops
+    assert it.step_s(work) == pytest.approx(flops / (989e12 * 0.5) + 28 * 38e-6)
+
+
+def test_a_small_step_is_bound_by_the_cpu_which_launches_kernels_outside_graphs():
+    it = roofline()
+    inside, outside = (
+        it.step_s(Work(tokens=n, sequences=2, context_tokens=n, attention_pairs=n))
+        for n in (512, 513)
+    )
+    assert outside == pytest.approx(1.9e-3 + 2 * 12.2e-6 + 28 * 285e-6)
+    assert inside < outside / 2
+    assert captured_tokens(16) == 32
+    assert captured_tokens(1024) == 512
+
+
+def test_outputs_that_come_faster_than_the_api_server_works_are_merged_into_chunks():
+    time = VirtualTime()
+    time.engine.api_server.chunk_s = 0.01
+    chunks: list[int] = []
+    time.engine.submit([1], 50, lambda n, _: chunks.append(n))
+    time.run_until(10.0)
+    assert sum(chunks) == 50
+    assert len(chunks) < 25
 
 
 def test_a_token_computed_but_not_delivered_dies_with_its_request():
     time = VirtualTime()
     chunks = []
     job = time.engine.submit([1], 1, lambda *chunk: chunks.append(chunk))
-    time.run_until(time.due_at_s)  # the step has ended, the API server is at work
-    assert job.request.finished
+    while not job.request.finished:
+        time.run_until(time.due_at_s)
+    assert chunks == []  # the step has ended, the API server is at work
     time.engine.abort(job)
     time.run_until(1.0)
     assert chunks == []
