@@ -499,8 +499,8 @@ def test_cases_shares_of_a_capacity_limits_and_a_check_are_one_sweep(
     assert runs["launch"].nunique() == 2
     shares = runs[runs["case"] == "open"]
     capacity = shares["rate_rps"] / shares["rate_frac"]
-    assert capacity.nunique() == 1
-    assert capacity.iloc[0] == runs[runs["case"] == "closed"]["requests_per_s"].max()
+    most_rps = runs[runs["case"] == "closed"]["requests_per_s"].max()
+    assert capacity.tolist() == pytest.approx([most_rps] * 2)
     assert (runs["slo_met_frac"] == 1.0).all()
     assert (runs["goodput_rps"] > 0).all()
     assert runs["longest_context_tokens"].tolist() == [2048] * 7
