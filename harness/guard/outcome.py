@@ -1,11 +1,11 @@
 """What a comparison says, and the JSON that says it to programs.
 
-The fields are the JSON's keys. Ratios are candidate over baseline; what could not be computed is
-None, never 0 or 1.
+The fields are the JSON's keys; those with a default may be absent from a file. Ratios are candidate
+over baseline; what could not be computed is None, never 0 or 1.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -83,10 +83,10 @@ class Judgement:
     paired: bool
     more_launches: int | None  # of each side; None: none needed, or it cannot be told
     reason: str | None  # why it is inconclusive
-    limit: str | None
-    baseline_runs: tuple[str, ...]
-    candidate_runs: tuple[str, ...]
-    validity: tuple[str, ...]  # codes of any of these runs
+    limit: str | None = None
+    baseline_runs: tuple[str, ...] = ()
+    candidate_runs: tuple[str, ...] = ()
+    validity: tuple[str, ...] = ()  # codes of any of these runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,15 +113,15 @@ class Comparison:
     summary: str
     baseline: Side
     candidate: Side
-    refusals: tuple[Refusal, ...]
-    changes: tuple[Change, ...]
-    notes: tuple[str, ...]
-    thresholds: dict[str, float]
     confidence: float  # of all verdicts of a change together, and of each of no change
     family: int  # how many questions share it
-    looks: int  # how often the data were to be looked at; 1 unless launches are added until settled
-    points: tuple[Judgement, ...]
-    variance: tuple[Variance, ...]
+    refusals: tuple[Refusal, ...] = ()
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+    thresholds: dict[str, float] = field(default_factory=dict)
+    looks: int = 1  # how often the data were to be looked at; more where launches are added
+    points: tuple[Judgement, ...] = ()
+    variance: tuple[Variance, ...] = ()
 
     @property
     def simulated(self) -> bool:

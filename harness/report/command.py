@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.guard.outcome import Comparison
 from harness.overrides import did_you_mean
-from harness.report.comparison import Comparison, from_json, read
+from harness.report.comparison import read
 from harness.report.report import write_report
 from harness.study import Study
 
@@ -59,4 +60,4 @@ def _compared(baseline: Path, study: Path, allow: str) -> Comparison:
 
     sides = (read_evidence(baseline), read_evidence(study))
     allowed = [what for what in allow.split(",") if what]
-    return from_json(compare(*sides, read_guard("default"), allow=allowed).to_json())
+    return compare(*sides, read_guard("default"), allow=allowed)

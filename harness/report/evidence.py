@@ -5,9 +5,9 @@ from pathlib import Path
 
 from harness.captures import Capture
 from harness.errors import UserError
+from harness.guard.outcome import Comparison, Judgement, Verdict
 from harness.guard.summary import change
 from harness.report.blocks import Block, Gallery, Items, Part, Picture, Section, Text
-from harness.report.comparison import Comparison, PointVerdict
 from harness.report.contents import Contents, read
 from harness.report.profiled import capture_command, capture_part, diff_part
 from harness.report.verdict import metric, point_label
@@ -15,11 +15,11 @@ from harness.study import Study
 
 
 def evidence(told: Comparison, candidate: Contents) -> Section | None:
-    regressed = told.of("regressed")
+    regressed = told.of(Verdict.REGRESSED)
     if not regressed:
         return None
     baseline = _baseline(told, candidate)
-    by_point: dict[str, list[PointVerdict]] = {}
+    by_point: dict[str, list[Judgement]] = {}
     for each in regressed:
         by_point.setdefault(point_label(each.point), []).append(each)
     parts = tuple(
@@ -41,7 +41,7 @@ def _baseline(told: Comparison, candidate: Contents) -> Contents | None:
 
 
 def _point(
-    label: str, mine: Sequence[PointVerdict], baseline: Contents | None, candidate: Contents
+    label: str, mine: Sequence[Judgement], baseline: Contents | None, candidate: Contents
 ) -> Iterator[Block]:
     yield Items(items=tuple(_sentence(each) for each in mine))
     if baseline is None and mine[0].baseline_runs:
@@ -64,7 +64,7 @@ def _point(
         yield Gallery(pictures=tuple(pictures))
 
 
-def _sentence(told: PointVerdict) -> str:
+def _sentence(told: Judgement) -> str:
     name, form = metric(told.metric)
     values = [form(v) if v is not None else "–" for v in (told.baseline, told.candidate)]
     changed = f" ({change(told.ratio)})" if told.ratio is not None else ""

@@ -1,12 +1,12 @@
 """The report card of a study: report.html, one file that needs no other, and report.md."""
 
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from harness.environment import harness_version
+from harness.guard.outcome import Comparison
 from harness.report import html, markdown
 from harness.report.blocks import Report, Section
-from harness.report.comparison import Comparison
 from harness.report.contents import Contents, read
 from harness.report.evidence import evidence
 from harness.report.failures import failures
@@ -50,17 +50,11 @@ def compile_report(contents: Contents, comparison: Comparison | None) -> Report:
     simulated = contents.simulated or bool(
         comparison and (comparison.baseline.simulated or comparison.candidate.simulated)
     )
+    made_by = harness_version() or "of a checkout"
     return Report(
         title=f"{about['sweep']}: {about['model']['name']}",
         subtitle=f"{about['engine']}. Load: {about['load']}.",
         simulated=SIMULATED if simulated else None,
         sections=tuple(section for section in sections if section is not None),
-        made=f"Made by vLLM harness {_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
+        made=f"Made by vLLM harness {made_by}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )
-
-
-def _version() -> str:
-    try:
-        return version("vllm-harness")
-    except PackageNotFoundError:
-        return "of a checkout"

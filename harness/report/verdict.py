@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from harness.columns import COLUMNS
+from harness.guard.outcome import Comparison, Judgement, Side, Variance, Verdict
 from harness.guard.summary import number as change_of
 from harness.report.blocks import (
     Banner,
@@ -22,7 +24,6 @@ from harness.report.blocks import (
     number,
     text_table,
 )
-from harness.report.comparison import Comparison, PointVerdict, Setting, Side, Variance
 from harness.report.contents import Contents
 from harness.tables import value_text
 from harness.units import Format, percent, significant, whole
@@ -105,7 +106,7 @@ def _points(told: Comparison) -> Table:
     return Table(heads=heads, rows=tuple(_row(each) for each in ordered))
 
 
-def _row(told: PointVerdict) -> tuple[Cell, ...]:
+def _row(told: Judgement) -> tuple[Cell, ...]:
     name, form = metric(told.metric)
     paired = ", paired" if told.paired else ""
     return (
@@ -134,7 +135,7 @@ def metric(name: str) -> tuple[str, Format]:
     return name, significant(1.0)
 
 
-def point_label(point: Mapping[str, Setting]) -> str:
+def point_label(point: Mapping[str, Any]) -> str:
     """Without axes that do not apply to the point, unless nothing else names it."""
     told = {name: value for name, value in point.items() if value is not None} or point
     return ", ".join(f"{n.rpartition('.')[2]}={value_text(v)}" for n, v in told.items()) or "–"
@@ -150,13 +151,13 @@ def _change(ratio: float | None) -> str:
     return "" if ratio is None else change_of(ratio)
 
 
-def _interval(told: PointVerdict) -> str:
+def _interval(told: Judgement) -> str:
     if told.low is None or told.high is None:
         return "–"
     return f"{_change(told.low)} to {_change(told.high)}"
 
 
-def _drawn(told: PointVerdict) -> Interval | None:
+def _drawn(told: Judgement) -> Interval | None:
     if told.ratio is None or told.low is None or told.high is None or told.threshold_frac <= 0:
         return None
     at, low, high = ((x - 1) / told.threshold_frac for x in (told.ratio, told.low, told.high))
@@ -164,9 +165,7 @@ def _drawn(told: PointVerdict) -> Interval | None:
 
 
 def _method(told: Comparison) -> str:
-    parts = []
-    if told.confidence is not None:
-        parts.append(f"Intervals at {told.confidence * 100:.4g} % confidence")
+    parts = [f"Intervals at {told.confidence * 100:.4g} % confidence"]
     if told.family:
         parts.append(f"corrected for a family of {told.family} comparisons")
     if told.thresholds:
@@ -199,7 +198,7 @@ def _noise_row(told: Variance) -> tuple[Cell, ...]:
 
 def settling(told: Comparison, contents: Contents) -> Section | None:
     """What would turn each inconclusive point into a verdict."""
-    open_points = told.of("inconclusive")
+    open_points = told.of(Verdict.INCONCLUSIVE)
     if not open_points:
         return None
     rows = tuple(
@@ -232,6 +231,6 @@ def settling(told: Comparison, contents: Contents) -> Section | None:
     return Section(id="settling", title="What would settle the inconclusive", blocks=tuple(blocks))
 
 
-def _launches(told: PointVerdict) -> int:
+def _launches(told: Judgement) -> int:
     """Of the side that has fewer; a policy's limit has one side."""
     return told.launches[1] if told.limit else min(told.launches)
