@@ -78,7 +78,7 @@ def _table(words: list[str], _extra_conf_dir: Path | None) -> int:
     """python -m harness table STUDY"""
     from harness.export import export
     from harness.study import Study
-    from harness.sweep import tabulate
+    from harness.tabulation import tabulate
 
     if len(words) != 1:
         raise UserError("table takes one study's folder: python -m harness table results/...")

@@ -2,7 +2,9 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,23 +15,16 @@ from harness.config import Config
 from harness.engines.flags import known_flags
 from harness.environment import Environment, masked, snapshot
 from harness.errors import UserError
+from harness.load_text import load_text
 from harness.plan import Plan, make_plan
 from harness.study import Study
-from harness.units import plural, span
-from loadgen.config import Dataset, Empirical, Load, SharedPrefix
+from harness.units import span
 from monitors.nvml import Gpu
 
 if TYPE_CHECKING:
     from harness.instrument import Instrument
-
-ARRIVALS = {
-    "closed": "closed loop",
-    "constant": "even arrivals",
-    "poisson": "Poisson arrivals",
-    "gamma": "gamma arrivals",
-    "ramp": "Poisson arrivals",
-    "trace": "arrivals and lengths",
-}
+    from harness.progress import Display
+    from harness.runner import Runner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,38 +85,25 @@ class Sweep:
         from harness.instrument import Instrument
         from harness.profiling import Profiler
         from harness.progress import display
-        from harness.runner import Runner, wanted
+        from harness.runner import wanted
         from harness.tables import write_tables
+        from harness.tabulation import tabulate
 
         config, options = self.config, self.config.options
-        if obstacles := self.plan.obstacles():
-            raise UserError("\n".join(f"not possible here: {text}" for text in obstacles))
+        self.check_possible()
         print(self.engine_line(), flush=True)
-        out = Path(options.out)
-        study = Study.open(out, self.plan, self._about(), fresh=options.fresh)
-        try:
-            self._check_environment(study)
-            study.add(options=asdict(options))  # what is shown, and which checks, may have changed
+        with self.opened() as study:
             left = wanted(self.plan, study, self._checks, retry=options.retry)
             missing = sum(len(launch.runs) for launch in left)
             self._say_where(study, left_runs=missing, left_launches=len(left))
-            gpus = tuple(gpu.uuid for gpu in _used(config, self.environment))
             is_idle = not left and config.profile.kind == "none"
-            instrument = Instrument.none() if is_idle else self._instrument(study)
+            instrument = Instrument.none() if is_idle else self.instrument(study)
             try:
                 with (
                     instrument.apart(),
                     display(len(self.plan.runs), len(self.plan.runs) - missing) as show,
                 ):
-                    runner = Runner(
-                        config=config,
-                        study=study,
-                        gpus=gpus,
-                        instrument=instrument,
-                        display=show,
-                        models=out / ".models",
-                        salt=randbits(32) if config.choice.kind == "external" else 0,
-                    )
+                    runner = self.runner(study, instrument, show)
                     runner.work(left)
                     export(study)
                     if (
@@ -130,31 +112,67 @@ class Sweep:
                     ):
                         Profiler(runner=runner, plan=self.plan).work(points)
             except (KeyboardInterrupt, SystemExit):
-                without = " (without fresh=true)" if options.fresh else ""
-                print(f"stopped: finished runs are kept; the same command{without} continues")
+                print(self.stopped())
                 raise
             finally:
                 tabulate(study)
             return self._conclude(study)
+
+    def check_possible(self) -> None:
+        """Raises UserError if no launch is possible on this machine."""
+        if obstacles := self.plan.obstacles():
+            raise UserError("\n".join(f"not possible here: {text}" for text in obstacles))
+
+    @contextmanager
+    def opened(self, **about: Any) -> Iterator[Study]:
+        """Its study, begun before or new, with `about` in its study.json besides.
+
+        Raises UserError if it cannot be written, or was begun in another environment.
+        """
+        options = self.config.options
+        study = Study.open(Path(options.out), self.plan, self._about(), fresh=options.fresh)
+        try:
+            self._check_environment(study)
+            # what is shown, and which checks, may have changed
+            study.add(options=asdict(options), **about)
+            yield study
         finally:
             study.close()
 
+    def runner(self, study: Study, instrument: "Instrument", show: "Display") -> "Runner":
+        """What works off the plan's launches."""
+        from harness.runner import Runner
+
+        return Runner(
+            config=self.config,
+            study=study,
+            gpus=tuple(gpu.uuid for gpu in _used(self.config, self.environment)),
+            instrument=instrument,
+            display=show,
+            models=Path(self.config.options.out) / ".models",
+            salt=randbits(32) if self.config.choice.kind == "external" else 0,
+        )
+
+    def stopped(self) -> str:
+        """What is said when it is interrupted."""
+        without = " (without fresh=true)" if self.config.options.fresh else ""
+        return f"stopped: finished runs are kept; the same command{without} continues"
+
     def _conclude(self, study: Study) -> int:
         """Say what failed, and why; the exit code."""
-        runs = [run.record["failure"] for run in study.runs() if not run.ok]
+        runs = failures(study)
         settings = dict.fromkeys(launch.setting for launch in self.plan.launches)
         found = [study.check(setting, name) for setting in settings for name in self._checks]
         checks = [record["failure"] for record in found if record and "failure" in record]
-        reasons = [f"{failure['kind']}: {failure['message']}" for failure in [*runs, *checks]]
-        for reason in dict.fromkeys(reasons):
-            print(f"{reasons.count(reason)}x {reason}")
+        for line in reasons([*runs, *checks]):
+            print(line)
         failed = [("run", len(runs)), ("check", len(checks))]
-        if reasons:
+        if runs or checks:
             text = " and ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in failed if n)
             print(f"{text} failed; retry=true tries again")
-        return 1 if reasons else 0
+        return 1 if runs or checks else 0
 
-    def _instrument(self, study: Study) -> "Instrument":
+    def instrument(self, study: Study) -> "Instrument":
         """The study's load generator: calibrated now, or as the study was begun with."""
         from harness.instrument import Instrument
 
@@ -205,7 +223,7 @@ class Sweep:
             "engine": self._served_by(),
             "simulated": config.choice.kind == "sim",
             "model": asdict(config.model),
-            "load": _load_text(config),
+            "load": load_text(config),
             "axes": config.axes,
             "options": asdict(config.options),
             "monitor": asdict(config.monitor),
@@ -219,6 +237,17 @@ class Sweep:
             return "a server somebody runs"
         gpus = " and ".join(dict.fromkeys(launch.gpus for launch in self.plan.launches))
         return f"vLLM {choice.vllm_version} on {gpus}" if choice.vllm_version else gpus
+
+
+def failures(study: Study) -> list[dict[str, Any]]:
+    """Why runs failed, once for each."""
+    return [run.record["failure"] for run in study.runs() if not run.ok]
+
+
+def reasons(failed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each reason once, and how often it was one."""
+    counts = Counter(f"{failure['kind']}: {failure['message']}" for failure in failed)
+    return [f"{count}x {reason}" for reason, count in counts.items()]
 
 
 def _difference(before: Any, now: Any) -> str:
@@ -238,79 +267,3 @@ def _told(word: str) -> str:
 def _used(config: Config, environment: Environment) -> tuple[Gpu, ...]:
     """The GPUs that servers of this configuration may take, in CUDA's order."""
     return environment.gpus if config.choice.place == "gpu" else ()
-
-
-def tabulate(study: Study) -> bool:
-    """Make the study's table and plots of what is there, and show the table; False if nothing is.
-
-    A terminal gets what fits on it, everything else Markdown.
-    """
-    from rich.console import Console
-
-    from harness.plots import draw
-    from harness.screen import print_table
-    from harness.tables import markdown, write_tables
-    from harness.timeline import MAX_RUNS, draw_timelines
-
-    for run in study.damaged():
-        print(f"note: run {run} is damaged and left out; the sweep's command measures it again")
-    points = write_tables(study)
-    if points is None:
-        return False
-    plots = draw(points, study.about, study.folder / "plots")
-    plots += draw_timelines(study, points, study.folder / "plots")
-    console = Console(highlight=False)
-    print()
-    if console.is_terminal:
-        print_table(console, points, study.about)
-    else:
-        print(markdown(points, study.about))
-    print(f"table.md, .csv, .parquet and {plural(len(plots), 'plot')}: {study.folder}", flush=True)
-    if len(study.about["runs"]) > MAX_RUNS:
-        print(f"no timelines: there are more than {MAX_RUNS} runs", flush=True)
-    return True
-
-
-def _load_text(config: Config) -> str:
-    """The load in a sentence: what is the same in all runs."""
-    load, loads = config.loads[0], config.loads
-
-    def same(name: str) -> bool:
-        return all(getattr(other, name) == getattr(load, name) for other in loads)
-
-    parts = [" and ".join(dict.fromkeys(ARRIVALS[other.arrival] for other in loads))]
-    if load.concurrency is not None and same("concurrency"):
-        parts.append(f"concurrency {load.concurrency}")
-    if load.rate_rps is not None and same("rate_rps"):
-        to = f" to {load.rate_end_rps:g}" if load.rate_end_rps is not None else ""
-        parts.append(f"{load.rate_rps:g}{to} req/s")
-    if load.trace is not None:
-        return f"{parts[0]} of {Path(load.trace.path).name}, speed {load.trace.speed:g}"
-    if load.conversation is not None:
-        parts.append(f"{load.conversation.turns} turns, {load.conversation.think_s:g} s between")
-    if same("prompts"):
-        parts += _shared(load)
-    is_text = isinstance(load.prompts, Dataset)
-    for name, unit in (("input_tokens", "tokens in"), ("output_tokens", "out")):
-        value = getattr(load, name)
-        if same(name) and not (name == "input_tokens" and is_text):
-            parts.append(
-                f"{value} {unit}" if isinstance(value, int) else f"{_spread(value)} {unit}"
-            )
-    return ", ".join(parts)
-
-
-def _shared(load: Load) -> list[str]:
-    match load.prompts:
-        case SharedPrefix(groups=groups, hit_frac=hit_frac):
-            return [f"{hit_frac:.0%} of each prompt shared in {groups} groups"]
-        case Dataset(path=path):
-            return [f"prompts of {Path(path).name}"]
-    return []
-
-
-def _spread(length: Any) -> str:
-    """A distribution of lengths in a word or two."""
-    if isinstance(length, Empirical):
-        return f"as in {Path(length.path).name}"
-    return f"{length.dist} {length.min} to {length.max}"
