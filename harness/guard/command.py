@@ -1,8 +1,9 @@
 """`python -m harness compare`: words in, comparison out, exit code. `--help compare` tells all."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 from harness.errors import UserError
 from harness.guard.comparison import compare, hold
@@ -21,22 +22,45 @@ FILES: dict[str, Callable[[Comparison], str]] = {
     "junit": junit,
     "markdown": paragraph,
 }
-NAMES = ("metrics", "allow", "policy", "guard", *FILES)
+ASKED = ("metrics", "allow", "guard", *FILES)
+NAMES = (*ASKED, "policy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a comparison is to be judged by, and where it is to be told."""
+
+    guard: Guard
+    allow: tuple[str, ...]
+    files: dict[str, Path]  # name of the form -> file
+
+    @classmethod
+    def of(cls, said: Mapping[str, str], changes: Mapping[str, Any] | None = None) -> Self:
+        """From words; `changes` are settings of the guard. Raises UserError."""
+        files = {name: Path(said[name]) for name in FILES if name in said}
+        for name, path in files.items():
+            if not path.resolve().parent.is_dir():
+                raise UserError(f"{name}={path}: there is no such folder.")
+        return cls(guard=_guard(said, changes or {}), allow=_allowed(said), files=files)
+
+    def conclude(self, found: Comparison) -> int:
+        """Write and print what was found; the exit code."""
+        from rich.console import Console
+
+        from harness.guard.screen import print_comparison
+
+        for name, path in self.files.items():
+            path.write_text(FILES[name](found))
+        print_comparison(Console(highlight=False), found)
+        return found.verdict.exit_code
 
 
 def run(words: Sequence[str]) -> int:
     """Carry out the verb; returns the exit code. Raises UserError."""
-    from rich.console import Console
-
-    from harness.guard.screen import print_comparison
-
     folders, said = _parsed(words)
-    guard, allow = _guard(said), _allowed(said)
+    asked = Asked.of(said)
+    guard, allow = asked.guard, asked.allow
     policy = read_policy(said["policy"]) if "policy" in said else None
-    files = {name: Path(said[name]) for name in FILES if name in said}
-    for name, path in files.items():
-        if not path.resolve().parent.is_dir():
-            raise UserError(f"{name}={path}: there is no such folder.")
     match [read_evidence(Path(folder)) for folder in folders]:
         case [baseline, candidate]:
             found = compare(baseline, candidate, guard, allow=allow, policy=policy)
@@ -44,10 +68,7 @@ def run(words: Sequence[str]) -> int:
             found = hold(study, policy, guard, name=said["policy"], allow=allow)
         case _:
             raise UserError(f"compare takes two studies, or one and a policy: {USAGE}.")
-    for name, path in files.items():
-        path.write_text(FILES[name](found))
-    print_comparison(Console(highlight=False), found)
-    return found.verdict.exit_code
+    return asked.conclude(found)
 
 
 def _parsed(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -71,8 +92,8 @@ def _parsed(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return folders, said
 
 
-def _guard(said: dict[str, str]) -> Guard:
-    guard = read_guard(said.get("guard", "default"))
+def _guard(said: Mapping[str, str], changes: Mapping[str, Any]) -> Guard:
+    guard = read_guard(said.get("guard", "default"), changes)
     metrics = _listed(said, "metrics")
     for metric in metrics:
         if metric not in (known := guard.thresholds_frac):
@@ -84,7 +105,7 @@ def _guard(said: dict[str, str]) -> Guard:
     return replace(guard, metrics=metrics) if metrics else guard
 
 
-def _allowed(said: dict[str, str]) -> list[str]:
+def _allowed(said: Mapping[str, str]) -> tuple[str, ...]:
     allow = _listed(said, "allow")
     for what in allow:
         if what in NEVER:
@@ -93,8 +114,8 @@ def _allowed(said: dict[str, str]) -> list[str]:
             hint = did_you_mean(what, ALLOWABLE)
             known = ", ".join(ALLOWABLE)
             raise UserError(f"allow={what}: there is no such difference.{hint} There are: {known}.")
-    return allow
+    return tuple(allow)
 
 
-def _listed(said: dict[str, str], name: str) -> list[str]:
+def _listed(said: Mapping[str, str], name: str) -> list[str]:
     return [part for part in said.get(name, "").strip("[]").replace(" ", "").split(",") if part]

@@ -28,12 +28,12 @@ def compare(
     *,
     allow: Collection[str] = (),
     policy: Policy | None = None,
-    looks: int = 1,
 ) -> Comparison:
     """Judge the candidate by the baseline, and by a policy where there is one.
 
-    `looks` is how often the data may be looked at, where launches are added until settled. Raises
-    UserError if the two are one study, or if the policy speaks of points that were not measured.
+    Studies that grew until the verdict was settled say how often they were to be looked at, and pay
+    for it whenever they are compared. Raises UserError if the two are one study, or if the policy
+    speaks of points that were not measured.
     """
     _check_two(baseline, candidate)
     matching = match(baseline, candidate)
@@ -45,6 +45,7 @@ def compare(
     if baseline.runs and candidate.runs:
         notes += _unmatched(matching.baseline_only, matching.candidate_only)
     notes += [*_unfinished("baseline", baseline), *_unfinished("candidate", candidate)]
+    looks = max(int(side.about.get("looks", 1)) for side in (baseline, candidate))
     made = _judged(questions, refused, guard, looks)
     return _summed_up(
         replace(

@@ -1,5 +1,6 @@
 """What a comparison is judged by: `conf/guard/NAME.yaml`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from harness.conf_files import conf_dir, options
 from harness.errors import UserError
+from harness.grid import put
 from harness.overrides import did_you_mean
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -40,10 +42,17 @@ def higher_is_better(metric: str) -> bool:
     return metric.endswith("_per_s")
 
 
-def read_guard(name: str) -> Guard:
-    """A file of conf/guard/ by its name, or any file by its path. Raises UserError."""
+def read_guard(name: str, changes: Mapping[str, Any] | None = None) -> Guard:
+    """A file of conf/guard/ by its name, or any file by its path. Raises UserError.
+
+    `changes` are settings of the command line, by their dotted name below `guard`.
+    """
     path, tree = read_yaml("guard", name)
     guard: Guard = checked(Guard, tree, path)
+    if changes:
+        for setting, value in changes.items():
+            put(tree, setting.split("."), value)
+        guard = checked(Guard, tree, "guard on the command line")
     return guard
 
 

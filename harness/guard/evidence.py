@@ -40,12 +40,6 @@ class Measured:
         """Whether there is something to measure."""
         return bool(self.row["status"] == "ok")
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Everything that was set, by its dotted name on the command line."""
-        told = {f"engine.{name}": value for name, value in self.engine.items()}
-        return told | {f"load.{name}": value for name, value in self.load.items()}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
@@ -87,15 +81,14 @@ def read_evidence(folder: Path) -> Evidence:
 def _measured(run: SavedRun, row: Mapping[Any, Any] | None) -> Measured:
     record = run.record
     known = dict(row) if row is not None else {"status": record["status"], "simulated": False}
-    engine = {n: v for n, v in record["engine"].items() if n not in (*OPERATIONAL, *NOT_SET)}
     return Measured(
         id=record["id"],
         launch=record["launch"],
         launch_repeat=record["launch_repeat"],
         run_repeat=record["run_repeat"],
         begun_at_s=_begun_at_s(record),
-        engine=dict(_flat(engine)),
-        load=dict(_flat(record["load"])),
+        engine=engine_settings(record["engine"]),
+        load=load_settings(record["load"]),
         row={str(name): value for name, value in known.items()},
         validity=tuple(str(known.get("validity") or "").split()),
         prompts=_prompts(run) if run.ok else {},
@@ -124,6 +117,16 @@ def _prompts(run: SavedRun) -> dict[int, tuple[int, int]]:
     order = np.flatnonzero(chosen)[np.argsort(requests["request"][chosen])][:MAX_PROMPTS]
     columns = (requests[n][order] for n in ("request", "input_tokens", "output_tokens_asked"))
     return {int(r): (int(i), int(o)) for r, i, o in zip(*columns, strict=True)}
+
+
+def engine_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What an engine is, without how it is run, by dotted name."""
+    return dict(_flat({n: v for n, v in stored.items() if n not in (*OPERATIONAL, *NOT_SET)}))
+
+
+def load_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A load by dotted name."""
+    return dict(_flat(stored))
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

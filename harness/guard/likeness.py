@@ -7,13 +7,13 @@ second kind (an engine setting, a version of vLLM) is a change: it may be what i
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.guard.evidence import Evidence, Measured
 from harness.guard.outcome import Change, Refusal
-from harness.guard.pairing import Matching, Pair, varying
+from harness.guard.pairing import Matching, Pair, Point, by_setting, varying
 from harness.validity import CODES
 
 FATAL = tuple(code for code, about in CODES.items() if about.fatal)
@@ -152,17 +152,24 @@ def _imitated(baseline: Evidence, candidate: Evidence) -> Iterator[Difference]:
 
 def _points(baseline: Evidence, candidate: Evidence, matching: Matching) -> Iterator[Difference]:
     """Nothing in common: says by which settings."""
-    if matching.pairs:
-        return
-    sides = [[run.settings for run in side.runs] for side in (baseline, candidate)]
-    must = [f"engine.{name}" for name in matching.swept]
-    apart = []
+    if not matching.pairs:
+        yield Difference("points", *apart(baseline.runs, candidate.runs, matching.swept))
+
+
+def apart(
+    baseline: Sequence[Point], candidate: Sequence[Point], swept: Collection[str]
+) -> tuple[str, str]:
+    """What either side's points have that none of the other's has, where they share none."""
+    sides = [[by_setting(point) for point in side] for side in (baseline, candidate)]
+    must = [f"engine.{name}" for name in swept]
+    found = []
     for name in varying(sides[0] + sides[1]):
         values = [dict.fromkeys(_text(one.get(name), UNSET) for one in side) for side in sides]
         if (name.startswith("load.") or name in must) and not values[0].keys() & values[1].keys():
-            apart.append([f"{name}={','.join(side)}" for side in values])
-    told = zip(*apart, strict=True) if apart else (("another combination of settings",),) * 2
-    yield Difference("points", *("; ".join(side) for side in told))
+            found.append([f"{name}={','.join(side)}" for side in values])
+    told = zip(*found, strict=True) if found else (("another combination of settings",),) * 2
+    mine, theirs = ("; ".join(side) for side in told)
+    return mine, theirs
 
 
 def _prompts(matching: Matching) -> Iterator[Difference]:

@@ -9,12 +9,24 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from harness.guard.evidence import Evidence, Measured
 from harness.tables import INTENSITY, axis_columns
 
 Key = tuple[str, ...]
+
+
+class Point(Protocol):
+    """What a point is known by: settings by dotted name below `engine` and `load`."""
+
+    @property
+    def engine(self) -> dict[str, Any]: ...
+    @property
+    def load(self) -> dict[str, Any]: ...
+
+
+P = TypeVar("P", bound=Point)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +55,8 @@ class Matching:
 
 def match(baseline: Evidence, candidate: Evidence) -> Matching:
     """Find the points that both have."""
-    sides = (baseline, candidate)
-    swept = dict.fromkeys(n for side in sides for n in varying(run.engine for run in side.runs))
-    mine, theirs = (_by_key(side.runs, list(swept)) for side in sides)
+    swept = swept_by(baseline.runs, candidate.runs)
+    mine, theirs = (by_key(side.runs, swept) for side in (baseline, candidate))
     common = [key for key in mine if key in theirs]
     named = names([run for key in common for run in mine[key]])
     pairs = [
@@ -58,16 +69,22 @@ def match(baseline: Evidence, candidate: Evidence) -> Matching:
     ]
     return Matching(
         pairs=tuple(pairs),
-        swept=tuple(swept),
+        swept=swept,
         baseline_only=len(mine) - len(common),
         candidate_only=len(theirs) - len(common),
     )
 
 
+def swept_by(*sides: Sequence[Point]) -> tuple[str, ...]:
+    """The engine settings that any of the studies sweeps."""
+    found = (name for side in sides for name in varying(point.engine for point in side))
+    return tuple(dict.fromkeys(found))
+
+
 def points(evidence: Evidence) -> tuple[Pair, ...]:
     """The points of one study, nothing on the baseline's side."""
     swept = varying(run.engine for run in evidence.runs)
-    groups = _by_key(evidence.runs, swept)
+    groups = by_key(evidence.runs, swept)
     named = names(evidence.runs)
     return tuple(
         Pair(point=point_of(runs[0], named), baseline=(), candidate=tuple(runs))
@@ -84,9 +101,15 @@ def varying(settings: Iterable[dict[str, Any]]) -> list[str]:
     return [name for name, seen in values.items() if len(seen) > 1]
 
 
+def by_setting(point: Point) -> dict[str, Any]:
+    """Everything that was set, by its dotted name on the command line."""
+    told = {f"engine.{name}": value for name, value in point.engine.items()}
+    return told | {f"load.{name}": value for name, value in point.load.items()}
+
+
 def names(runs: Sequence[Measured]) -> dict[str, str]:
     """Heading of each setting that tells the points apart; a load's intensity always."""
-    found = varying(run.settings for run in runs)
+    found = varying(by_setting(run) for run in runs)
     loads = [run.load for run in runs]
     intensity = [n for n in INTENSITY if any(load.get(n) is not None for load in loads)]
     return axis_columns(dict.fromkeys([*found, *(f"load.{name}" for name in intensity)]))
@@ -94,7 +117,8 @@ def names(runs: Sequence[Measured]) -> dict[str, str]:
 
 def point_of(run: Measured, named: dict[str, str]) -> dict[str, Any]:
     """The run's point as people name it."""
-    return {heading: run.settings.get(name) for name, heading in named.items()}
+    settings = by_setting(run)
+    return {heading: settings.get(name) for name, heading in named.items()}
 
 
 def blocks(pair: Pair) -> list[tuple[str, str]] | None:
@@ -125,8 +149,9 @@ def _last_s(block: tuple[list[Measured], list[Measured]]) -> float:
     return max(run.begun_at_s or 0.0 for side in block for run in side)
 
 
-def _by_key(runs: Iterable[Measured], swept: Sequence[str]) -> dict[Key, list[Measured]]:
-    groups: dict[Key, list[Measured]] = {}
+def by_key(runs: Iterable[P], swept: Sequence[str]) -> dict[Key, list[P]]:
+    """The runs of each point: alike in the whole load, and in what is swept of the engine."""
+    groups: dict[Key, list[P]] = {}
     for run in runs:
         values = [json.dumps(run.engine.get(name), default=str) for name in swept]
         groups.setdefault((json.dumps(run.load, sort_keys=True), *values), []).append(run)

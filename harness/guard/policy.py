@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as schema
 from harness.columns import COUNTS, MEASURES
 from harness.errors import UserError
 from harness.guard.config import STRICT, checked, read_yaml
-from harness.guard.pairing import Pair
+from harness.guard.pairing import Pair, by_setting
 from harness.overrides import did_you_mean
 
 LIMIT = re.compile(r"\s*(\w+)\s*([<>])=?\s*([-+.\deE]+)\s*")
@@ -111,7 +111,7 @@ def limits(policy: Policy, points: tuple[Pair, ...]) -> list[Held]:
 def _value(pair: Pair, name: str) -> Any:
     if name in pair.point:
         return pair.point[name]
-    settings = pair.runs[0].settings
+    settings = by_setting(pair.runs[0])
     for full in (name, f"load.{name}", f"engine.{name}"):
         if full in settings:
             return settings[full]

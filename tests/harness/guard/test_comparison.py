@@ -188,7 +188,7 @@ def test_a_change_among_many_numbers_needs_a_wider_interval() -> None:
     alone = compare(mine, theirs, guard())
     for wider in (
         compare(mine, theirs, guard(THROUGHPUT, TTFT)),
-        compare(mine, theirs, guard(), looks=2),
+        compare(mine, replace(theirs, about=theirs.about | {"looks": 2}), guard()),
     ):
         assert wider.family * wider.looks == 2
         widths = [
