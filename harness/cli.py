@@ -59,7 +59,9 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _sweep(words: list[str], extra_conf_dir: Path | None) -> int:
-    """python -m harness sweep=NAME [setting=value ...]"""
+    """python -m harness sweep=NAME [setting=value ...] [against=BASELINE]"""
+    if any(word.startswith("against=") for word in words):
+        return _duel(words, extra_conf_dir)
     from harness.config import compose
     from harness.overrides import parse
     from harness.sweep import Sweep
@@ -72,6 +74,14 @@ def _sweep(words: list[str], extra_conf_dir: Path | None) -> int:
         return 0
     with _terminable():
         return sweep.run()
+
+
+def _duel(words: list[str], extra_conf_dir: Path | None) -> int:
+    """python -m harness sweep=NAME [setting=value ...] against=BASELINE"""
+    from harness.duel.command import run
+
+    with _terminable():
+        return run(words, extra_conf_dir)
 
 
 def _table(words: list[str], _extra_conf_dir: Path | None) -> int:

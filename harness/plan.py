@@ -144,7 +144,7 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
     drawn_by += sorted(f"{run.point} {run.case}" for run in runs if run.case)
     return Plan(
         sweep=config.sweep,
-        id=_digest(sorted(run.id for run in runs), options.order, drawn_by)[:6],
+        id=digest_of(sorted(run.id for run in runs), options.order, drawn_by)[:6],
         place=config.choice.place,
         axes=config.axes,
         launches=tuple(launches),
@@ -188,8 +188,8 @@ def _settings(config: Config, identity: dict[str, Any]) -> list[_Setting]:
         mine: set[str] = set()
         for (row, asked), (column, load) in product(enumerate(case.engines), enumerate(case.loads)):
             engine = _decided(asked, config)
-            digest = _digest(_what(engine), identity)
-            point = _digest(digest, asdict(load))
+            digest = digest_of(_what(engine), identity)
+            point = digest_of(digest, asdict(load))
             if point in mine:
                 raise UserError(
                     "two points of the grid are the same: an axis holds a value twice, or only"
@@ -266,9 +266,9 @@ def _run(
     repeats: tuple[int, int],
 ) -> Run:
     load = cell.load
-    point = _digest(_what(setting.engine), asdict(load), file_digests(load), identity)
+    point = digest_of(_what(setting.engine), asdict(load), file_digests(load), identity)
     # The same prompts at the same load of every engine setting (pairs), never twice in a launch.
-    seed = _digest(config.options.seed, asdict(load), repeats)
+    seed = digest_of(config.options.seed, asdict(load), repeats)
     launch_repeat, run_repeat = repeats
     of_several = len({other.case for other in setting.cells}) > 1
     label = _label(load, "load", config.axes)
@@ -312,6 +312,7 @@ def _longest_s(load: Load) -> float:
     return load.warmup_s + load.duration_s + load.drain_s
 
 
-def _digest(*parts: Any) -> str:
+def digest_of(*parts: Any) -> str:
+    """Ten hexadecimal digits that stand for these parts."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

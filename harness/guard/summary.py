@@ -125,12 +125,13 @@ def _refused(comparison: Comparison) -> str:
 def _counted(comparison: Comparison) -> str:
     if not comparison.points:
         return "There was nothing to compare."
-    kinds = _phrases(comparison)
+    kinds = phrases(comparison)
     points = len({str(judgement.point) for judgement in comparison.points})
     metrics = len({judgement.metric for judgement in comparison.points})
+    looks = f" in {comparison.looks} looks" if comparison.looks > 1 else ""
     text = (
         f"{', '.join(kinds)} of {len(comparison.points)} ({_plural(points, 'point')} ×"
-        f" {_plural(metrics, 'metric')}), at {comparison.confidence * 100:g} % confidence."
+        f" {_plural(metrics, 'metric')}), at {comparison.confidence * 100:g} % confidence{looks}."
     )
     waiting = comparison.of(Verdict.INCONCLUSIVE)
     wanted = [judgement.more_launches for judgement in waiting if judgement.more_launches]
@@ -141,7 +142,7 @@ def _counted(comparison: Comparison) -> str:
     return text
 
 
-def _phrases(comparison: Comparison) -> list[str]:
+def phrases(comparison: Comparison) -> list[str]:
     """3 regressed, 1 limit broken, …: what there is of each kind."""
     counts: dict[str, int] = {}
     for verdict in Verdict:

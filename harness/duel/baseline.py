@@ -1,0 +1,144 @@
+"""What BASELINE of `against=BASELINE` is: the defaults, or what a study was of.
+
+Either way it is a configuration, to be measured anew.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.config import ENGINES, Case, Config, compose
+from harness.engines.choice import choose
+from harness.engines.config import Engine, SimEngine
+from harness.environment import MASK
+from harness.errors import UserError
+from harness.guard.config import broken
+from harness.guard.evidence import engine_settings
+from harness.overrides import Words
+from harness.plan import OPERATIONAL
+from harness.study import Study
+from loadgen.config import Load
+
+DEFAULTS = "defaults"
+# How a server is run, and what the simulator imitates, is no part of what the engine is set to.
+KEPT = tuple(f"engine.{name}" for name in (*OPERATIONAL, "gpu"))
+
+
+def baseline_of(
+    against: str,
+    words: Words,
+    candidate: Config,
+    *,
+    allow: Collection[str] = (),
+    extra_conf_dir: Path | None = None,
+) -> Config:
+    """The baseline's configuration. Raises UserError if it cannot be had, or cannot be compared."""
+    if against == DEFAULTS:
+        return _defaults(words, candidate, extra_conf_dir)
+    if not Path(against).exists():
+        raise UserError(
+            f"against={against}: there is no such study; against={DEFAULTS} is the same command"
+            " without its engine settings."
+        )
+    study = Study(Path(against))
+    about, records = study.about, [run.record for run in study.runs()]
+    if not records:
+        raise UserError(f"against={against}: no run of it is there to say what it measured.")
+    records.sort(key=lambda record: record.get("place") or [0, 0, 0])
+    if about.get("model") != json.loads(json.dumps(asdict(candidate.model))):
+        theirs, ours = (about.get("model") or {}).get("name"), candidate.model.name
+        told = f"{theirs}, and this is {ours}" if theirs != ours else f"another {ours}"
+        raise UserError(f"against={against}: its model is {told}: speeds cannot be compared.")
+    engines = [_engine(record["engine"], against, candidate) for record in records]
+    _check_kind(engines, against, candidate, allow)
+    pythons = {getattr(engine, "python", None) for engine in engines}
+    return replace(
+        candidate,
+        choice=choose(engines[0].kind, python=pythons.pop()),
+        axes=about["axes"],
+        cases=tuple(_cases(records, engines, against)),
+    )
+
+
+def _defaults(words: Words, candidate: Config, extra_conf_dir: Path | None) -> Config:
+    if candidate.choice.kind == "external":
+        raise UserError(
+            f"against={DEFAULTS}: a server that somebody else runs has no defaults here; name a"
+            " study of the other one."
+        )
+    settings = {
+        name: value
+        for name, value in words.settings.items()
+        if not name.startswith("engine.") or name in KEPT
+    }
+    return compose(replace(words, settings=settings), extra_conf_dir)
+
+
+def _cases(
+    records: Sequence[dict[str, Any]], engines: Sequence[Engine], against: str
+) -> list[Case]:
+    """The study's grids, of what its runs were."""
+    found: dict[str, tuple[dict[str, Engine], dict[str, Load]]] = {}
+    for record, engine in zip(records, engines, strict=True):
+        mine, loads = found.setdefault(record.get("case") or "", ({}, {}))
+        mine[json.dumps(engine_settings(record["engine"]), sort_keys=True)] = engine
+        # at a share of a capacity the rate was found by the launch: each has a load of its own
+        if record["load"].get("rate_frac") is None:
+            loads[json.dumps(record["load"], sort_keys=True)] = _load(record["load"], against)
+    return [
+        Case(name=name, engines=tuple(mine.values()), loads=tuple(loads.values()))
+        for name, (mine, loads) in found.items()
+    ]
+
+
+def _engine(stored: dict[str, Any], against: str, candidate: Config) -> Engine:
+    """An engine as a run stored it; what was masked is what the candidate's has by that name."""
+    env = dict(stored.get("env") or {})
+    given = {n: v for e in candidate.engines for n, v in getattr(e, "env", {}).items()}
+    for name in [name for name, value in env.items() if value == MASK]:
+        if name not in given:
+            raise UserError(
+                f"against={against}: engine.env.{name} is masked in its files: set"
+                f" engine.env.{name}=... here, for both sides."
+            )
+        env[name] = given[name]
+    settings = stored | ({"env": env} if env else {})
+    engine: Engine = _read(ENGINES.get(stored["kind"]), settings, against, "engine")
+    return engine
+
+
+def _load(stored: dict[str, Any], against: str) -> Load:
+    load: Load = _read(Load, stored, against, "load")
+    return load
+
+
+def _read(schema: Any, stored: dict[str, Any], against: str, part: str) -> Any:
+    try:
+        return TypeAdapter(schema).validate_python(stored)
+    except ValidationError as error:
+        raise UserError(
+            f"against={against}: its {part} cannot be set here: {broken(error)[0]}"
+        ) from None
+
+
+def _check_kind(
+    engines: Sequence[Engine], against: str, candidate: Config, allow: Collection[str]
+) -> None:
+    """What a comparison would refuse when everything is measured is refused before."""
+    kinds = (engines[0].kind, candidate.choice.kind)
+    if kinds[0] != kinds[1] and "sim" in kinds:
+        words = ["simulated" if kind == "sim" else "measured" for kind in kinds]
+        raise UserError(f"against={against}: it was {words[0]}, and this is {words[1]}.")
+    mine, theirs = (
+        sorted({engine.gpu for engine in side if isinstance(engine, SimEngine)})
+        for side in (engines, candidate.engines)
+    )
+    if mine != theirs and "imitated_gpu" not in allow:
+        raise UserError(
+            f"against={against}: its simulator imitates {', '.join(mine)}, and this one"
+            f" {', '.join(theirs)} (allow=imitated_gpu lets that through)."
+        )

@@ -1,0 +1,94 @@
+"""`python -m harness sweep=NAME ... against=BASELINE`: words in, a verdict out, exit code."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.checks.config import Checks
+from harness.config import Config, compose
+from harness.duel.baseline import baseline_of
+from harness.duel.blocks import schedule
+from harness.duel.duel import Duel
+from harness.errors import UserError
+from harness.guard.command import ASKED, Asked
+from harness.overrides import Words, parse
+from harness.sweep import Sweep
+
+AGAINST = "against="
+
+
+def run(words: Sequence[str], extra_conf_dir: Path | None) -> int:
+    """Carry out the command line; returns the exit code. Raises UserError."""
+    told = [] if extra_conf_dir is None else [f"--config-dir={extra_conf_dir}"]
+    duel = prepare(words, [*told, *words], extra_conf_dir)
+    if duel.candidate.config.options.plan:
+        print(duel.plan_text())
+        return 0
+    return duel.run()
+
+
+def prepare(words: Sequence[str], command: Sequence[str], extra_conf_dir: Path | None) -> Duel:
+    """Check everything that can be checked before a launch. Raises UserError."""
+    said, settings = _parted(words)
+    if not (against := said.pop("against")):
+        raise UserError("against= needs a study's folder, or 'defaults'.")
+    changes = {
+        name.removeprefix("guard."): value
+        for name, value in settings.settings.items()
+        if name.startswith("guard.")
+    }
+    asked = Asked.of(said, changes)
+    kept = {n: v for n, v in settings.settings.items() if not n.startswith("guard.")}
+    _check_words(kept)
+    kept["repeats.launches"] = asked.guard.max_launches
+    mine = replace(settings, settings=kept)
+    candidate = _without_extras(compose(mine, extra_conf_dir))
+    baseline = _without_extras(
+        baseline_of(against, mine, candidate, allow=asked.allow, extra_conf_dir=extra_conf_dir)
+    )
+    sides = [Sweep.prepare(config, command) for config in (baseline, candidate)]
+    planned = schedule(sides[0].plan, sides[1].plan)
+    return Duel(
+        baseline=replace(sides[0], plan=planned.baseline),
+        candidate=replace(sides[1], plan=planned.candidate),
+        schedule=planned,
+        asked=asked,
+        against=against,
+    )
+
+
+def _parted(words: Sequence[str]) -> tuple[dict[str, str], Words]:
+    """What is said to the comparison, and what to the sweep."""
+    said: dict[str, str] = {}
+    left = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and name in ("against", *ASKED):
+            if not value and name != "against":
+                raise UserError(f"{name}= needs a value.")
+            said[name] = f"{said[name]},{value}" if name == "allow" and name in said else value
+        else:
+            left.append(word)
+    return said, parse(left)
+
+
+def _check_words(settings: dict[str, object]) -> None:
+    """Settings that have no meaning where launches are added until the verdict is settled."""
+    for name in settings:
+        if name in ("repeats", "repeats.launches"):
+            raise UserError(
+                f"{name} has no effect with against=: launches are added until the verdict is"
+                " settled, up to guard.max_launches."
+            )
+        if name.partition(".")[0] == "checks":
+            raise UserError(f"{name} has no effect with against=: a sweep without it does checks.")
+
+
+def _without_extras(config: Config) -> Config:
+    """Nothing but what is compared: checks and profiles are for a sweep of its own."""
+    if config.profile.kind != "none":
+        raise UserError(
+            f"profile={config.profile.kind} has no effect with against=: a sweep without it"
+            " captures profiles."
+        )
+    return replace(config, options=replace(config.options, checks=Checks()))

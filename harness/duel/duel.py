@@ -1,0 +1,203 @@
+"""Baseline and candidate, measured in turns until the verdict is settled or the budget is out.
+
+Both are ordinary studies, on disk side by side, so that they can be compared, tabulated and
+reported on like any others. They are looked at after numbers of launches that are fixed beforehand;
+that number is stored with them, for every look costs its share of the error rate.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+
+from harness.duel.blocks import SIDES, Block, Schedule, looks
+from harness.export import export
+from harness.guard.command import Asked
+from harness.guard.comparison import compare
+from harness.guard.evidence import engine_settings, read_evidence
+from harness.guard.outcome import Comparison, Outcome, Verdict
+from harness.guard.pairing import varying
+from harness.guard.summary import headline, phrases, place, title
+from harness.instrument import Instrument
+from harness.progress import display
+from harness.study import Study
+from harness.sweep import Sweep, failures, reasons
+from harness.tables import value_text
+from harness.tabulation import make
+from harness.units import plural, span
+
+NAMED = 3  # open questions that a look names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duel:
+    """Two sweeps, their common order, and what they are judged by."""
+
+    baseline: Sweep
+    candidate: Sweep
+    schedule: Schedule
+    asked: Asked
+    against: str
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """After how many launches of each engine setting there is a verdict."""
+        return looks(self.asked.guard.max_launches)
+
+    def plan_text(self) -> str:
+        """Both sides' launches in their order, the looks, and the most time it can take."""
+        lines = list(self._head())
+        for block in self.schedule.blocks:
+            lines.append(f"  block {block.repeat}")
+            for _, launch in block.turns:
+                lines.append(f"    launch {launch.id}: {launch.label}")
+                if block.repeat == 1:
+                    lines += [f"      run {run.id}: {run.label}" for run in launch.runs]
+        launches = 2 * len(self.schedule.blocks)
+        return "\n".join([*lines, f"{plural(launches, 'launch')} at most; nothing was started"])
+
+    def run(self) -> int:
+        """Measure what is lacking, look, go on if need be; returns the verdict's exit code.
+
+        Raises UserError if a study cannot be written, or was begun in another environment.
+        """
+        print("\n".join(self._head()), flush=True)
+        with self._opened() as studies:
+            try:
+                found = self._settle(studies)
+            except (KeyboardInterrupt, SystemExit):
+                print(self.candidate.stopped())
+                raise
+            finally:
+                for study in studies:
+                    make(study)
+            for name, study in zip(SIDES, studies, strict=True):
+                for line in reasons(failures(study)):
+                    print(f"{name}: {line}")
+        print()
+        return self.asked.conclude(found)
+
+    def _settle(self, studies: Sequence[Study]) -> Comparison:
+        """Blocks up to a look, the look, and so on; what the last look found."""
+        instrument: Instrument | None = None
+        for number, until in enumerate(self.looks, 1):
+            for study, plan in zip(studies, self.schedule.plans(until), strict=True):
+                study.add(runs=[run.id for run in plan.runs])  # so far; it is no more unfinished
+            due = [block for block in self.schedule.blocks if block.repeat <= until]
+            if left := [block for block in due if not self._is_done(block, studies)]:
+                instrument = instrument or self._instrument(studies)
+                self._measure(left, due, studies, instrument)
+            found = self._compared(studies)
+            is_last = is_settled(found) or until == self.looks[-1]
+            further = f"on to {plural(self.looks[number], 'launch')}" if not is_last else ""
+            print(look_line(found, number, len(self.looks), further), flush=True)
+            if is_last:
+                break
+        return found
+
+    def _measure(
+        self,
+        left: Sequence[Block],
+        due: Sequence[Block],
+        studies: Sequence[Study],
+        instrument: Instrument,
+    ) -> None:
+        """Run blocks, each side into its study."""
+        total, missing = (sum(_runs(block) for block in blocks) for blocks in (due, left))
+        with instrument.apart(), display(total, total - missing) as show:
+            sweeps = (self.baseline, self.candidate)
+            runners = {
+                name: sweep.runner(study, instrument, show)
+                for name, sweep, study in zip(SIDES, sweeps, studies, strict=True)
+            }
+            for block in left:
+                for name, launch in block.turns:
+                    runners[name].work([launch])
+        for study in studies:
+            export(study)
+
+    def _is_done(self, block: Block, studies: Sequence[Study]) -> bool:
+        """Whether both halves are there. One alone is run again: they belong beside each other."""
+        states = [
+            study.status(run.id)
+            for study, launch in zip(studies, (block.baseline, block.candidate), strict=True)
+            for run in launch.runs
+        ]
+        is_retried = self.candidate.config.options.retry and "failed" in states
+        return None not in states and not is_retried
+
+    def _compared(self, studies: Sequence[Study]) -> Comparison:
+        baseline, candidate = (read_evidence(study.folder) for study in studies)
+        return compare(baseline, candidate, self.asked.guard, allow=self.asked.allow)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Study, Study]]:
+        """Both studies, for writing."""
+        with ExitStack() as stack:
+            mine, theirs = (
+                stack.enter_context(sweep.opened(looks=len(self.looks)))
+                for sweep in (self.baseline, self.candidate)
+            )
+            for name, study in zip(SIDES, (mine, theirs), strict=True):
+                print(f"{name}: {study.folder}", flush=True)
+            yield mine, theirs
+
+    def _instrument(self, studies: Sequence[Study]) -> Instrument:
+        """One for both: calibrated once."""
+        baseline, candidate = studies
+        instrument = self.candidate.instrument(candidate)
+        baseline.add(instrument=asdict(instrument))
+        return instrument
+
+    def _head(self) -> Iterator[str]:
+        """What will be measured, what differs, how long it may take."""
+        mine, theirs = self.baseline.engine_line(), self.candidate.engine_line()
+        yield from [theirs] if mine == theirs else [f"baseline, {mine}", f"candidate, {theirs}"]
+        name = self.candidate.config.model.name
+        yield f"sweep {self.candidate.plan.sweep} against {self.against}: {name}"
+        yield from self._changes()
+        yield from (f"note: {note}" for note in self.schedule.notes)
+        first, most = self.looks[0], self.looks[-1]
+        (least_s, _), (_, most_s) = (self.schedule.span_s(n) for n in (first, most))
+        numbers = " and ".join(filter(None, [", ".join(map(str, self.looks[:-1])), str(most)]))
+        yield (
+            f"at most {plural(most, 'launch')} of each engine setting and side, a verdict after"
+            f" {numbers}: {span(least_s)} to {span(most_s)}"
+        )
+
+    def _changes(self) -> Iterator[str]:
+        """What differs between the engines of a block; what is swept is the same in both."""
+        block = self.schedule.blocks[0]
+        engines = [engine_settings(asdict(x.engine)) for x in (block.baseline, block.candidate)]
+        for name in varying(engines):
+            mine, theirs = (value_text(engine.get(name)) or "default" for engine in engines)
+            yield f"changed: engine.{name}: {mine} → {theirs}"
+
+
+def is_settled(found: Comparison) -> bool:
+    """Whether more launches would change nothing: no question is open, or none can be answered."""
+    is_refused = found.verdict is Outcome.REFUSED
+    is_one_sided = not (found.baseline.launches and found.candidate.launches)
+    return is_refused or is_one_sided or not found.of(Verdict.INCONCLUSIVE)
+
+
+def look_line(found: Comparison, number: int, of: int, further: str) -> str:
+    """What a look saw, in a line: the verdict so far, what is open, and how it goes on."""
+    launches = f"{found.baseline.launches} + {found.candidate.launches} launches"
+    told = f"look {number} of {of}, {launches}: {headline(found).lower()}"
+    if found.points:
+        told += f" ({', '.join(phrases(found))})"
+    waiting = found.of(Verdict.INCONCLUSIVE)
+    if waiting:
+        named = [
+            title(judgement.metric)
+            + place(judgement.point)
+            + (f" (+{judgement.more_launches})" if judgement.more_launches else "")
+            for judgement in waiting[:NAMED]
+        ]
+        more = f" and {len(waiting) - NAMED} more" if len(waiting) > NAMED else ""
+        told += f"; open: {', '.join(named)}{more}"
+    return f"{told}; {further}" if further else told
+
+
+def _runs(block: Block) -> int:
+    return len(block.baseline.runs) + len(block.candidate.runs)
