@@ -237,6 +237,17 @@ def _empty(name: str, place: str, status: Status, reason: str) -> Row:
     )
 
 
+def reasons(card: Card) -> list[str]:
+    """A line for each row that has a reason, and one for all that were left out for the same."""
+    told = [row for row in card.rows if row.reason and row.status != "NOT RUN"]
+    lines = [f"{row.status} {row.name} ({row.where}): {row.reason}" for row in told]
+    omitted = [row for row in card.rows if row.status == "NOT RUN"]
+    for reason in dict.fromkeys(row.reason for row in omitted):
+        names = ", ".join(row.name for row in omitted if row.reason == reason)
+        lines.append(f"NOT RUN {names}: {reason}")
+    return lines
+
+
 def cells(row: Row) -> list[str]:
     """A row as people read it, under `TITLES`."""
     return [
