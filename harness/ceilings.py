@@ -32,7 +32,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.hardware.card import Ceilings
-from harness.hardware.saved import saved
+from harness.hardware.saved import Validation, saved
 from harness.model import Model, config_of
 from harness.sim.decoder import BYTES_OF, Decoder
 
@@ -72,27 +72,38 @@ CEILINGS = {
 GPUS = re.compile(r"(\d+)x ([^,]+)")  # of one kind
 
 
+REFERENCE = "reference"  # of an output folder: results that came with the repository
 PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8"}  # by the probes' names
+
+
+def last_validation(study: Path, about: Mapping[str, Any]) -> Validation | None:
+    """The last validation of the study's GPUs before it; None without one.
+
+    They are looked for where `validate` puts them, beside the study and beside its sweep, and among
+    the reference results of that folder.
+    """
+    uuids = {gpu.get("uuid") for gpu in about.get("environment", {}).get("gpus", ())} - {None}
+    if not uuids:
+        return None
+    outs = study.resolve().parents[:2]
+    begun_utc = about.get("begun_utc", "")
+    before = [
+        one
+        for one in saved(*outs, *(outs[-1] / REFERENCE).glob("*"))
+        if uuids <= one.uuids and one.begun_utc <= begun_utc
+    ]
+    return before[-1] if before else None
 
 
 def measured_ceiling(study: Path, about: Mapping[str, Any]) -> Ceiling | None:
     """What the study's GPUs reached in their last validation before it, a mean over them.
 
-    Validations are looked for where `validate` puts them, beside the study and beside its sweep.
     None without one; what was not measured on every GPU is left out.
     """
-    uuids = {gpu.get("uuid") for gpu in about.get("environment", {}).get("gpus", ())} - {None}
-    if not uuids:
+    last = last_validation(study, about)
+    if last is None:
         return None
-    begun_utc = about.get("begun_utc", "")
-    before = [
-        one
-        for one in saved(*study.resolve().parents[:2])
-        if uuids <= one.uuids and one.begun_utc <= begun_utc
-    ]
-    if not before:
-        return None
-    last = before[-1]
+    uuids = {gpu.get("uuid") for gpu in about["environment"]["gpus"]}
     found = Ceilings(last.measurements)
     told = last.document["environment"]["gpus"]
     gpus = [gpu["index"] for gpu in told if gpu["uuid"] in uuids]

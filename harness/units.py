@@ -74,6 +74,32 @@ def scale_of(name: str) -> float:
     return next((factor for suffix, _, factor, _ in _DISPLAYS if name.endswith(suffix)), 1.0)
 
 
+def told(name: str, value: float) -> str:
+    """A value with the unit that its name says: 1980000000.0 of sm_clock_hz is "1,980 MHz"."""
+    for suffix, unit, _, shown in _DISPLAYS:
+        if name.endswith(suffix):
+            return f"{shown(value)} {unit}"
+    return str(value)
+
+
+_MEASURED = {  # a measurement's unit: for people, and the factor to it
+    "FLOP/s": ("TFLOP/s", 1e-12),
+    "op/s": ("Top/s", 1e-12),
+    "B/s": ("GB/s", 1e-9),
+    "B": ("GB", 1e-9),
+    "s": ("µs", 1e6),
+    "Hz": ("MHz", 1e-6),
+    "share": ("%", 100.0),
+    "1": ("", 1.0),
+}
+
+
+def quantity(value: float, unit: str) -> str:
+    """What a probe measured, with the unit for people: "790 TFLOP/s"; a count is bare."""
+    shown, factor = _MEASURED.get(unit, (unit, 1.0))
+    return f"{significant(factor)(value)} {shown}" if shown else whole(value)
+
+
 def _words(name: str) -> str:
     return " ".join(_WORDS.get(word, word) for word in name.split("_"))
 

@@ -13,23 +13,13 @@ from typing import Literal
 from harness.hardware.limits import Limit, Product
 from harness.hardware.probe import Outcome
 from harness.hardware.probes.record import Measurement
-from harness.units import Format, number, percent, significant
+from harness.units import Format, percent, quantity, significant
 
 Status = Literal["PASS", "WARN", "FAIL", "NOT RUN", "MEASURED"]
 Verdict = Literal["PASS", "WARN", "FAIL", "NO VERDICT"]
 MEMORY = ("memory.read", "memory.copy", "memory.triad")
 
 HEADLINES = re.compile(r"(host|kernels|p2p|steady|memory)\.|scaling\..*\d$|gemm\.\w+\.max$")
-
-UNITS = {  # the shown unit and the factor to it
-    "FLOP/s": ("TFLOP/s", 1e-12),
-    "op/s": ("Top/s", 1e-12),
-    "B/s": ("GB/s", 1e-9),
-    "B": ("GB", 1e-9),
-    "s": ("µs", 1e6),
-    "Hz": ("MHz", 1e-6),
-    "share": ("%", 100.0),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +51,7 @@ class Row:
     @property
     def shown_value(self) -> str:
         """With its display unit: "790 TFLOP/s"."""
-        if self.value is None:
-            return "–"
-        unit, factor = UNITS.get(self.unit, ("" if self.unit == "1" else self.unit, 1.0))
-        if not unit:
-            return number(0)(self.value)
-        return f"{significant(factor)(self.value)} {unit}"
+        return "–" if self.value is None else quantity(self.value, self.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +220,17 @@ def _empty(name: str, place: str, status: Status, reason: str) -> Row:
         speedup_cpu=None,
         how="",
     )
+
+
+def reasons(card: Card) -> list[str]:
+    """A line for each row that has a reason, and one for all that were left out for the same."""
+    told = [row for row in card.rows if row.reason and row.status != "NOT RUN"]
+    lines = [f"{row.status} {row.name} ({row.where}): {row.reason}" for row in told]
+    omitted = [row for row in card.rows if row.status == "NOT RUN"]
+    for reason in dict.fromkeys(row.reason for row in omitted):
+        names = ", ".join(row.name for row in omitted if row.reason == reason)
+        lines.append(f"NOT RUN {names}: {reason}")
+    return lines
 
 
 def cells(row: Row) -> list[str]:

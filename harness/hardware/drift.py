@@ -15,6 +15,8 @@ from enum import IntEnum
 from fnmatch import fnmatchcase
 from typing import Any
 
+from harness.units import quantity, told
+
 
 class Grade(IntEnum):
     """Ordered: the worst is the largest."""
@@ -86,7 +88,8 @@ def _of_environments(before: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
     for name in sorted(was.keys() | is_now.keys()):
         old, new = was.get(name), is_now.get(name)
         if old != new and not _is_unknown_part(name, was, is_now):
-            yield Difference(name=name, before=_text(old), now=_text(new), grade=grade(name))
+            before_text, now_text = _texts(name, old, new)
+            yield Difference(name=name, before=before_text, now=now_text, grade=grade(name))
 
 
 def flat(environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,17 +133,17 @@ def _of_measurements(
     before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
 ) -> Iterator[Difference]:
     was = {_key(told): told for told in before}
-    for told in now:
-        old = was.get(_key(told))
-        if old is None or old["value"] is None or told["value"] is None or not old["value"]:
+    for new in now:
+        old = was.get(_key(new))
+        if old is None or old["value"] is None or new["value"] is None or not old["value"]:
             continue
-        change = told["value"] / old["value"] - 1
-        spread = max(old.get("spread_frac") or 0.0, told.get("spread_frac") or 0.0)
+        change = new["value"] / old["value"] - 1
+        spread = max(old.get("spread_frac") or 0.0, new.get("spread_frac") or 0.0)
         if abs(change) > max(MOVED_FRAC, spread):
             yield Difference(
-                name=f"measured.{told['name']}{_gpus(told)}",
-                before=f"{old['value']:.4g} {told['unit']}",
-                now=f"{told['value']:.4g} {told['unit']} ({change:+.1%})",
+                name=f"measured.{new['name']}{_gpus(new)}",
+                before=quantity(old["value"], old["unit"]),
+                now=f"{quantity(new['value'], new['unit'])} ({change:+.1%})",
                 grade=Grade.COULD_MATTER,
             )
 
@@ -153,9 +156,19 @@ def _gpus(told: Mapping[str, Any]) -> str:
     return f" on GPU {'-'.join(map(str, told['gpus']))}" if told["gpus"] else ""
 
 
-def _text(value: Any) -> str:
+def _texts(name: str, old: Any, new: Any) -> tuple[str, str]:
+    """Both for people; as they were stored where a display unit would round the difference away."""
+    shown = _text(name, old), _text(name, new)
+    return shown if shown[0] != shown[1] else (str(old), str(new))
+
+
+def _text(name: str, value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return told(name, value)
     return str(value)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from harness.environment import Environment
-from harness.hardware.card import NUMBERS, TITLES, Card, Row, cells
+from harness.hardware.card import NUMBERS, TITLES, Row, cells, reasons
 from harness.hardware.drift import Difference
 from harness.hardware.roofline import draw_roofline, draw_steady_state
 from harness.hardware.saved import Validation
@@ -38,7 +38,7 @@ def show(validation: Validation, found: Sequence[Difference] | None) -> None:
     for row in validation.card.short():
         table.add_row(*(cells(row)[index] for index in ON_SCREEN))
     console.print(table, markup=False)
-    for line in _reasons(validation.card):
+    for line in reasons(validation.card):
         print(line)
     if found is not None:
         print(drift_text(found, str(validation.document["drift"]["since"])))
@@ -84,8 +84,8 @@ def markdown(
     parts += ["\n".join(f"- {line}" for line in lines)] if (lines := _cards(validation)) else []
     if judged:
         parts.append(_table(judged))
-    if reasons := _reasons(card):
-        lines = [f"- {reason}" for reason in reasons]
+    if told := reasons(card):
+        lines = [f"- {reason}" for reason in told]
         parts += ["## Failed, doubtful, left out", "\n".join(lines)]
     if found is not None:
         since = validation.document["drift"]["since"]
@@ -99,17 +99,6 @@ def markdown(
     if kernels := [row for row in card.rows if row.speedup_plain is not None]:
         parts += ["## Kernels against the plain form", _speedups(kernels)]
     return "\n\n".join(parts) + "\n"
-
-
-def _reasons(card: Card) -> list[str]:
-    """A line for each row that has a reason, and one for all that were left out for the same."""
-    told = [row for row in card.rows if row.reason and row.status != "NOT RUN"]
-    lines = [f"{row.status} {row.name} ({row.where}): {row.reason}" for row in told]
-    omitted = [row for row in card.rows if row.status == "NOT RUN"]
-    for reason in dict.fromkeys(row.reason for row in omitted):
-        names = ", ".join(row.name for row in omitted if row.reason == reason)
-        lines.append(f"NOT RUN {names}: {reason}")
-    return lines
 
 
 def _heading(validation: Validation) -> str:

@@ -20,7 +20,7 @@ from harness.hardware.probes.record import Measurement
 
 FILE = "validation.json"
 NEEDED = {"begun_utc", "options", "environment", "measurements", "rows", "verdict"}
-VALIDATION_VERSION = 1  # raised when a measured number changes its meaning
+VALIDATION_VERSION = 2  # raised when a measured number changes its meaning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

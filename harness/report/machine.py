@@ -3,17 +3,38 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.report.blocks import Block, Cell, Facts, Head, Part, Section, Table, Text, text_table
+from harness.ceilings import last_validation
+from harness.hardware.card import NUMBERS, TITLES, cells
+from harness.hardware.card import reasons as reasons_of
+from harness.hardware.saved import Validation
+from harness.report.blocks import (
+    Block,
+    Cell,
+    Facts,
+    Fold,
+    Head,
+    Items,
+    Part,
+    Section,
+    Table,
+    Text,
+    Tone,
+)
 from harness.report.contents import Contents
-from harness.units import gibibytes, megahertz, whole
+from harness.units import gibibytes, megahertz, plural, whole
+
+UNCERTIFIED = (
+    "These GPUs were not validated before this study, so nothing says what they can do:"
+    " python -m harness validate."
+)
+VERDICT_TONES: Mapping[str, Tone] = {"PASS": "good", "WARN": "doubt", "FAIL": "bad"}
 
 
 def machine(contents: Contents) -> Section:
     environment = contents.about.get("environment") or {}
     blocks = [*_gpus(environment, simulated=contents.simulated), *_software(environment)]
-    if contents.validation is not None:
-        told = tuple(rows(_card(contents.validation)))
-        blocks.append(Part(title="Hardware validation", blocks=told))
+    if certified := tuple(_certified(contents)):
+        blocks.append(Part(title="Hardware validation", blocks=certified))
     if not blocks:
         blocks = [Text(text="study.json has no snapshot of the environment.", tone="muted")]
     return Section(id="box", title="The box", blocks=tuple(blocks))
@@ -86,36 +107,31 @@ def _memory(host: Mapping[str, Any]) -> str | None:
     return told if limit is None else f"{told}; control group's limit {gibibytes(limit)} GiB"
 
 
-def _card(validation: Any) -> Any:
-    """What a validation ends in, where it says so; else all of it."""
-    if isinstance(validation, Mapping) and "rows" in validation:
-        return {n: validation[n] for n in ("begun_utc", "verdict", "rows") if n in validation}
-    return validation
-
-
-def rows(value: Any) -> Iterator[Block]:
-    """Any JSON as plain rows: a list of objects as a table, an object as names and values."""
-    if isinstance(value, Mapping):
-        plain = {k: v for k, v in value.items() if not isinstance(v, Mapping | list)}
-        if plain:
-            yield Facts(rows=tuple((str(k), Cell(text=_plain(v))) for k, v in plain.items()))
-        for name, inner in value.items():
-            if name not in plain and inner:
-                yield Part(title=str(name).replace("_", " "), blocks=tuple(rows(inner)))
-    elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
-        heads = tuple(dict.fromkeys(str(name) for each in value for name in each))
-        yield text_table(heads, tuple(tuple(_plain(e.get(h)) for h in heads) for e in value))
-    elif isinstance(value, list):
-        yield Text(text=", ".join(map(_plain, value)))
+def _certified(contents: Contents) -> Iterator[Block]:
+    """The card of the GPUs' last validation before the study, or of a copy beside the study."""
+    environment = contents.about.get("environment") or {}
+    if contents.simulated or not environment.get("gpus"):
+        return
+    if contents.validation is not None:
+        found: Validation | None = Validation.read(contents.folder)
     else:
-        yield Text(text=_plain(value))
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    return str(value)
+        found = last_validation(contents.folder, contents.about)
+    if found is None:
+        yield Text(text=UNCERTIFIED, tone="muted")
+        return
+    card = found.card
+    yield Text(
+        text=f"{card.verdict}: {found.id}, made on {found.begun_utc} UTC, the last validation of"
+        f" {'these GPUs' if len(found.uuids) > 1 else 'this GPU'} before the study.",
+        tone=VERDICT_TONES.get(card.verdict, "plain"),
+    )
+    if reasons := reasons_of(card):
+        yield Items(items=tuple(reasons))
+    judged = Table(
+        heads=tuple(
+            Head(title=title or "verdict", is_text=place not in NUMBERS)
+            for place, title in enumerate(TITLES)
+        ),
+        rows=tuple(tuple(Cell(text=text) for text in cells(row)) for row in card.short()),
+    )
+    yield Fold(title=f"{plural(len(judged.rows), 'value')} of the card", blocks=(judged,))

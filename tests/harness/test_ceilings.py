@@ -13,6 +13,7 @@ from harness.ceilings import (
     flops_per_s,
     formats_of,
     joules_per_output_token,
+    last_validation,
     measured_ceiling,
     utilisation,
 )
@@ -245,6 +246,21 @@ def test_other_gpus_a_rehearsal_and_no_gpu_give_no_ceiling(tmp_path: Path) -> No
     assert measured_ceiling(folder, study(uuids=("GPU-cc",))) is None
     assert measured_ceiling(folder, study(uuids=())) is None
     assert measured_ceiling(folder, {}) is None
+
+
+def test_a_validation_among_the_reference_results_counts_and_the_newest_wins(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "batching/study"
+    made = card_of(0) + card_of(1)
+    save(tmp_path / "reference/2xh200", "kept", made, begun_utc="2026-11-20 10:00:00")
+    found = last_validation(folder, study())
+    assert found is not None
+    assert found.id == "kept"
+    save(tmp_path, "own", made, begun_utc="2026-11-21 10:00:00")
+    found = last_validation(folder, study())
+    assert found is not None
+    assert found.id == "own"
 
 
 def test_what_was_not_measured_on_every_gpu_is_left_to_the_data_sheet(tmp_path: Path) -> None:

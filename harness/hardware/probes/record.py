@@ -8,7 +8,7 @@ import json
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import quantiles
 from typing import Any
 
@@ -48,6 +48,20 @@ def spread_frac(times_s: Sequence[float]) -> float | None:
         return None
     low, middle, high = quantiles(times_s, n=4)
     return (high - low) / middle
+
+
+def highest(searched: Measurement, others: Sequence[Measurement]) -> Measurement:
+    """The best of what a search found and of others that measured the same, under its name.
+
+    What the search itself found stays in its detail. A search with a wrong result stays as it is:
+    it is a failure, whatever the others gave.
+    """
+    right = [one for one in others if one.value is not None and not one.is_wrong]
+    if searched.value is None or searched.is_wrong or not right:
+        return searched
+    best = max([searched, *right], key=lambda one: one.value or 0.0)
+    detail = searched.detail | best.detail | {"searched": searched.value}
+    return replace(best, name=searched.name, detail=detail)
 
 
 def emit(measurement: Measurement) -> None:

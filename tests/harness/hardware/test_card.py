@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from harness.hardware.card import TITLES, Ceilings, cells, make_card, verdict
 from harness.hardware.limits import read_products
 from harness.hardware.probe import Outcome, Probe
+from harness.hardware.probes.record import highest
 from tests.harness.hardware.builders import card_of, measurement
 
 H200 = read_products()["NVIDIA H200"]
@@ -140,4 +141,22 @@ def test_a_row_reads_in_display_units():
     assert shown["value"] == "790 TFLOP/s"
     assert shown["% of peak"] == "79.9"
     assert shown["time µs"] == "1,390"
-    assert shown["limit"] == "≥ 72% (fail 60%)"
+    assert shown["limit"] == "≥ 68% (fail 60%)"
+
+
+def test_the_highest_is_that_of_the_search_or_of_what_was_measured_before_it():
+    found = measurement("gemm.bf16.max", value=700e12, detail={"m": 5, "shapes_tried": 9})
+    squares = [measurement(value=600e12, detail={"m": 1}), measurement(value=None, reason="died")]
+    best = highest(found, squares)
+    assert (best.value, best.detail["m"]) == (700e12, 5)
+    best = highest(found, [*squares, measurement(value=760e12, detail={"m": 2})])
+    assert (best.name, best.value) == ("gemm.bf16.max", 760e12)
+    assert best.detail == {"m": 2, "shapes_tried": 9, "searched": 700e12}
+
+
+def test_a_wrong_result_is_never_the_highest_and_a_wrong_search_stays_wrong():
+    wrong = {"error": 0.5, "error_limit": 0.01}
+    found = measurement("gemm.bf16.max", value=700e12)
+    assert highest(found, [measurement(value=900e12, **wrong)]) == found
+    broken = measurement("gemm.bf16.max", value=700e12, **wrong)
+    assert highest(broken, [measurement(value=900e12)]) == broken

@@ -54,6 +54,28 @@ def test_fewer_cards_are_not_comparable_and_said_once():
     assert worst(found) is Grade.NOT_COMPARABLE
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"gpus__0__power_limit_w": 600.0}, ("700 W", "600 W")),
+        ({"gpus__0__memory_total_bytes": 2**36}, ("140.4 GiB", "64.0 GiB")),
+        ({"gpus__0__memory_total_bytes": 150_754_820_097}, ("150754820096", "150754820097")),
+        ({"boards__0__nvlink_links": 9}, ("18", "9")),
+        ({"boards__0__temperature_c": 40}, ("30 °C", "40 °C")),
+        ({"gpus__0__power_limit_w": None}, ("700 W", "–")),
+    ],
+)
+def test_differences_are_told_in_units_for_people_unless_they_would_hide_them(change, told):
+    (found,) = differences(document([]), changed(**change))
+    assert (found.before, found.now) == told
+
+
+def test_a_measured_difference_is_told_as_on_the_card():
+    before = document([measurement("memory.copy", unit="B/s", value=4.3e12)])
+    (found,) = differences(before, document([measurement("memory.copy", unit="B/s", value=2e12)]))
+    assert (found.before, found.now) == ("4,300 GB/s", "2,000 GB/s (-53.5%)")
+
+
 def test_idling_is_no_difference_but_a_brake_is():
     assert not differences(document([]), changed(boards__0__throttle_reasons=[]))
     (found,) = differences(document([]), changed(boards__0__throttle_reasons=["hw_slowdown"]))

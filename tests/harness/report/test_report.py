@@ -4,12 +4,15 @@ import base64
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from harness.cli import run
 from harness.errors import UserError
+from harness.hardware.card import make_card
+from harness.hardware.limits import read_products
 from harness.report import comparison
 from harness.report.contents import read
 from harness.report.report import write_report
@@ -17,6 +20,7 @@ from harness.report.verdict import point_label
 from harness.study import Study
 from harness.tables import SIMULATED
 from harness.validity import CODES
+from tests.harness.hardware import builders as validations
 from tests.harness.report.studies import (
     PIXEL,
     REFERENCE,
@@ -31,6 +35,7 @@ from tests.harness.report.studies import comparison as compared
 HOSTILE = (
     '</pre><script src="http://evil.example/x.js">alert(1)</script><img src=x onerror=alert(1)>'
 )
+H200 = read_products()["NVIDIA H200"]
 ALWAYS = ["short", "box", "run", "table", "plots", "timelines", "validity"]
 
 
@@ -223,19 +228,45 @@ def test_findings_of_another_version_are_shown_as_they_were_written(stored: Stud
     assert "Devices" in page.words("h4")
 
 
-def test_a_validation_beside_the_study_is_shown_in_plain_rows(stored: Study) -> None:
-    kept = stored
-    told = {"certified": True, "rows": [{"check": "GEMM", "frac": 0.912}, {"check": "<P2P>"}]}
-    told |= {"measurements": [{"check": "of no interest"}]}
-    (kept.folder / "validation.json").write_text(json.dumps(told))
+def on_gpus(kept: Study) -> Study:
+    """The study as if it had been made on the two cards of the validations below."""
+    kept.add(environment=validations.environment(), begun_utc="2026-11-21 12:00:00")
+    return kept
+
+
+def test_the_last_validation_of_the_gpus_is_shown_with_its_verdict_and_its_date(
+    stored: Study,
+) -> None:
+    kept = on_gpus(stored)
+    wrong = validations.measurement("gemm.bf16.8192", value=1.0, gpus=(0,))
+    rows = make_card([wrong, *validations.card_of(1)], {0: H200, 1: H200})
+    told = {"rows": [asdict(row) for row in rows.rows], "verdict": rows.verdict}
+    before = {"begun_utc": "2000-01-01 10:00:00"} | told
+    validations.save(kept.folder.parents[0], "older", [], begun_utc="1999-01-01 10:00:00")
+    validations.save(kept.folder.parents[0], "last", [], **before)
     page = report(kept)
     assert "Hardware validation" in page.words("h3")
-    assert [w for w in page.words("td") if w in ("GEMM", "0.912", "<P2P>")] == [
-        "GEMM",
-        "0.912",
-        "<P2P>",
-    ]
-    assert "of no interest" not in page.words()
+    said = " ".join(page.words("p"))
+    assert "FAIL: last, made on 2000-01-01 10:00:00 UTC, the last validation of these GPUs" in said
+    assert "gemm.bf16.max" in page.words("td")
+    assert any(w.startswith("FAIL gemm.bf16.8192 (GPU 0): ") for w in page.words("li"))
+
+
+def test_a_validation_that_was_sent_with_the_study_comes_first(stored: Study) -> None:
+    kept = on_gpus(stored)
+    told = validations.document([], begun_utc="2000-01-02 10:00:00")
+    (kept.folder / "validation.json").write_text(json.dumps(told))
+    validations.save(kept.folder.parents[0], "last", [], begun_utc="2000-01-01 10:00:00")
+    assert "made on 2000-01-02 10:00:00 UTC" in " ".join(report(kept).words("p"))
+
+
+def test_gpus_that_were_not_validated_are_said_to_be_so_and_a_simulator_has_none(
+    stored: Study,
+) -> None:
+    assert "were not validated" not in " ".join(report(stored).words("p"))
+    assert "were not validated" in " ".join(report(on_gpus(stored)).words("p"))
+    stored.add(simulated=True)
+    assert "were not validated" not in " ".join(report(stored).words("p"))
 
 
 def test_a_verdict_stands_on_top_and_what_is_open_at_the_end(stored: Study) -> None:
