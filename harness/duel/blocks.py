@@ -17,7 +17,6 @@ from harness.plan import Launch, Plan, digest_of
 from harness.units import plural
 
 SIDES = ("baseline", "candidate")
-FIRST_LOOK = 3  # launches of each side: by two, noise is hardly known, and nothing can be settled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,17 +71,18 @@ class _Asked:
     load: dict[str, Any]
 
 
-def looks(max_launches: int) -> tuple[int, ...]:
-    """After how many launches of each side the data are looked at: 3, 5, 8, 12, 18, …
+def looks(first: int, most: int) -> tuple[int, ...]:
+    """After how many launches of each side the data are looked at: `first`, then 5, 8, 12, 18, … if
+    that is 3, and at last `most`.
 
     Each look costs a share of the error rate, and a launch more says less the more there are: so
-    half as many again each time, and the last when the budget is out.
+    there are half as many again each time.
     """
-    found, launches = [], FIRST_LOOK
-    while launches < max_launches:
+    found, launches = [], first
+    while launches < most:
         found.append(launches)
         launches += (launches + 1) // 2
-    return (*found, max_launches)
+    return (*found, most)
 
 
 def schedule(baseline: Plan, candidate: Plan) -> Schedule:

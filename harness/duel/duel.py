@@ -41,7 +41,8 @@ class Duel:
     @property
     def looks(self) -> tuple[int, ...]:
         """After how many launches of each engine setting there is a verdict."""
-        return looks(self.asked.guard.max_launches)
+        guard = self.asked.guard
+        return looks(guard.first_look, guard.max_launches)
 
     def plan_text(self) -> str:
         """Both sides' launches in their order, the looks, and the most time it can take."""

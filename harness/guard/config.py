@@ -21,6 +21,7 @@ class Guard:
     """Thresholds, error rate and budget."""
 
     alpha: float = Field(gt=0, lt=0.5, description="family-wise chance of a wrong verdict")
+    first_look: int = Field(3, ge=2, description="launches of each side before there is a verdict")
     max_launches: int = Field(ge=2, description="launches of each side, at most")
     metrics: list[str] = Field(min_length=1, description="columns that are compared")
     thresholds_frac: dict[str, float] = Field(description="column -> change that matters")
