@@ -19,7 +19,7 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as schema
 from pydantic.fields import FieldInfo
 
@@ -45,11 +45,6 @@ PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's parts for kinds of machines
 T = TypeVar("T")
 
 
-def _listed(value: Any) -> Any:
-    """One name is a list of one."""
-    return [value] if isinstance(value, str) else value
-
-
 @schema(kw_only=True, config=STRICT)
 class Repeats:
     """How often each point is measured."""
@@ -64,9 +59,7 @@ class Options:
 
     repeats: Repeats = Field(default_factory=lambda: Repeats(launches=1, runs=1))
     client: Client = Field(default_factory=Client)
-    case: Annotated[list[str] | None, BeforeValidator(_listed)] = Field(
-        None, description="which of the sweep's cases [all]"
-    )
+    case: Names | None = Field(None, description="which of the sweep's cases [all]")
     checks: Checks = Field(default_factory=Checks)
     slo: Slo = Field(default_factory=Slo)
     columns: Names = Field(

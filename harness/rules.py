@@ -1,13 +1,17 @@
 """Rules over several settings of a configuration, and about the machine: one sentence each."""
 
 import resource
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checks.config import AccuracyCheck
+from harness.checks.config import AccuracyCheck, TaskAccuracyCheck
 from harness.checks.interview import prompts_of
 from harness.checks.offline import has_lengths
+from harness.checks.task_accuracy import missing
 from harness.columns import COLUMNS
 from harness.engines.config import ExternalEngine
 from harness.errors import UserError
@@ -122,6 +126,8 @@ def _check_checks(config: "Config") -> None:
         )
     if checks.accuracy is not None:
         _check_accuracy(config, checks.accuracy)
+    if checks.task_accuracy is not None:
+        _check_task_accuracy(config, checks.task_accuracy)
 
 
 def _check_accuracy(config: "Config", asked: AccuracyCheck) -> None:
@@ -130,6 +136,32 @@ def _check_accuracy(config: "Config", asked: AccuracyCheck) -> None:
         raise UserError("checks.accuracy needs a model that computes: set it to null.")
     if config.model.path is not None:
         prompts_of(asked, config.model.path)
+
+
+def _check_task_accuracy(config: "Config", asked: TaskAccuracyCheck) -> None:
+    """There is a model that knows something, and a program that asks it."""
+    if config.choice.kind == "sim":
+        raise UserError("checks.task_accuracy needs a model that computes: set it to null.")
+    if config.choice.kind == "external" and config.model.path == "external":
+        raise UserError(
+            "checks.task_accuracy needs the tokenizer of the model that is served: name it by"
+            " model=FOLDER or its hub id."
+        )
+    if asked.include_path is not None and not Path(asked.include_path).is_dir():
+        raise UserError(
+            f"checks.task_accuracy.include_path={asked.include_path}: there is no such folder."
+        )
+    python = asked.python or sys.executable
+    try:
+        absent = missing(python)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"checks.task_accuracy.python={python}: cannot be run ({error}).") from None
+    if absent:
+        raise UserError(
+            f"checks.task_accuracy needs {', '.join(absent)}, which {python} has not: pip install"
+            " 'lm_eval[api]' transformers there, or name the interpreter that has them by"
+            " checks.task_accuracy.python=PATH."
+        )
 
 
 def _check_columns(config: "Config", settings: Sequence[str]) -> None:
