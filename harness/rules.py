@@ -8,12 +8,12 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.checks import offline
 from harness.checks.config import AccuracyCheck, TaskAccuracyCheck
 from harness.checks.interview import prompts_of
-from harness.checks.offline import has_lengths
 from harness.checks.task_accuracy import missing
 from harness.columns import COLUMNS
-from harness.engines.config import ExternalEngine
+from harness.engines.config import ExternalEngine, VllmEngine
 from harness.errors import UserError
 from harness.overrides import did_you_mean
 from loadgen.lengths import longest_tokens
@@ -114,20 +114,30 @@ def _check_interpreter(config: "Config") -> None:
 
 def _check_checks(config: "Config") -> None:
     """What looks into the engine needs one that is real, and that we start."""
-    checks, kind = config.options.checks, config.choice.kind
-    if checks.offline is not None and kind != "vllm":
-        raise UserError(
-            f"checks.offline needs engine=vllm: {kind} has no offline mode; set it to null."
-        )
-    if checks.offline is not None and not any(map(has_lengths, config.loads)):
-        raise UserError(
-            "checks.offline needs a load of unique prompts with lengths of its own (no trace, no"
-            " conversation, load.ignore_eos=true): set it to null."
-        )
+    checks = config.options.checks
+    if checks.offline is not None:
+        _check_offline(config)
     if checks.accuracy is not None:
         _check_accuracy(config, checks.accuracy)
     if checks.task_accuracy is not None:
         _check_task_accuracy(config, checks.task_accuracy)
+
+
+def _check_offline(config: "Config") -> None:
+    """There is an engine that runs without a server, and work for it."""
+    engines = [engine for engine in config.engines if isinstance(engine, VllmEngine)]
+    if not engines:
+        raise UserError(
+            f"checks.offline needs engine=vllm: {config.choice.kind} has no offline mode; set it"
+            " to null."
+        )
+    if all(whys := [offline.obstacle(engine) for engine in engines]):
+        raise UserError(f"checks.offline: {whys[0]}; set it to null.")
+    if not any(map(offline.has_lengths, config.loads)):
+        raise UserError(
+            "checks.offline needs a load of unique prompts with lengths of its own (no trace, no"
+            " conversation, load.ignore_eos=true): set it to null."
+        )
 
 
 def _check_accuracy(config: "Config", asked: AccuracyCheck) -> None:

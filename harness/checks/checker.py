@@ -155,6 +155,10 @@ class Checker:
         settings, engine = self.config.options.checks.offline, launch.engine
         assert settings is not None
         assert isinstance(engine, VllmEngine)
+        if (why := offline.obstacle(engine)) is not None:
+            failure = Failure(kind=FailureKind.NOT_POSSIBLE, message=why, evidence=())
+            self._failed(launch, "offline", failure)
+            return
         # as the server ran: offline, vLLM would choose other sizes of a step by itself
         facts = self.study.facts(launch.id)
         alike = replace(

@@ -79,6 +79,18 @@ def test_checks_that_look_into_vllm_are_not_asked_of_the_simulator() -> None:
     assert "checks.offline needs engine=vllm" in refused("sweep=baseline", "checks.offline={}")
 
 
+@pytest.mark.parametrize("place", ["gpu"], indirect=True)
+@pytest.mark.usefixtures("place")
+def test_several_engines_have_no_throughput_without_a_server() -> None:
+    said = 'checks.offline: engine.data_parallel_size=2: .* "is not supported for single-process'
+    with pytest.raises(UserError, match=said):
+        compose(parse(["sweep=baseline", "engine.data_parallel_size=2"]))
+    with pytest.raises(UserError, match=r"engine\.replicas=2.*set it to null"):
+        compose(parse(["sweep=baseline", "engine.replicas=2"]))
+    assert compose(parse(["sweep=baseline", "engine.replicas=1,2"])), "one of them has"
+    assert compose(parse(["sweep=baseline", "engine.replicas=2", "checks.offline=null"]))
+
+
 @pytest.mark.parametrize(
     ("word", "cases"),
     [
