@@ -261,7 +261,7 @@ def test_plan_prints_launches_runs_and_time_and_starts_nothing(tool: Tool) -> No
     [
         (["sweep=batchin"], "Did you mean 'batching'?"),
         (["sweep=batching", "engine.max_num_seq=3"], "Did you mean 'engine.max_num_seqs'?"),
-        (["sweep=batching", "load.concurrency=-4"], "must be greater"),
+        (["sweep=batching", "load.concurrency=-4"], "must be 1 or more"),
         (["batching"], "sweep=batching"),
         (["tabel"], "name=value"),
         (["sweep=single", "load.duration_s=inf"], "finite"),
