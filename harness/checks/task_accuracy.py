@@ -96,7 +96,7 @@ def measure(check: TaskAccuracyCheck, endpoint: Endpoint, folder: Path) -> tuple
     told = sorted(folder.rglob("results_*.json"))
     if process.exit_code or not told:
         what = f"ended with exit code {process.exit_code}" if process.exit_code else "wrote nothing"
-        raise NoScoreError(f"lm_eval {what}", evidence)
+        raise NoScoreError(f"lm_eval {what}: {(evidence or ('its log is empty',))[-1]}", evidence)
     try:
         return scores(json.loads(told[-1].read_text()), check.tasks)
     except ValueError as error:

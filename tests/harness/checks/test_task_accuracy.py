@@ -88,7 +88,11 @@ def test_it_is_told_the_end_point_and_a_key_in_its_environment_only(lm_eval: Pat
 
 
 @pytest.mark.parametrize(
-    ("habit", "said"), [("fails", "ended with exit code 1"), ("silent", "wrote nothing")]
+    ("habit", "said"),
+    [
+        ("fails", "ended with exit code 1: KeyError: 'no such task'"),
+        ("silent", "wrote nothing: told"),
+    ],
 )
 def test_a_failure_has_its_last_words(
     lm_eval: Path, monkeypatch: pytest.MonkeyPatch, habit: str, said: str
