@@ -19,7 +19,7 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as schema
 from pydantic.fields import FieldInfo
 
@@ -33,6 +33,7 @@ from harness.model import Model
 from harness.overrides import GROUPS, Words, did_you_mean
 from harness.presentation import Names, Plot
 from harness.rules import check
+from harness.sentences import Origin, sentence
 from loadgen.config import Client, Load, Slo
 from monitors.config import Monitor
 from profiles.config import Profile
@@ -43,11 +44,6 @@ SCHEMAS: dict[str, type] = {"model": Model, "load": Load, "monitor": Monitor, "p
 GLOBAL = "# @package _global_"
 PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's parts for kinds of machines
 T = TypeVar("T")
-
-
-def _listed(value: Any) -> Any:
-    """One name is a list of one."""
-    return [value] if isinstance(value, str) else value
 
 
 @schema(kw_only=True, config=STRICT)
@@ -64,9 +60,7 @@ class Options:
 
     repeats: Repeats = Field(default_factory=lambda: Repeats(launches=1, runs=1))
     client: Client = Field(default_factory=Client)
-    case: Annotated[list[str] | None, BeforeValidator(_listed)] = Field(
-        None, description="which of the sweep's cases [all]"
-    )
+    case: Names | None = Field(None, description="which of the sweep's cases [all]")
     checks: Checks = Field(default_factory=Checks)
     slo: Slo = Field(default_factory=Slo)
     columns: Names = Field(
@@ -156,7 +150,7 @@ def known_names(engine: type) -> list[str]:
 
 
 def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> Config:
-    origin = _Origin(words=words, sweep=sweep, kind=choice.kind)
+    origin = Origin(words=words, sweep=sweep, kind=choice.kind)
     groups = {group: tree.pop(group, None) or {} for group in GROUPS if group != "sweep"}
     cases = tree.pop("cases", None) or {}
     if not isinstance(cases, dict):
@@ -253,7 +247,7 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
 
 def _check_names(settings: Mapping[str, Any], engine: type) -> None:
     known = known_names(engine)
-    free = ("engine.extra.", "engine.env.")  # names are the user's
+    free = ("engine.extra.", "engine.env.", "plots.")  # names are the user's
     known = [name for name in known if name != "engine.kind"]  # chosen by engine=, not set
     elsewhere: dict[str, list[str]] = {}
     for kind, other in ENGINES.items():
@@ -289,61 +283,13 @@ def _dataclasses_in(annotation: Any) -> Iterator[type]:
             yield from _dataclasses_in(argument)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Origin:
-    """Where a setting's value came from, for error messages."""
-
-    words: Words
-    sweep: str
-    kind: str
-
-    def of(self, name: str) -> str:
-        said = self.words.settings
-        if any(f"{name}.".startswith(f"{s}.") or s.startswith(f"{name}.") for s in said):
-            return "on the command line"
-        group = name.partition(".")[0]
-        chosen = self.words.choices.get(group, self.kind if group == "engine" else None)
-        files = [f"sweep/{self.sweep}.yaml", f"{group}/{chosen}.yaml" if chosen else "config.yaml"]
-        return f"in {' or '.join(files)}"
-
-
-def _build(cls: type[T], values: dict[str, Any], group: str, origin: _Origin) -> T:
+def _build(cls: type[T], values: dict[str, Any], group: str, origin: Origin) -> T:
     try:
         return TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        lines = [_rule(e, group, cls, origin) for e in error.errors()]
+        known = [*_names(cls, f"{group}." if group else "")]
+        lines = [sentence(each, group, known, origin) for each in error.errors()]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
-
-
-def _rule(error: Any, group: str, cls: type, origin: _Origin) -> str:
-    """One pydantic error as one sentence: name, value, rule, where it was said."""
-    path = [str(part) for part in error["loc"] if part != "[key]"]
-    known = [*_names(cls, f"{group}." if group else "")]
-    is_unknown = error["type"] == "unexpected_keyword_argument"
-    name = _name_of(path, group, known, is_unknown=is_unknown)
-    if is_unknown:
-        return f"there is no setting '{name}' ({origin.of(name)}).{did_you_mean(name, known)}"
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if error["type"].startswith("missing"):
-        return f"{name} is needed: set {name}=..."
-    if not path:  # a rule over several settings: it names them itself
-        return f"{message} ({origin.of(group)})"
-    return f"{name}={error['input']}: {message[0].lower()}{message[1:]} ({origin.of(name)})"
-
-
-def _name_of(path: list[str], group: str, known: Sequence[str], *, is_unknown: bool) -> str:
-    """The dotted name that a place in a schema has for people: a union's tag is no part of it."""
-
-    def dotted(parts: Sequence[str]) -> str:
-        return ".".join([group, *parts] if group else parts)
-
-    untagged = [*path[:-2], path[-1]] if len(path) > 1 else path
-    if path[:1] == ["plots"]:  # what follows are names of the user
-        return dotted(path)
-    if is_unknown:
-        return dotted(path if len(path) == 1 or dotted(path[:-1]) in known else untagged)
-    tries = [path, untagged, *(path[:end] for end in range(len(path) - 1, 0, -1))]
-    return next((dotted(parts) for parts in tries if dotted(parts) in known), dotted(path))
 
 
 def _one_line(error: Exception) -> str:

@@ -1,15 +1,19 @@
 """Rules over several settings of a configuration, and about the machine: one sentence each."""
 
 import resource
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checks.config import AccuracyCheck
+from harness.checks import offline
+from harness.checks.config import AccuracyCheck, TaskAccuracyCheck
 from harness.checks.interview import prompts_of
-from harness.checks.offline import has_lengths
+from harness.checks.task_accuracy import missing
 from harness.columns import COLUMNS
-from harness.engines.config import ExternalEngine
+from harness.engines.config import ExternalEngine, VllmEngine
 from harness.errors import UserError
 from harness.overrides import did_you_mean
 from loadgen.lengths import longest_tokens
@@ -110,18 +114,30 @@ def _check_interpreter(config: "Config") -> None:
 
 def _check_checks(config: "Config") -> None:
     """What looks into the engine needs one that is real, and that we start."""
-    checks, kind = config.options.checks, config.choice.kind
-    if checks.offline is not None and kind != "vllm":
+    checks = config.options.checks
+    if checks.offline is not None:
+        _check_offline(config)
+    if checks.accuracy is not None:
+        _check_accuracy(config, checks.accuracy)
+    if checks.task_accuracy is not None:
+        _check_task_accuracy(config, checks.task_accuracy)
+
+
+def _check_offline(config: "Config") -> None:
+    """There is an engine that runs without a server, and work for it."""
+    engines = [engine for engine in config.engines if isinstance(engine, VllmEngine)]
+    if not engines:
         raise UserError(
-            f"checks.offline needs engine=vllm: {kind} has no offline mode; set it to null."
+            f"checks.offline needs engine=vllm: {config.choice.kind} has no offline mode; set it"
+            " to null."
         )
-    if checks.offline is not None and not any(map(has_lengths, config.loads)):
+    if all(whys := [offline.obstacle(engine) for engine in engines]):
+        raise UserError(f"checks.offline: {whys[0]}; set it to null.")
+    if not any(map(offline.has_lengths, config.loads)):
         raise UserError(
             "checks.offline needs a load of unique prompts with lengths of its own (no trace, no"
             " conversation, load.ignore_eos=true): set it to null."
         )
-    if checks.accuracy is not None:
-        _check_accuracy(config, checks.accuracy)
 
 
 def _check_accuracy(config: "Config", asked: AccuracyCheck) -> None:
@@ -130,6 +146,32 @@ def _check_accuracy(config: "Config", asked: AccuracyCheck) -> None:
         raise UserError("checks.accuracy needs a model that computes: set it to null.")
     if config.model.path is not None:
         prompts_of(asked, config.model.path)
+
+
+def _check_task_accuracy(config: "Config", asked: TaskAccuracyCheck) -> None:
+    """There is a model that knows something, and a program that asks it."""
+    if config.choice.kind == "sim":
+        raise UserError("checks.task_accuracy needs a model that computes: set it to null.")
+    if config.choice.kind == "external" and config.model.path == "external":
+        raise UserError(
+            "checks.task_accuracy needs the tokenizer of the model that is served: name it by"
+            " model=FOLDER or its hub id."
+        )
+    if asked.include_path is not None and not Path(asked.include_path).is_dir():
+        raise UserError(
+            f"checks.task_accuracy.include_path={asked.include_path}: there is no such folder."
+        )
+    python = asked.python or sys.executable
+    try:
+        absent = missing(python)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"checks.task_accuracy.python={python}: cannot be run ({error}).") from None
+    if absent:
+        raise UserError(
+            f"checks.task_accuracy needs {', '.join(absent)}, which {python} has not: pip install"
+            " 'lm_eval[api]' transformers there, or name the interpreter that has them by"
+            " checks.task_accuracy.python=PATH."
+        )
 
 
 def _check_columns(config: "Config", settings: Sequence[str]) -> None:

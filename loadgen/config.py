@@ -54,6 +54,8 @@ class Empirical:
 def _dist(value: Any) -> str:
     if isinstance(value, dict):
         return str(value.get("dist", "missing"))
+    if isinstance(value, str):
+        return "fixed" if value.isdecimal() else "missing"
     return str(getattr(value, "dist", "fixed"))
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.checks import longest_context, offline
+from harness.checks import longest_context, offline, task_accuracy
 from harness.checks.answers import Columns, columns
 from harness.checks.interview import NoAnswerError, ask, prompts_of
 from harness.config import Config
@@ -24,7 +24,7 @@ from harness.study import Study
 from harness.units import whole
 from loadgen.config import Load
 
-ON_SERVER = ("accuracy", "longest_context")
+ON_SERVER = ("accuracy", "task_accuracy", "longest_context")
 NO_LENGTHS = Failure(
     kind=FailureKind.BAD_ARGUMENT,
     message="no load of this engine setting has lengths that vLLM could be given without a server",
@@ -64,6 +64,8 @@ class Checker:
             match name:
                 case "accuracy":
                     self._accuracy(launch, server)
+                case "task_accuracy":
+                    self._task_accuracy(launch, server)
                 case "longest_context":
                     self._longest_context(launch, server, vocab_size)
             if server.failure() is not None:
@@ -98,6 +100,33 @@ class Checker:
         told = f"{len(prompts)} prompts asked {len(passes)} times"
         self._save(launch, "accuracy", found, told, **columns(passes))
 
+    def _task_accuracy(self, launch: Launch, server: AnyServer) -> None:
+        settings, model = self.config.options.checks.task_accuracy, self.config.model
+        assert settings is not None
+        if model.path is None:  # random weights know nothing
+            self._save(launch, "task_accuracy", {"weights": "random"}, "random")
+            return
+        engine = launch.engine
+        endpoint = task_accuracy.Endpoint(
+            url=server.urls[0],
+            model=server.model,
+            tokenizer=model.path,
+            max_model_len=server.facts.max_model_len,
+            headers=engine.headers() if isinstance(engine, ExternalEngine) else {},
+        )
+        folder = self.study.folder / "checks" / launch.setting / "task_accuracy"
+        try:
+            scores = task_accuracy.measure(settings, endpoint, folder)
+        except task_accuracy.NoScoreError as error:
+            failure = Failure(
+                kind=FailureKind.NO_ANSWER, message=str(error), evidence=error.evidence
+            )
+            self._failed(launch, "task_accuracy", server.failure() or failure)
+            return
+        told = ", ".join(score.text for score in scores)
+        found = {"scores": [asdict(score) for score in scores]}
+        self._save(launch, "task_accuracy", found, told)
+
     def _longest_context(self, launch: Launch, server: AnyServer, vocab_size: int) -> None:
         settings = self.config.options.checks.longest_context
         assert settings is not None
@@ -126,6 +155,10 @@ class Checker:
         settings, engine = self.config.options.checks.offline, launch.engine
         assert settings is not None
         assert isinstance(engine, VllmEngine)
+        if (why := offline.obstacle(engine)) is not None:
+            failure = Failure(kind=FailureKind.NOT_POSSIBLE, message=why, evidence=())
+            self._failed(launch, "offline", failure)
+            return
         # as the server ran: offline, vLLM would choose other sizes of a step by itself
         facts = self.study.facts(launch.id)
         alike = replace(

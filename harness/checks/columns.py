@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.checks.accuracy import Accuracy, UnpairedError, delta
 from harness.checks.answers import Answers, passes
+from harness.checks.task_accuracy import Score, mean
 from harness.study import Study
 
 SEED = 0  # of the bootstrap: the same answers give the same intervals
@@ -20,6 +21,9 @@ NOTHING: dict[str, Any] = {
     "offline_output_tok_per_s": None,
     **dict.fromkeys(Accuracy.__dataclass_fields__),
     "accuracy_reference": None,
+    "task_accuracy_frac": None,
+    "task_accuracy_stderr_frac": None,
+    "task_accuracy_tasks": None,
 }
 
 
@@ -58,9 +62,23 @@ def columns_of(
         row["longest_context_tokens"] = context["tokens"]
         row["longest_context_s"] = context["took_s"]
         row["longest_context_limit"] = context["limit"]
+    if task := _ok(found.get("task_accuracy")):
+        row |= _task_accuracy(task)
     if (offline := _ok(found.get("offline"))) and _is_alike(offline["load"], load):
         row["offline_output_tok_per_s"] = offline["output_tok_per_s"]
     return row
+
+
+def _task_accuracy(record: Mapping[str, Any]) -> dict[str, Any]:
+    if record.get("weights") == "random":
+        return {"task_accuracy_tasks": RANDOM_WEIGHTS}
+    scores = [Score(**told) for told in record["scores"]]
+    frac, stderr_frac = mean(scores)
+    return {
+        "task_accuracy_frac": frac,
+        "task_accuracy_stderr_frac": stderr_frac,
+        "task_accuracy_tasks": ", ".join(score.text for score in scores),
+    }
 
 
 def _accuracy(

@@ -5,6 +5,8 @@ from dataclasses import fields
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from harness.presentation import Names
+
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -12,7 +14,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 class AccuracyCheck:
     """What a precision costs: answers to the same questions, compared with another case's."""
 
-    reference: list[str] = Field(
+    reference: Names = Field(
         min_length=1, description="cases to compare with: the first that was answered"
     )
     path: str | None = Field(
@@ -25,6 +27,21 @@ class AccuracyCheck:
     repeats: int = Field(2, ge=1, description="passes: two tell how far a server repeats itself")
     concurrency: int = Field(8, ge=1, description="prompts asked at a time")
     timeout_s: float = Field(300.0, gt=0, description="for the reply to one prompt")
+
+
+@dataclass(kw_only=True, config=STRICT)
+class TaskAccuracyCheck:
+    """Tasks of lm-evaluation-harness, through the server that is measured."""
+
+    tasks: Names = Field(
+        min_length=1, description="of lm_eval, or groups of them: those with acc or exact_match"
+    )
+    limit: int | None = Field(None, ge=1, description="questions of each task [all]")
+    num_fewshot: int | None = Field(None, ge=0, description="examples before each [the task's]")
+    include_path: str | None = Field(None, description="folder with tasks of your own")
+    python: str | None = Field(None, description="interpreter that has lm_eval; default: this one")
+    concurrency: int = Field(8, ge=1, description="questions asked at a time")
+    timeout_s: float = Field(3600.0, gt=0, description="for all tasks together")
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -48,6 +65,7 @@ class Checks:
     """All that an engine setting may be checked for."""
 
     accuracy: AccuracyCheck | None = None
+    task_accuracy: TaskAccuracyCheck | None = None
     longest_context: LongestContextCheck | None = None
     offline: OfflineCheck | None = None
 

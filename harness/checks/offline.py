@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.engines.config import ServeSettings
 from harness.engines.failure import EngineFailed, Failure, FailureKind, classify, tail
 from harness.engines.process import Process
 from loadgen.config import Load
@@ -35,6 +36,23 @@ def has_lengths(load: Load) -> bool:
     """Whether a load asks for what is done here: prompts that share nothing, of drawn lengths."""
     is_single = load.arrival != "trace" and load.conversation is None
     return is_single and load.prompts.kind == "unique" and load.ignore_eos
+
+
+def obstacle(engine: ServeSettings) -> str | None:
+    """Why an engine setting has no throughput without a server, in a sentence; None if it has one.
+
+    vLLM 0.25.1 and 0.32.0 (entrypoints/llm.py) refuse data parallelism in one process: it takes a
+    program of several, each with its own share of the prompts, which is no engine behind one API.
+    """
+    if (size := engine.data_parallel_size or 1) > 1:
+        return (
+            f"engine.data_parallel_size={size}: vLLM without a server is one engine, its LLM says"
+            f' that data_parallel_size={size} "is not supported for single-process usage and may'
+            ' hang"'
+        )
+    if (replicas := engine.replicas or 1) > 1:
+        return f"engine.replicas={replicas}: vLLM without a server is one engine, no replicas of it"
+    return None
 
 
 def lengths(load: Load, prompts: int, seed: int) -> list[tuple[int, int]]:

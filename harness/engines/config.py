@@ -5,10 +5,11 @@ server somebody else runs. `engine=auto` is resolved to one of them before this 
 """
 
 import os
+import re
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from harness.environment import masked
@@ -16,6 +17,7 @@ from harness.environment import masked
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 # A number on the command line (OMP_NUM_THREADS=1) is text in an environment.
 Text = Annotated[str, BeforeValidator(lambda v: str(v) if type(v) in (int, float) else v)]
+URL = re.compile(r"https?://[^/\s:]+(:\d{1,5})?(/\S*)?")
 SIM_NUM_GPUS = 2  # of the machine that the simulator imitates
 
 
@@ -108,14 +110,18 @@ class SimEngine(ServeSettings):
         return self
 
 
+def _is_url(value: str) -> str:
+    if not URL.fullmatch(value):
+        raise ValueError("must be the address of a server, e.g. http://127.0.0.1:8000")
+    return value
+
+
 @dataclass(kw_only=True, config=STRICT)
 class ExternalEngine:
     """A server that somebody else runs; it is neither started nor stopped."""
 
     kind: Literal["external"] = "external"
-    url: str = Field(
-        pattern=r"^https?://[^/\s:]+(:\d{1,5})?(/\S*)?$", description="e.g. http://127.0.0.1:8000"
-    )
+    url: Annotated[str, AfterValidator(_is_url)] = Field(description="e.g. http://127.0.0.1:8000")
     served_model: str | None = Field(None, description="default: the first of /v1/models")
     api_key_env: str | None = Field(
         None, description="environment variable with the API key, sent as a bearer token"

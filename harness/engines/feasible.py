@@ -6,7 +6,14 @@ Only what is sure is told: all else is left to the server, whose own words then 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
-from harness.engines.config import Engine, ExternalEngine, ServeSettings, SimEngine, VllmEngine
+from harness.engines.config import (
+    SIM_NUM_GPUS,
+    Engine,
+    ExternalEngine,
+    ServeSettings,
+    SimEngine,
+    VllmEngine,
+)
 from harness.engines.flags import flag_of, knows
 from harness.engines.parallel import ranks, tensor_parallel_size
 from harness.engines.vllm import serving
@@ -36,12 +43,13 @@ def obstacle(
         case VllmEngine():
             told = [
                 *_heads(engine, model),
-                *_count(engine, gpus),
+                *_count(engine, len(gpus), _here(len(gpus))),
                 *_capability(engine, gpus),
                 *_unknown(engine, flags),
             ]
         case SimEngine():
-            told = [*_heads(engine, model)]
+            imitated = f"the simulator imitates a machine with {SIM_NUM_GPUS}"
+            told = [*_heads(engine, model), *_count(engine, SIM_NUM_GPUS, imitated)]
         case ExternalEngine():
             told = []
     return "; ".join(told) or None
@@ -56,12 +64,16 @@ def _heads(engine: ServeSettings, model: Model) -> Iterator[str]:
         )
 
 
-def _count(engine: ServeSettings, gpus: Sequence[Gpu]) -> Iterator[str]:
-    if gpus and ranks(engine) > len(gpus):
+def _count(engine: ServeSettings, num_gpus: int, here: str) -> Iterator[str]:
+    """`here` says how many there are; on a CPU, without any, they are not counted."""
+    if num_gpus and ranks(engine) > num_gpus:
         names = ("tensor_parallel_size", "data_parallel_size", "replicas")
         asked = [f"engine.{n}={size}" for n in names if (size := getattr(engine, n) or 1) > 1]
-        here = f"{len(gpus)} GPU{'s are' if len(gpus) > 1 else ' is'} here"
         yield f"{' times '.join(asked)} wants {ranks(engine)} GPUs, and {here}"
+
+
+def _here(num_gpus: int) -> str:
+    return f"{num_gpus} GPU{' is' if num_gpus == 1 else 's are'} here"
 
 
 def _capability(engine: ServeSettings, gpus: Sequence[Gpu]) -> Iterator[str]:

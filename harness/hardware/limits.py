@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass
 
 from harness.conf_files import conf_dir
 from harness.errors import UserError
+from harness.sentences import rule_of
 
 Status = Literal["PASS", "WARN", "FAIL"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -98,7 +99,7 @@ def read_products(extra_conf_dir: Path | None = None) -> dict[str, Product]:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise UserError(f"{path}: {where}: {first['msg']}") from None
+            raise UserError(f"{path}: {where}: {rule_of(first)}") from None
         except yaml.YAMLError as error:
             raise UserError(f"{path}: {' '.join(str(error).split())}") from None
         found[product.product] = product

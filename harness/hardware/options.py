@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from harness.errors import UserError
 from harness.hardware.families import FAMILIES, Family
 from harness.overrides import did_you_mean
+from harness.sentences import rule_of, shown
 
 LISTS = ("probes", "drift")
 
@@ -64,5 +65,4 @@ def parse(words: Sequence[str]) -> Options:
 
 
 def _rule(error: Any) -> str:
-    message = str(error["msg"]).replace("Input should be", "must be")
-    return f"{error['loc'][0]}={error['input']}: {message[0].lower()}{message[1:]}"
+    return f"{error['loc'][0]}={shown(error['input'])}: {rule_of(error)}"

@@ -84,7 +84,8 @@ class ProbeProcess:
 
     def __exit__(self, *_: object) -> None:
         self._kill()
-        if self._process.stdin is not None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # a "go" that it did not live to read is still in there
             self._process.stdin.close()
 
     def begin(self) -> None:

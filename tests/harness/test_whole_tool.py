@@ -261,11 +261,11 @@ def test_plan_prints_launches_runs_and_time_and_starts_nothing(tool: Tool) -> No
     [
         (["sweep=batchin"], "Did you mean 'batching'?"),
         (["sweep=batching", "engine.max_num_seq=3"], "Did you mean 'engine.max_num_seqs'?"),
-        (["sweep=batching", "load.concurrency=-4"], "must be greater"),
+        (["sweep=batching", "load.concurrency=-4"], "must be 1 or more"),
         (["batching"], "sweep=batching"),
         (["tabel"], "name=value"),
         (["sweep=single", "load.duration_s=inf"], "finite"),
-        (["sweep=single", "engine=sim", "engine.gpu=nonsense"], "'h200'"),
+        (["sweep=single", "engine=sim", "engine.gpu=nonsense"], "must be b200, h200, h100"),
         (["sweep=single", "engine=sim", "engine.quantization=fp8"], "no effect on the simulator"),
         (["sweep=single", "engine=external", "engine.url=localhost:8000"], "engine.url"),
         (["sweep=single", "engine=sim", "load.concurrency=4,4"], "are the same"),

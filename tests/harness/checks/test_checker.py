@@ -243,6 +243,24 @@ def test_vllm_without_a_server_that_fails_is_recorded(
     assert at.kept("offline")["failure"]["message"] == "it died"
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"data_parallel_size": 2}, '"is not supported for single-process usage and may hang"'),
+        ({"replicas": 2}, "engine.replicas=2: vLLM without a server is one engine"),
+    ],
+)
+def test_several_engines_without_a_server_are_not_possible_and_not_tried(
+    bench: Make, measured: list[dict[str, Any]], settings: dict[str, Any], said: str
+) -> None:
+    at = bench(OFFLINE)
+    at.checker.without_server(on_vllm(at.launch, **settings), 512)
+    assert measured == []
+    failure = at.kept("offline")["failure"]
+    assert failure["kind"] == "not_possible"
+    assert said in failure["message"]
+
+
 def test_requests_that_vllm_cannot_be_given_without_a_server_are_no_measure(
     bench: Make, measured: list[dict[str, Any]]
 ) -> None:

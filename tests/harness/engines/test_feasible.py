@@ -65,6 +65,24 @@ def test_more_gpus_than_there_are_is_an_obstacle(settings, sentence):
     assert told(number=4, **settings) is None
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"replicas": 1000},
+            "engine.replicas=1000 wants 1000 GPUs, and the simulator imitates a machine with 2",
+        ),
+        (
+            {"tensor_parallel_size": 2, "replicas": 2},
+            "engine.tensor_parallel_size=2 times engine.replicas=2 wants 4 GPUs",
+        ),
+    ],
+)
+def test_a_simulator_has_no_more_gpus_than_the_machine_that_it_imitates(settings, sentence):
+    assert sentence in obstacle(SimEngine(**settings), SHAPE, [], None)
+    assert obstacle(SimEngine(replicas=2), SHAPE, [], None) is None
+
+
 def test_a_cpu_is_not_counted():
     assert told(number=0, tensor_parallel_size=2) is None
 
@@ -72,7 +90,9 @@ def test_a_cpu_is_not_counted():
 @pytest.mark.parametrize("kind", [VllmEngine, SimEngine])
 def test_heads_that_cannot_be_spread_are_an_obstacle(kind):
     engine = kind(tensor_parallel_size=3)
-    assert obstacle(engine, SHAPE, [], None) == (
+    told = obstacle(engine, SHAPE, [], None)
+    assert told is not None
+    assert told.startswith(
         "engine.tensor_parallel_size=3: the heads of m cannot be spread over 3 GPUs, over 2 they"
         " can"
     )

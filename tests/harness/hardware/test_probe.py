@@ -15,7 +15,7 @@ DONE = json.dumps({"about": {"done": True}})
 def run(tmp_path):
     """Runs a shell script in the place of an interpreter; gives the outcome."""
 
-    def call(script, limit_s=30.0):
+    def call(script, limit_s=30.0, *, after_its_end=False):
         python = tmp_path / "python"
         python.write_text(f"#!/bin/sh\n{script}\n")
         python.chmod(0o755)
@@ -23,6 +23,8 @@ def run(tmp_path):
             family="gemm", gpus=(0,), uuids=(), options={}, limit_s=limit_s, python=str(python)
         )
         with ProbeProcess(probe, tmp_path) as process:
+            if after_its_end:
+                process._process.wait(30)
             (outcome,) = run_together([process])
         return outcome
 
@@ -50,6 +52,7 @@ def test_a_crash_costs_no_number_that_was_there(run):
 def test_an_early_end_is_a_failure_also_with_exit_code_0(run):
     assert run("read go; exit 3").failure == "it ended early, exit code 3"
     assert run("exit 0").failure == "it ended early, exit code 0"
+    assert run("exit 0", after_its_end=True).failure == "it ended early, exit code 0"
 
 
 def test_a_hang_ends_at_its_limit_with_all_that_it_started(run, tmp_path):

@@ -1,0 +1,137 @@
+"""What is said of a wrong setting: one sentence that names it, the rule that it breaks, and where
+it was set.
+
+pydantic finds the errors; its words are for programmers. `RULES` has ours, by its types of errors
+(pydantic-core 2: `list_all_errors`). A message of a validator of ours is taken as it is.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.grid import SWEPT
+from harness.overrides import Words, did_you_mean
+
+Context = Mapping[str, Any]
+WHOLE, NUMBER, SWITCH, TEXT = "a whole number", "a number", "true or false", "text"
+SCALARS = {  # what a setting of one value takes
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), WHOLE),
+    **dict.fromkeys(("float_parsing", "float_type"), NUMBER),
+    **dict.fromkeys(("bool_parsing", "bool_type"), SWITCH),
+    "string_type": TEXT,
+}
+PATTERNS = {r"^[\w.-]+$": "may have letters, digits, '_', '.' and '-' only"}
+AXES = f"only {' and '.join(f'{group}.*' for group in SWEPT)} settings can be axes"
+
+
+def _says(text: str) -> Callable[[Context], str]:
+    return lambda _: text
+
+
+RULES: Mapping[str, Callable[[Context], str]] = {
+    **{kind: _says(f"must be {what}") for kind, what in SCALARS.items()},
+    "finite_number": _says("must be a finite number"),
+    "greater_than_equal": lambda told: f"must be {told['ge']:g} or more",
+    "greater_than": lambda told: f"must be more than {told['gt']:g}",
+    "less_than_equal": lambda told: f"must be {told['le']:g} or less",
+    "less_than": lambda told: f"must be less than {told['lt']:g}",
+    "literal_error": lambda told: f"must be {told['expected'].replace(chr(39), '')}",
+    "string_too_short": _says("must not be empty"),
+    "string_pattern_mismatch": lambda told: PATTERNS.get(
+        told["pattern"], f"must match {told['pattern']}"
+    ),
+    "list_type": _says("must be a name, or a list of names: [a, b]"),
+    "too_short": lambda told: f"must have {told['min_length']} or more entries",
+    "too_long": lambda told: f"must have {told['max_length']} entries or fewer",
+    "dict_type": _says("must be names with values: {NAME: VALUE}"),
+    "dataclass_type": _says("must be names with values: {NAME: VALUE}"),
+}
+FREE = ("env", "extra", "header_env", "plots")  # below these, names are the user's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a setting's value came from."""
+
+    words: Words
+    sweep: str
+    kind: str
+
+    def of(self, name: str) -> str:
+        said = self.words.settings
+        if any(f"{name}.".startswith(f"{s}.") or s.startswith(f"{name}.") for s in said):
+            return "on the command line"
+        group = name.partition(".")[0]
+        chosen = self.words.choices.get(group, self.kind if group == "engine" else None)
+        files = [f"sweep/{self.sweep}.yaml", f"{group}/{chosen}.yaml" if chosen else "config.yaml"]
+        return f"in {' or '.join(files)}"
+
+
+def rule_of(error: Any) -> str:
+    """The rule that one of pydantic's errors says was broken: "must be 1 or more"."""
+    kind, value = error["type"], error["input"]
+    if kind in SCALARS and isinstance(value, list):
+        return f"must be one value, {SCALARS[kind]}"
+    if kind in RULES:
+        return RULES[kind](error.get("ctx") or {})
+    message = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{message[0].lower()}{message[1:]}"
+
+
+def sentence(error: Any, group: str, known: Sequence[str], origin: Origin) -> str:
+    """One of pydantic's errors about a group's settings; `known` are all names of that group."""
+    path = [str(part) for part in error["loc"] if part != "[key]" and not isinstance(part, int)]
+    is_unknown = error["type"] == "unexpected_keyword_argument"
+    name = _name_of(path, group, known, is_unknown=is_unknown)
+    if not path:  # a rule over several settings: it names them itself, some without their group
+        rule = rule_of(error)
+        is_named = rule.startswith(group) or f"{group}." in rule
+        return f"{rule if is_named else f'{group}: {rule}'} ({origin.of(group)})"
+    if is_unknown and name not in known:
+        hint = "" if path[0] in FREE else did_you_mean(name, known)
+        return f"there is no setting '{name}' ({origin.of(name)}).{hint}"
+    if error["type"].startswith("missing"):
+        return f"{name} is needed: set {name}=..."
+    if "[key]" in error["loc"]:
+        return f"{name}: a name {rule_of(error)} ({origin.of(name)})"
+    rule = f"does not go with {path[-2]}" if is_unknown else _rule_of_setting(error, name, known)
+    return f"{name}={shown(error['input'])}: {rule} ({origin.of(name)})"
+
+
+def _rule_of_setting(error: Any, name: str, known: Sequence[str]) -> str:
+    """With what only the setting's name and its neighbours tell."""
+    rule = rule_of(error)
+    inner = [n.removeprefix(f"{name}.") for n in known if n.startswith(f"{name}.")]
+    if error["type"] == "dataclass_type" and inner:
+        return f"must be names with values, of: {', '.join(n for n in inner if '.' not in n)}"
+    is_axis = isinstance(error["input"], list) and error["type"] in (*SCALARS, "literal_error")
+    return f"{rule}; {AXES}" if is_axis and name.partition(".")[0] not in SWEPT else rule
+
+
+def shown(value: Any) -> str:
+    """A value as it would be written on the command line."""
+    match value:
+        case None | bool():
+            return json.dumps(value)
+        case dict():
+            return "{" + ", ".join(f"{name}: {shown(inner)}" for name, inner in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(shown, value)) + "]"
+    return str(value)
+
+
+def _name_of(path: list[str], group: str, known: Sequence[str], *, is_unknown: bool) -> str:
+    """The dotted name that a place in a schema has for people: a union's tag is no part of it."""
+
+    def dotted(parts: Sequence[str]) -> str:
+        return ".".join([group, *parts] if group else parts)
+
+    if path and path[0] in FREE:
+        return dotted(path)
+    untagged = [*path[:-2], path[-1]] if len(path) > 1 else path
+    if is_unknown:
+        has_parts = any(name.startswith(f"{dotted(path[:-1])}.") for name in known)
+        return dotted(path if len(path) == 1 or has_parts else untagged)
+    tries = [path, untagged, *(path[:end] for end in range(len(path) - 1, 0, -1))]
+    return next((dotted(parts) for parts in tries if dotted(parts) in known), dotted(path))

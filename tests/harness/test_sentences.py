@@ -1,0 +1,118 @@
+"""What is said of wrong settings, at every setting that there is."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from harness.config import ENGINES, SCHEMAS, Options, compose, known_names
+from harness.errors import UserError
+from harness.overrides import Words, parse
+from harness.sentences import Origin, rule_of, sentence, shown
+
+# Of pydantic: words for programmers.
+FOREIGN = re.compile(
+    r"[Ii]nput should|valid (integer|string|number|boolean|list|dictionary)|unable to|[Ss]tring "
+    r"should|[Ll]ist should|instance of|greater than|less than or|after validation|fractional"
+)
+WRONG = (-1, 0, 1e9, 0.5, float("nan"), "", "a b", "abc", [], [1, "x"], {}, {"x": 1}, True, None)
+HERE = Origin(words=Words(choices={}, settings={}), sweep="mine", kind="sim")
+GROUPS = [*(("engine", cls) for cls in ENGINES.values()), *SCHEMAS.items(), ("", Options)]
+
+
+def refusals(group: str, cls: type, path: list[str], value: Any) -> Iterator[str]:
+    """What is said of one value at one place of a group."""
+    tree: Any = value
+    for name in reversed(path):
+        tree = {name: tree}
+    prefix = f"{group}." if group else ""
+    engine = cls if group == "engine" else ENGINES["sim"]
+    known = [name for name in known_names(engine) if name.startswith(prefix)]
+    try:
+        TypeAdapter(cls).validate_python(tree)
+    except ValidationError as error:
+        yield from (sentence(each, group, known, HERE) for each in error.errors())
+
+
+@pytest.mark.parametrize(("group", "cls"), GROUPS, ids=lambda one: getattr(one, "__name__", one))
+def test_no_sentence_has_pydantics_words_whatever_is_wrong_where(group: str, cls: type) -> None:
+    prefix = f"{group}." if group else ""
+    engine = cls if group == "engine" else ENGINES["sim"]
+    groups = tuple(f"{name}." for name in ("engine", *SCHEMAS))
+    mine = [
+        name
+        for name in known_names(engine)
+        if (name.startswith(prefix) if group else not name.startswith(groups))
+    ]
+    said = [
+        told
+        for name in mine
+        for value in WRONG
+        for told in refusals(group, cls, name.removeprefix(prefix).split("."), value)
+    ]
+    assert len(said) > len(mine), "nearly every setting can be wrong in some way"
+    assert [told for told in said if FOREIGN.search(told) or "\n" in told] == []
+
+
+def refused(*words: str) -> str:
+    with pytest.raises(UserError) as caught:
+        compose(parse(["sweep=single", "engine=sim", *words]))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("engine.max_num_seqs=1.5", "engine.max_num_seqs=1.5: must be a whole number"),
+        ("engine.max_num_seqs={a: 1}", "engine.max_num_seqs={a: 1}: must be a whole number"),
+        ("engine.enforce_eager=maybe", "engine.enforce_eager=maybe: must be true or false"),
+        ("engine.dtype=7", "engine.dtype=7: must be text"),
+        ("engine.extra=5", "engine.extra=5: must be names with values: {NAME: VALUE}"),
+        ("engine.gpu=h300", "engine.gpu=h300: must be b200, h200, h100, a100, l40s, l4 or a10g"),
+        ("load.output_tokens=abc", "abc: must be a number of tokens, or have dist: uniform,"),
+        ("load.output_tokens={dist: uniform, min: x, max: 4}", "load.output_tokens.min=x: must"),
+        ("load.prompts=foo", "load.prompts=foo: must have kind: unique, shared_prefix or"),
+        ("load.prompts={kind: unique, groups: 3}", "load.prompts.groups=3: does not go with uniq"),
+        ("load.prompts={kind: shared_prefix, hit_frac: 0}", "load.prompts.groups is needed: set"),
+        ("load.conversation=foo", "must be names with values, of: turns, think_s"),
+        ("load.rate_rps=3", "load: rate_rps is for arrival=constant"),
+        ("load.duration_s=nan", "load.duration_s=nan: must be a finite number"),
+        ("checks.offline=7", "checks.offline=7: must be names with values, of: prompts, timeout_s"),
+        ("checks.accuracy.reference=[]", "must have 1 or more entries"),
+        ("client.workers=0", "client.workers=0: must be 1 or more"),
+        ("client=5", "client=5: must be names with values, of: transport, workers, calibrate"),
+        ("plots.a={x: concurrency, y: 5}", "plots.a.y=5: must be a name, or a list of names"),
+        ("plots.a={x: concurrency, y: knee, z: 1}", "there is no setting 'plots.a.z'"),
+        ("plots={a b: {x: concurrency, y: knee}}", "plots.a b: a name may have letters, digits,"),
+        ("columns={a: b}", "columns={a: b}: must be a name, or a list of names"),
+        ("seed=1,2", "seed=[1, 2]: must be one value, a whole number; only engine.* and load.* s"),
+        ("out=", "out=: must not be empty"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_that_says_what_where_and_how(word: str, said: str) -> None:
+    told = refused(word)
+    assert said in told
+    assert "\n" not in told
+    assert "(on the command line)" in told or "is needed" in told
+
+
+def test_a_url_that_is_none_is_told_what_one_looks_like() -> None:
+    with pytest.raises(UserError, match=r"engine.url=foo: must be the address of a server, e\.g\."):
+        compose(parse(["sweep=single", "engine=external", "engine.url=foo"]))
+
+
+def test_a_plot_can_be_named_on_the_command_line() -> None:
+    words = ["sweep=single", "engine=sim", "plots.mine={x: concurrency, y: output_tok_per_s}"]
+    assert "mine" in compose(parse(words)).options.plots
+
+
+def test_values_are_shown_as_they_are_written() -> None:
+    value = {"a": [1, None, True], "b": "x", "c": {"d": 0.5}}
+    assert shown(value) == "{a: [1, null, true], b: x, c: {d: 0.5}}"
+
+
+def test_an_error_that_has_no_words_of_ours_keeps_pydantics() -> None:
+    error = {"type": "new", "input": 1, "msg": "Input should be new"}
+    assert rule_of(error) == "must be new"
