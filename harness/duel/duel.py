@@ -154,7 +154,10 @@ class Duel:
         yield from [theirs] if mine == theirs else [f"baseline, {mine}", f"candidate, {theirs}"]
         name = self.candidate.config.model.name
         yield f"sweep {self.candidate.plan.sweep} against {self.against}: {name}"
-        yield from self._changes()
+        changes = list(self._changes())
+        yield from changes
+        if mine == theirs and not changes:
+            yield "nothing differs: the same is measured twice"
         yield from (f"note: {note}" for note in self.schedule.notes)
         first, most = self.looks[0], self.looks[-1]
         (least_s, _), (_, most_s) = (self.schedule.span_s(n) for n in (first, most))
