@@ -8,6 +8,7 @@ that number is stored with them, for every look costs its share of the error rat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain, groupby
 
 from harness.duel.blocks import SIDES, Block, Schedule, looks
 from harness.export import export
@@ -109,8 +110,10 @@ class Duel:
                 name: sweep.runner(study, instrument, show)
                 for name, sweep, study in zip(SIDES, sweeps, studies, strict=True)
             }
-            for block in left:
-                for name, launch in block.turns:
+            for _, blocks in groupby(left, key=lambda block: block.repeat):
+                if self._is_void(studies):
+                    break
+                for name, launch in chain.from_iterable(block.turns for block in blocks):
                     runners[name].work([launch])
         for study in studies:
             export(study)
@@ -124,6 +127,13 @@ class Duel:
         ]
         is_retried = self.candidate.config.options.retry and "failed" in states
         return None not in states and not is_retried
+
+    def _is_void(self, studies: Sequence[Study]) -> bool:
+        """Whether what is there is refused already: whatever follows, there will be no verdict."""
+        is_there = all(any(True for _ in study.runs()) for study in studies)
+        if not is_there or self.candidate.config.options.retry:
+            return False
+        return self._compared(studies).verdict is Outcome.REFUSED
 
     def _compared(self, studies: Sequence[Study]) -> Comparison:
         baseline, candidate = (read_evidence(study.folder) for study in studies)

@@ -92,12 +92,16 @@ def test_the_same_twice_is_paired_and_half_a_block_is_run_again(tool: Tool) -> N
 
 
 def test_a_candidate_that_never_starts_does_not_use_up_the_budget(tool: Tool) -> None:
-    words = ["engine.extra.fault=die_at_start", "guard.max_launches=4"]
-    done = tool(*SWEEP, *words, "against=defaults", *GUARD)
+    command = [*SWEEP, "engine.extra.fault=die_at_start", "against=defaults", *GUARD]
+    done = tool(*command)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "look 1 of 2, 3 + 0 launches: inconclusive" in done.stdout
-    assert "look 2" not in done.stdout
-    assert "candidate: 3x missing_package" in done.stdout
+    assert "look 1 of 4, 1 + 0 launches: refused" in done.stdout
+    assert "candidate: 1x missing_package" in done.stdout
+    assert "refused    died: no run / 1 of 1 runs" in done.stdout
+
+    again = tool(*command)
+    assert again.returncode == 2
+    assert "launch " not in again.stdout, "what is refused stays refused"
 
 
 def test_a_plan_tells_both_sides_in_their_order_and_starts_nothing(tool: Tool) -> None:
