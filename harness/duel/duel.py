@@ -187,10 +187,12 @@ class Duel:
 
 
 def is_settled(found: Comparison) -> bool:
-    """Whether more launches would change nothing: no question is open, or none can be answered."""
-    is_refused = found.verdict is Outcome.REFUSED
+    """Whether more launches would not change the verdict, or there is nothing that they could tell.
+
+    One regression settles it, whatever else is open: it was called at its share of the error rate.
+    """
     is_one_sided = not (found.baseline.launches and found.candidate.launches)
-    return is_refused or is_one_sided or not found.of(Verdict.INCONCLUSIVE)
+    return found.verdict is not Outcome.INCONCLUSIVE or is_one_sided or not found.points
 
 
 def look_line(found: Comparison, number: int, of: int, further: str) -> str:
