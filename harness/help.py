@@ -17,7 +17,7 @@ _HELP = """\
 vLLM serving benchmark and tuning harness.
 
   python -m harness sweep=NAME [setting=value ...]     measure
-  python -m harness sweep=NAME ... against=BASELINE    measure both in turns, until there is a verdict
+  python -m harness sweep=NAME ... against=BASELINE    measure both until there is a verdict
   python -m harness VERB ...                           work on what was measured
 
 Sweeps
@@ -51,7 +51,7 @@ _COMPARE = """\
 
   metrics=a,b,...    columns to compare instead of those of the guard file
   allow=what,...     differences and fatal codes to let through, by the name they are refused by
-  policy=NAME        limits, from conf/policy/ or a file; also beside a baseline; of compare only
+  policy=NAME        limits, from conf/policy/ or a file; also beside a baseline; not with against=
   guard=NAME         thresholds, metrics and confidence, from conf/guard/ or a file [default]
   guard.SETTING=...  with against= only: guard.max_launches=N is the budget, launches of each side
   json=FILE          everything that was found, for programs

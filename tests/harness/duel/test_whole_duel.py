@@ -11,8 +11,8 @@ from tests.harness.whole_tool import LIMIT_S, Tool, wait_for_line
 # An imitated L4 is so slow that its steps are waited for, however busy this machine is.
 SWEEP = [
     "sweep=single", "engine=sim", "engine.gpu=l4", "model=qwen2.5-1.5b",
-    "load.concurrency=8", "load.input_tokens=32", "load.output_tokens=16", "load.warmup_s=0.2",
-    "load.warmup_max_s=3", "load.ramp_s=0.1", "load.duration_s=1", "client.calibrate=false",
+    "load.concurrency=8", "load.input_tokens=32", "load.output_tokens=16", "load.warmup_s=0.1",
+    "load.warmup_max_s=3", "load.ramp_s=0.1", "load.duration_s=0.6", "client.calibrate=false",
 ]  # fmt: skip
 GUARD = ["metrics=output_tok_per_s", "allow=sim_late,client_busy,client_late"]
 
