@@ -189,3 +189,16 @@ def test_the_guards_settings_of_the_command_line_have_the_last_word() -> None:
     assert duel.looks == (3, 5)
     assert duel.asked.guard.alpha == 0.01
     assert len(duel.schedule.blocks) == 5
+
+
+def test_a_study_and_a_command_line_become_one_duel(tmp_path: Path) -> None:
+    folder = study(tmp_path, "engine.max_num_seqs=4", "load.concurrency=1,2")
+    more = ["engine.max_num_seqs=64", "load.concurrency=2,8", f"against={folder}"]
+    duel = prepare([*SIM, *more], [*SIM, *more], None)
+    block = duel.schedule.blocks[0]
+    assert (block.baseline.engine.max_num_seqs, block.candidate.engine.max_num_seqs) == (4, 64)
+    assert [run.load.concurrency for run in block.baseline.runs] == [2]
+    shown = duel.plan_text()
+    assert "changed: engine.max_num_seqs: 4 → 64" in shown
+    assert "note: 1 point of the baseline alone: not measured" in shown
+    assert "a verdict after 3, 5, 8 and 12" in shown
