@@ -90,7 +90,8 @@ class Duel:
             found = self._compared(studies)
             is_last = is_settled(found) or until == self.looks[-1]
             further = f"on to {plural(self.looks[number], 'launch')}" if not is_last else ""
-            print(look_line(found, number, len(self.looks), further), flush=True)
+            look = f"look {number} of {len(self.looks)}"
+            print(look_line(look, found, until, further), flush=True)
             if is_last:
                 break
         return found
@@ -195,11 +196,11 @@ def is_settled(found: Comparison) -> bool:
     return found.verdict is not Outcome.INCONCLUSIVE or is_one_sided or not found.points
 
 
-def look_line(found: Comparison, number: int, of: int, further: str) -> str:
+def look_line(look: str, found: Comparison, launches: int, further: str) -> str:
     """What a look saw, in a line: the verdict so far, what is open, and how it goes on."""
-    launches = f"{found.baseline.launches} + {found.candidate.launches} launches"
-    told = f"look {number} of {of}, {launches}: {headline(found).lower()}"
-    if found.points:
+    told = f"{look}: {headline(found).lower()}"
+    if found.points:  # what is refused was not measured to the end
+        told = f"{look}, after {plural(launches, 'launch')} of each side: {headline(found).lower()}"
         told += f" ({', '.join(phrases(found))})"
     waiting = found.of(Verdict.INCONCLUSIVE)
     if waiting:

@@ -34,19 +34,21 @@ def test_one_regression_settles_it_whatever_else_is_open() -> None:
     found = compare(mine, theirs, guard(THROUGHPUT, TTFT))
     assert found.verdict is Outcome.REGRESSED
     assert is_settled(found)
-    line = look_line(found, 1, 4, "")
+    line = look_line("look 2 of 4", found, 5, "")
     assert "regressed (1 regressed, 1 inconclusive); open: TTFT p50 ms" in line
 
 
 def test_a_refusal_settles_it() -> None:
     found = compare(baseline(), candidate(measurement_version=1), guard())
     assert is_settled(found)
-    assert look_line(found, 1, 4, "") == "look 1 of 4, 5 + 5 launches: refused"
+    assert look_line("look 2 of 4", found, 5, "") == "look 2 of 4: refused"
 
 
 def test_a_look_says_what_is_open_and_how_it_goes_on() -> None:
     found = compare(baseline(), candidate(WILD), guard())
-    line = look_line(found, 2, 4, "on to 8 launches")
-    assert line.startswith("look 2 of 4, 5 + 5 launches: inconclusive (1 inconclusive); open: ")
+    line = look_line("look 2 of 4", found, 5, "on to 8 launches")
+    assert line.startswith(
+        "look 2 of 4, after 5 launches of each side: inconclusive (1 inconclusive); open: "
+    )
     assert line.endswith("; on to 8 launches")
     assert "output tok/s at concurrency=8 (+" in line
