@@ -10,16 +10,28 @@ the data after each number of launches that `harness.duel.blocks.looks` has fixe
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 
 import numpy as np
 import numpy.typing as npt
-from verdict_errors import COMPARISONS, SLOWDOWNS, judged, recorded, row, shapes, share, signs
+from scipy import stats
+from verdict_errors import (
+    COMPARISONS,
+    FAMILIES,
+    SLOWDOWNS,
+    judged,
+    recorded,
+    row,
+    shapes,
+    share,
+    signs,
+)
 
 from harness.duel.blocks import looks
 from harness.guard.config import Guard, read_guard
 from harness.guard.noise import Floats
 from harness.guard.outcome import Verdict
+from harness.guard.verdict import level
 
 CHANGES = (Verdict.REGRESSED, Verdict.IMPROVED)
 
@@ -45,7 +57,8 @@ def main() -> None:
     options.add_argument("--comparisons", type=int, default=COMPARISONS)
     comparisons = options.parse_args().comparisons
     guard = read_guard("default")
-    for line in chain(null_table(guard, comparisons), power_table(guard, comparisons)):
+    tables = (width_table(guard), null_table(guard, comparisons), power_table(guard, comparisons))
+    for line in chain(*tables):
         print(line)
 
 
@@ -77,6 +90,20 @@ def settled(
         has_passed=~has_regressed & ~is_open,
         called=called,
     )
+
+
+def width_table(guard: Guard) -> Iterator[str]:
+    """What looks cost: half of a paired interval's width over the noise, with one look and all."""
+    planned = looks(guard.max_launches)
+    yield row("to call", ["looks", *(f"{number} + {number} launches" for number in planned)])
+    yield "|" + " --- |" * (2 + len(planned))
+    named = {1: "no change, or one change of one number"}
+    for family, times in product(FAMILIES, (1, len(planned))):
+        tail = (1 + level(guard.alpha, family, times)) / 2
+        widths = [stats.t.ppf(tail, number - 1) * np.sqrt(2 / number) for number in planned]
+        name = named.get(family, f"a change among {family} numbers")
+        yield row(name, [str(times), *(f"{width:.1f}" for width in widths)])
+    yield ""
 
 
 def null_table(guard: Guard, comparisons: int) -> Iterator[str]:
