@@ -170,13 +170,14 @@ def judged(
     interleaved: bool,
     sees_drift: bool = True,
     truth: Floats | float = 0.0,
+    looks: int = 1,
 ) -> Judged:
     """All comparisons at once. `truth` is the log ratio that the candidate really has."""
     times = noise.shape[-1]
     candidate_at = in_blocks(times) if interleaved else np.arange(times) >= times // 2
     baseline, candidate = noise[..., ~candidate_at], noise[..., candidate_at] + truth
     family = int(np.prod(noise.shape[1:3]))
-    sure = Sureness.of(guard.alpha, family)
+    sure = Sureness.of(guard.alpha, family, looks)
     found = verdict.interval(baseline, candidate, confidence=sure.past, paired=interleaved)
     reach = np.zeros(found.low.shape)
     if sees_drift and not interleaved:

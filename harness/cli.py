@@ -1,9 +1,9 @@
 """The command line: words in, exit code out.
 
     0    everything that was asked for is done
-    1    done, but runs or checks failed; of compare: regressed
-    2    the request cannot be carried out as written; nothing was started; of compare: not
-         comparable, or it could not be told
+    1    done, but runs or checks failed; of compare and against=: regressed
+    2    the request cannot be carried out as written; nothing was started; of compare and against=:
+         not comparable, or it could not be told
     130  interrupted (Ctrl-C), 143 terminated, 141 nobody reads: what was finished is kept
 
 Heavy imports wait inside the functions that need them: help must be there at once.

@@ -17,6 +17,7 @@ _HELP = """\
 vLLM serving benchmark and tuning harness.
 
   python -m harness sweep=NAME [setting=value ...]     measure
+  python -m harness sweep=NAME ... against=BASELINE    measure both until there is a verdict
   python -m harness VERB ...                           work on what was measured
 
 Sweeps
@@ -44,17 +45,22 @@ engine=auto, vllm, sim or external; the same command continues a study that was 
 _COMPARE = """\
   python -m harness compare BASELINE CANDIDATE [name=value ...]    judge a study by another
   python -m harness compare STUDY policy=NAME [name=value ...]     judge it by what was promised
+  python -m harness sweep=NAME ... against=BASELINE [name=value ...]
+                     measure both anew, interleaved, until the verdict is settled; BASELINE is a
+                     study's folder, or `defaults`: the same command without its engine settings
 
   metrics=a,b,...    columns to compare instead of those of the guard file
   allow=what,...     differences and fatal codes to let through, by the name they are refused by
-  policy=NAME        limits, from conf/policy/ or a file; also beside a baseline
+  policy=NAME        limits, from conf/policy/ or a file; also beside a baseline; not with against=
   guard=NAME         thresholds, metrics and confidence, from conf/guard/ or a file [default]
+  guard.SETTING=...  with against= only: guard.max_launches=N is the budget, launches of each side
   json=FILE          everything that was found, for programs
   junit=FILE         for CI systems: a test case for each metric at each point
   markdown=FILE      a paragraph for a pull request
 
 Exit code 0: pass; 1: regressed, or a limit is broken; 2: inconclusive, refused, or bad input.
-The unit of evidence is the launch: measure with repeats.launches=5 or more (docs/verdict.md).\
+The unit of evidence is the launch: measure with repeats.launches=5 or more, or let against= decide
+how many it takes (docs/verdict.md).\
 """
 
 

@@ -78,7 +78,7 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
     rows: list[dict[Any, Any]] = []
     for _, group in runs.groupby("point", sort=False):
         good = group[group["status"] == "ok"]
-        row = group.iloc[0].to_dict()
+        row = group.iloc[0].to_dict() | {"spread_frac": None}  # of runs that all failed
         if len(good):
             row = good.iloc[0].to_dict() | good.median(numeric_only=True).to_dict()
             rate = good["output_tok_per_s"]

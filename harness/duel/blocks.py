@@ -165,7 +165,10 @@ def _nothing_in_common(
         if not points:
             return f"nothing to compare: {'; '.join(_left_out(name, plan, 0))}."
     mine, theirs = apart(asked[0], asked[1], swept)
-    return (
-        f"there is no point that both sides have: {mine} (baseline), {theirs} (candidate). An"
-        " engine setting that either side sweeps names a point: what is to be judged has one value."
-    )
+    told = f"there is no point that both sides have: {mine} (baseline), {theirs} (candidate)."
+    if "engine." in mine + theirs:
+        told += (
+            " An engine setting that either side sweeps names a point: what is to be judged has one"
+            " value."
+        )
+    return told

@@ -8,6 +8,7 @@ that number is stored with them, for every look costs its share of the error rat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain, groupby
 
 from harness.duel.blocks import SIDES, Block, Schedule, looks
 from harness.export import export
@@ -90,7 +91,8 @@ class Duel:
             found = self._compared(studies)
             is_last = is_settled(found) or until == self.looks[-1]
             further = f"on to {plural(self.looks[number], 'launch')}" if not is_last else ""
-            print(look_line(found, number, len(self.looks), further), flush=True)
+            look = f"look {number} of {len(self.looks)}"
+            print(look_line(look, found, until, further), flush=True)
             if is_last:
                 break
         return found
@@ -110,8 +112,10 @@ class Duel:
                 name: sweep.runner(study, instrument, show)
                 for name, sweep, study in zip(SIDES, sweeps, studies, strict=True)
             }
-            for block in left:
-                for name, launch in block.turns:
+            for _, blocks in groupby(left, key=lambda block: block.repeat):
+                if self._is_void(studies):
+                    break
+                for name, launch in chain.from_iterable(block.turns for block in blocks):
                     runners[name].work([launch])
         for study in studies:
             export(study)
@@ -125,6 +129,13 @@ class Duel:
         ]
         is_retried = self.candidate.config.options.retry and "failed" in states
         return None not in states and not is_retried
+
+    def _is_void(self, studies: Sequence[Study]) -> bool:
+        """Whether what is there is refused already: whatever follows, there will be no verdict."""
+        is_there = all(any(True for _ in study.runs()) for study in studies)
+        if not is_there or self.candidate.config.options.retry:
+            return False
+        return self._compared(studies).verdict is Outcome.REFUSED
 
     def _compared(self, studies: Sequence[Study]) -> Comparison:
         baseline, candidate = (read_evidence(study.folder) for study in studies)
@@ -155,7 +166,10 @@ class Duel:
         yield from [theirs] if mine == theirs else [f"baseline, {mine}", f"candidate, {theirs}"]
         name = self.candidate.config.model.name
         yield f"sweep {self.candidate.plan.sweep} against {self.against}: {name}"
-        yield from self._changes()
+        changes = list(self._changes())
+        yield from changes
+        if mine == theirs and not changes:
+            yield "nothing differs: the same is measured twice"
         yield from (f"note: {note}" for note in self.schedule.notes)
         first, most = self.looks[0], self.looks[-1]
         (least_s, _), (_, most_s) = (self.schedule.span_s(n) for n in (first, most))
@@ -175,17 +189,19 @@ class Duel:
 
 
 def is_settled(found: Comparison) -> bool:
-    """Whether more launches would change nothing: no question is open, or none can be answered."""
-    is_refused = found.verdict is Outcome.REFUSED
+    """Whether more launches would not change the verdict, or there is nothing that they could tell.
+
+    One regression settles it, whatever else is open: it was called at its share of the error rate.
+    """
     is_one_sided = not (found.baseline.launches and found.candidate.launches)
-    return is_refused or is_one_sided or not found.of(Verdict.INCONCLUSIVE)
+    return found.verdict is not Outcome.INCONCLUSIVE or is_one_sided or not found.points
 
 
-def look_line(found: Comparison, number: int, of: int, further: str) -> str:
+def look_line(look: str, found: Comparison, launches: int, further: str) -> str:
     """What a look saw, in a line: the verdict so far, what is open, and how it goes on."""
-    launches = f"{found.baseline.launches} + {found.candidate.launches} launches"
-    told = f"look {number} of {of}, {launches}: {headline(found).lower()}"
-    if found.points:
+    told = f"{look}: {headline(found).lower()}"
+    if found.points:  # what is refused was not measured to the end
+        told = f"{look}, after {plural(launches, 'launch')} of each side: {headline(found).lower()}"
         told += f" ({', '.join(phrases(found))})"
     waiting = found.of(Verdict.INCONCLUSIVE)
     if waiting:

@@ -80,8 +80,9 @@ def test_gain_is_not_told_between_rows_that_differ_in_two_axes(tmp_path: Path) -
     assert [pd.isna(gain) for gain in gains] == [True, False, True, False]
 
 
-def test_a_study_of_failures_only_has_a_table(tmp_path: Path) -> None:
-    made = plan(*GRID)
+@pytest.mark.parametrize("launches", [1, 2])
+def test_a_study_of_failures_only_has_a_table(tmp_path: Path, launches: int) -> None:
+    made = plan(*GRID, f"repeats.launches={launches}")
     kept = study(tmp_path, made)
     folder = kept.new_launch("x")
     kept.save_launch(folder, {})

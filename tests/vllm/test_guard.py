@@ -1,15 +1,12 @@
-"""Verdicts on a real vLLM: seven starts of a tiny model. Needs HARNESS_VLLM_PYTHON."""
+"""Verdicts on a real vLLM: ten starts of a tiny model. Needs HARNESS_VLLM_PYTHON."""
 
+import json
 import os
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.guard.comparison import compare
-from harness.guard.config import read_guard
-from harness.guard.evidence import Evidence, read_evidence
-from harness.guard.outcome import Outcome, Verdict
 from tests.harness.whole_tool import Tool
 
 PYTHON = os.environ.get("HARNESS_VLLM_PYTHON", "")
@@ -18,61 +15,51 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(not PYTHON, reason="HARNESS_VLLM_PYTHON names no interpreter with vLLM"),
 ]
-SWEEP = [
-    "sweep=single", "engine=vllm", f"engine.python={PYTHON}", "model=tiny", "engine.dtype=float32",
-    "engine.enforce_eager=true", "engine.max_model_len=2048", "load.concurrency=16",
-    "load.input_tokens=32", "load.output_tokens=32", "load.warmup_s=1", "load.warmup_max_s=10",
-    "load.duration_s=3", "client.calibrate=false",
-]  # fmt: skip
+# What the server needs here is said by a sweep: the command line's engine settings are the change.
+TINY = """\
+# @package _global_
+# A tiny model on a CPU.
+engine: {dtype: float32, enforce_eager: true, max_model_len: 2048}
+load: {concurrency: 16, input_tokens: 32, output_tokens: 32}
+client: {calibrate: false}
+"""
 METRICS = ("output_tok_per_s", "ttft_p50_s")
 BUSY = ("client_busy", "client_late")  # server and client share two cores here
 
 
-@pytest.fixture(scope="module")
-def tool(tmp_path_factory: pytest.TempPathFactory) -> Tool:
-    return Tool(tmp_path_factory.mktemp("guard"), limit_s=1000)
+@pytest.fixture
+def tool(tmp_path: Path) -> Tool:
+    (tmp_path / "conf/sweep").mkdir(parents=True)
+    (tmp_path / "conf/sweep/tiny.yaml").write_text(TINY)
+    return Tool(tmp_path, limit_s=1000)
 
 
-@pytest.fixture(scope="module")
-def wide(tool: Tool) -> Path:
-    return measured(tool, "wide", "engine.max_num_seqs=16", "repeats.launches=4")
-
-
-def measured(tool: Tool, name: str, *words: str) -> Path:
-    done = tool(*SWEEP, *words, f"out={name}")
-    print(done.stdout, done.stderr)
-    assert done.returncode == 0
-    [study] = (tool.folder / name / "single").glob("*-*")
-    return study
-
-
-def launches(study: Path, repeats: set[int]) -> Evidence:
-    """Part of a study, as if it had been one of its own."""
-    whole = read_evidence(study)
-    runs = tuple(run for run in whole.runs if run.launch_repeat in repeats)
-    return replace(whole, folder=study / "-".join(map(str, repeats)), runs=runs)
-
-
-def test_the_same_configuration_has_not_changed(wide: Path) -> None:
-    guard = read_guard("default")
-    guard.metrics = list(METRICS)
-    found = compare(launches(wide, {1, 4}), launches(wide, {2, 3}), guard, allow=BUSY)
-    print(found.to_json())
-    assert {judgement.verdict for judgement in found.points} <= {
-        Verdict.UNCHANGED,
-        Verdict.INCONCLUSIVE,
-    }
-    assert found.verdict in (Outcome.PASS, Outcome.INCONCLUSIVE)
-    assert not found.simulated
-
-
-def test_a_batch_of_2_instead_of_16_has_regressed(tool: Tool, wide: Path) -> None:
-    narrow = measured(tool, "narrow", "engine.max_num_seqs=2", "repeats.launches=3")
+def judged(tool: Tool, *words: str) -> tuple[int, str, Any]:
+    """Exit code, output and JSON of a candidate against the defaults."""
     done = tool(
-        "compare", str(wide), str(narrow), f"metrics={','.join(METRICS)}", f"allow={','.join(BUSY)}"
-    )
+        "--config-dir=conf", "sweep=tiny", "engine=vllm", f"engine.python={PYTHON}", "model=tiny",
+        "against=defaults", f"metrics={','.join(METRICS)}", f"allow={','.join(BUSY)}",
+        "json=found.json",
+        "load.warmup_s=1", "load.warmup_max_s=10", "load.duration_s=3", *words,
+    )  # fmt: skip
     print(done.stdout, done.stderr)
-    assert done.returncode == 1
-    assert "changed    engine.max_num_seqs: 16 → 2" in done.stdout
-    assert "REGRESSED." in done.stdout
-    assert "SIMULATED" not in done.stdout
+    assert done.returncode in (0, 1, 2)
+    return done.returncode, done.stdout, json.loads((tool.folder / "found.json").read_text())
+
+
+def test_the_same_configuration_has_not_changed(tool: Tool) -> None:
+    code, _, found = judged(tool, "guard.max_launches=2")
+    assert code in (0, 2)
+    assert {point["verdict"] for point in found["points"]} <= {"unchanged", "inconclusive"}
+    assert [point["launches"] for point in found["points"]] == [[2, 2]] * len(METRICS)
+    assert all(point["paired"] for point in found["points"])
+    assert not found["candidate"]["simulated"]
+
+
+def test_a_batch_of_2_instead_of_the_default_has_regressed(tool: Tool) -> None:
+    code, shown, found = judged(tool, "engine.max_num_seqs=2", "guard.max_launches=3")
+    assert code == 1
+    assert found["verdict"] == "regressed"
+    assert "changed    engine.max_num_seqs: default → 2" in shown
+    assert "REGRESSED." in shown
+    assert "SIMULATED" not in shown
