@@ -66,7 +66,7 @@ def settled(
     noise: Floats, metrics: list[str], guard: Guard, truth: Floats | float = 0.0
 ) -> Settled:
     """All comparisons at once, noise in the order of time as in `judged`."""
-    planned = looks(noise.shape[-1] // 2)
+    planned = looks(guard.first_look, noise.shape[-1] // 2)
     size = len(noise)
     launches = np.zeros(size, dtype=int)
     final = np.empty((size, int(np.prod(noise.shape[1:3]))), dtype=object)
@@ -94,7 +94,7 @@ def settled(
 
 def width_table(guard: Guard) -> Iterator[str]:
     """What looks cost: half of a paired interval's width over the noise, with one look and all."""
-    planned = looks(guard.max_launches)
+    planned = looks(guard.first_look, guard.max_launches)
     yield row("to call", ["looks", *(f"{number} + {number} launches" for number in planned)])
     yield "|" + " --- |" * (2 + len(planned))
     named = {1: "no change, or one change of one number"}

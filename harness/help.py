@@ -53,7 +53,8 @@ _COMPARE = """\
   allow=what,...     differences and fatal codes to let through, by the name they are refused by
   policy=NAME        limits, from conf/policy/ or a file; also beside a baseline; not with against=
   guard=NAME         thresholds, metrics and confidence, from conf/guard/ or a file [default]
-  guard.SETTING=...  with against= only: guard.max_launches=N is the budget, launches of each side
+  guard.SETTING=...  with against= only: guard.max_launches=N is the budget, launches of
+                     each side; guard.first_look=N of them come before the first verdict
   json=FILE          everything that was found, for programs
   junit=FILE         for CI systems: a test case for each metric at each point
   markdown=FILE      a paragraph for a pull request

@@ -4,7 +4,7 @@ Drift then hits both sides alike and cancels from block to block. Inside a block
 turns, so that going first favours nobody.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -85,8 +85,10 @@ def looks(first: int, most: int) -> tuple[int, ...]:
     return (*found, most)
 
 
-def schedule(baseline: Plan, candidate: Plan) -> Schedule:
+def schedule(baseline: Plan, candidate: Plan, planned: Sequence[int] = ()) -> Schedule:
     """Interleave two plans with as many launches each, points matched as a comparison does it.
+
+    The planned looks are part of both studies' names: other looks are another pair of studies.
 
     Raises UserError if there is no point that both can measure.
     """
@@ -99,7 +101,7 @@ def schedule(baseline: Plan, candidate: Plan) -> Schedule:
         raise UserError(_nothing_in_common(plans, asked, swept))
     partners = {theirs[key][0].setting: mine[key][0].setting for key in common}
     kept = [{points[key][0].id for key in common} for points in (mine, theirs)]
-    duel = digest_of(baseline.id, candidate.id)[:6]
+    duel = digest_of(baseline.id, candidate.id, list(planned))[:6]
     sides = [
         _side(plan, name, duel, points)
         for plan, name, points in zip(plans, SIDES, kept, strict=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.checks.config import Checks
 from harness.config import Config, compose
 from harness.duel.baseline import baseline_of
-from harness.duel.blocks import schedule
+from harness.duel.blocks import looks, schedule
 from harness.duel.duel import Duel
 from harness.errors import UserError
 from harness.guard.command import ASKED, Asked
@@ -47,11 +47,13 @@ def prepare(words: Sequence[str], command: Sequence[str], extra_conf_dir: Path |
         baseline_of(against, mine, candidate, allow=asked.allow, extra_conf_dir=extra_conf_dir)
     )
     sides = [Sweep.prepare(config, command) for config in (baseline, candidate)]
-    planned = schedule(sides[0].plan, sides[1].plan)
+    when = looks(asked.guard.first_look, asked.guard.max_launches)
+    planned = schedule(sides[0].plan, sides[1].plan, when)
     return Duel(
         baseline=replace(sides[0], plan=planned.baseline),
         candidate=replace(sides[1], plan=planned.candidate),
         schedule=planned,
+        looks=when,
         asked=asked,
         against=against,
     )

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, groupby
 
-from harness.duel.blocks import SIDES, Block, Schedule, looks
+from harness.duel.blocks import SIDES, Block, Schedule
 from harness.export import export
 from harness.guard.command import Asked
 from harness.guard.comparison import compare
@@ -36,14 +36,9 @@ class Duel:
     baseline: Sweep
     candidate: Sweep
     schedule: Schedule
+    looks: tuple[int, ...]  # after how many launches of each engine setting there is a verdict
     asked: Asked
     against: str
-
-    @property
-    def looks(self) -> tuple[int, ...]:
-        """After how many launches of each engine setting there is a verdict."""
-        guard = self.asked.guard
-        return looks(guard.first_look, guard.max_launches)
 
     def plan_text(self) -> str:
         """Both sides' launches in their order, the looks, and the most time it can take."""

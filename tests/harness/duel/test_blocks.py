@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.duel.blocks import FIRST_LOOK, Block, Schedule, looks, schedule
+from harness.duel.blocks import Block, Schedule, looks, schedule
 from harness.errors import UserError
 from tests.harness.builders import plan
 
@@ -121,12 +121,12 @@ def test_the_time_is_that_of_both_sides() -> None:
     assert found.span_s(1)[0] == pytest.approx(least_s / 3)
 
 
-@given(st.integers(2, 300))
-def test_looks_grow_are_few_and_end_with_the_budget(budget: int) -> None:
-    found = looks(budget)
+@given(st.integers(2, 9), st.integers(2, 300))
+def test_looks_grow_are_few_and_end_with_the_budget(first: int, budget: int) -> None:
+    found = looks(first, budget)
     assert found[-1] == budget
     assert all(a < b for a, b in pairwise(found))
-    assert found[0] == min(FIRST_LOOK, budget)
+    assert found[0] == min(first, budget)
     assert len(found) <= 13
 
 
@@ -142,7 +142,7 @@ def test_looks_grow_are_few_and_end_with_the_budget(budget: int) -> None:
     ],
 )
 def test_looks_are_fixed_beforehand(budget: int, expected: tuple[int, ...]) -> None:
-    assert looks(budget) == expected
+    assert looks(3, budget) == expected
 
 
 def test_a_block_of_an_even_repeat_begins_with_the_candidate() -> None:
