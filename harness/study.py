@@ -31,10 +31,12 @@ from harness.plan import MEASUREMENT_VERSION, Plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
 
+BATCH = 2**18  # rows that are read at once
 NEEDED = ("sweep", "axes", "runs")  # of study.json, by everybody who reads it
 
 
@@ -58,9 +60,8 @@ class SavedRun:
         path = self.folder / f"{name}.parquet"
         if not path.is_file():
             return {}
-        names = pq.read_schema(path).names
-        # one after the other: a whole table beside its columns would be all of it twice
-        return {name: pq.read_table(path, columns=[name])[name].to_numpy() for name in names}
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # a buffer would hold it all
+            return {column: _column(file, column) for column in file.schema_arrow.names}
 
 
 class Study:
@@ -264,6 +265,25 @@ def _array(values: npt.NDArray[Any]) -> "pa.Array[Any]":
 
     # an empty column of objects would have no type
     return pa.array(values, pa.string()) if values.dtype == object else pa.array(values)
+
+
+def _column(file: "pq.ParquetFile", name: str) -> npt.NDArray[Any]:
+    """A column, batch by batch: at once, Arrow would hold all of it beside ours, and keep it.
+
+    Equal texts of a batch are one object: most are the same in all of a million requests.
+    """
+    dtype = file.schema_arrow.field(name).type.to_pandas_dtype()
+    values = np.empty(file.metadata.num_rows, dtype)
+    done = 0
+    for batch in file.iter_batches(BATCH, columns=[name], use_threads=False):
+        part = batch.column(0)
+        if dtype is np.object_:
+            coded = part.dictionary_encode()
+            texts = np.array([*coded.dictionary.to_pylist(), None], dtype)
+            part = texts[coded.indices.fill_null(-1).to_numpy()]
+        values[done : done + len(part)] = part
+        done += len(part)
+    return values
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
