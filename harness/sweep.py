@@ -1,6 +1,5 @@
 """One command's work on a study: plan it, do what is missing, tabulate and draw what is there."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from secrets import randbits
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.config import Config
+from harness.continuity import changed
 from harness.engines.flags import known_flags
 from harness.environment import Environment, masked, snapshot
 from harness.errors import UserError
@@ -88,7 +88,7 @@ class Sweep:
         """
         from harness.export import export
         from harness.instrument import Instrument
-        from harness.profiling import Profiler
+        from harness.profiling.profiler import Profiler
         from harness.progress import display
         from harness.runner import Runner, wanted
         from harness.tables import write_tables
@@ -119,7 +119,7 @@ class Sweep:
                         gpus=gpus,
                         instrument=instrument,
                         display=show,
-                        models=out / ".models",
+                        models=study.models,
                         salt=randbits(32) if config.choice.kind == "external" else 0,
                     )
                     runner.work(left)
@@ -169,17 +169,12 @@ class Sweep:
         return instrument
 
     def _check_environment(self, study: Study) -> None:
-        """Nothing unlike is mixed: a study is continued on what it was begun on.
-
-        The harness' own version and commit may move on.
-        """
-        begun, now = study.about["environment"], json.loads(json.dumps(asdict(self.environment)))
-        for name in ("gpus", "driver_version", "packages", "variables"):
-            if begun[name] != now[name]:
-                raise UserError(
-                    f"{study.folder} was begun in another environment"
-                    f" ({name}{_difference(begun[name], now[name])}): fresh=true measures again."
-                )
+        """Nothing unlike is mixed: a study is continued on what it was begun on."""
+        if (what := changed(study.about["environment"], self.environment)) is not None:
+            raise UserError(
+                f"{study.folder} was begun in another environment ({what}): fresh=true measures"
+                " again."
+            )
 
     def _say_where(self, study: Study, left_runs: int, left_launches: int) -> None:
         done = len(self.plan.runs) - left_runs
@@ -221,14 +216,6 @@ class Sweep:
         return f"vLLM {choice.vllm_version} on {gpus}" if choice.vllm_version else gpus
 
 
-def _difference(before: Any, now: Any) -> str:
-    """Which entries of two parts of a snapshot differ, and how."""
-    if not isinstance(before, dict):
-        return ""
-    names = [n for n in sorted(before | now) if before.get(n) != now.get(n)]
-    return ": " + ", ".join(f"{n} was {before.get(n)}, is {now.get(n)}" for n in names)
-
-
 def _told(word: str) -> str:
     name, equals, value = word.partition("=")
     secret = name.lstrip("+").startswith("engine.env.")
@@ -247,18 +234,17 @@ def tabulate(study: Study) -> bool:
     """
     from rich.console import Console
 
-    from harness.plots import draw
+    from harness.pictures import draw_all
     from harness.screen import print_table
     from harness.tables import markdown, write_tables
-    from harness.timeline import MAX_RUNS, draw_timelines
+    from harness.timeline import MAX_RUNS
 
     for run in study.damaged():
         print(f"note: run {run} is damaged and left out; the sweep's command measures it again")
     points = write_tables(study)
     if points is None:
         return False
-    plots = draw(points, study.about, study.folder / "plots")
-    plots += draw_timelines(study, points, study.folder / "plots")
+    plots = draw_all(study, points)
     console = Console(highlight=False)
     print()
     if console.is_terminal:

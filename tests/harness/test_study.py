@@ -69,7 +69,7 @@ def test_samples_are_the_same_however_many_rows_are_read_at_once(
     }
     nothing = {"text": np.zeros(0, dtype=object), "real": np.zeros(0)}
     kept.save_run(run.id, record(made, run, folder), host=columns, gpu=nothing)
-    monkeypatch.setattr("harness.study.BATCH", batch)
+    monkeypatch.setattr("harness.samples.BATCH", batch)
     (saved,) = kept.runs()
     read = saved.samples("host")
     for name, values in columns.items():
