@@ -60,10 +60,14 @@ class Contents:
 
 
 def read(study: Study, *, remake: bool = True) -> Contents:
-    """Make tables and plots again, if that can be done, and read everything. Raises UserError."""
+    """Make tables and plots again, if that can be done, and read everything. Raises UserError.
+
+    Without `remake` only where there is no table yet.
+    """
     about = study.about
     saved = tuple(study.runs())
-    if remake and has_samples(saved):
+    is_tabulated = (study.folder / "table.parquet").is_file()
+    if (remake or not is_tabulated) and has_samples(saved):
         points = write_tables(study)
         assert points is not None, "there are runs"
         draw_all(study, points)

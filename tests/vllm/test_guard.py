@@ -1,5 +1,9 @@
-"""Verdicts on a real vLLM: seven starts of a tiny model. Needs HARNESS_VLLM_PYTHON."""
+"""Verdicts on a real vLLM, and traces of what regressed: nine starts of a tiny model.
 
+Needs HARNESS_VLLM_PYTHON.
+"""
+
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +42,11 @@ def wide(tool: Tool) -> Path:
     return measured(tool, "wide", "engine.max_num_seqs=16", "repeats.launches=4")
 
 
+@pytest.fixture(scope="module")
+def narrow(tool: Tool) -> Path:
+    return measured(tool, "narrow", "engine.max_num_seqs=2", "repeats.launches=3")
+
+
 def measured(tool: Tool, name: str, *words: str) -> Path:
     done = tool(*SWEEP, *words, f"out={name}")
     print(done.stdout, done.stderr)
@@ -66,8 +75,7 @@ def test_the_same_configuration_has_not_changed(wide: Path) -> None:
     assert not found.simulated
 
 
-def test_a_batch_of_2_instead_of_16_has_regressed(tool: Tool, wide: Path) -> None:
-    narrow = measured(tool, "narrow", "engine.max_num_seqs=2", "repeats.launches=3")
+def test_a_batch_of_2_instead_of_16_has_regressed(tool: Tool, wide: Path, narrow: Path) -> None:
     done = tool(
         "compare", str(wide), str(narrow), f"metrics={','.join(METRICS)}", f"allow={','.join(BUSY)}"
     )
@@ -76,3 +84,30 @@ def test_a_batch_of_2_instead_of_16_has_regressed(tool: Tool, wide: Path) -> Non
     assert "changed    engine.max_num_seqs: 16 → 2" in done.stdout
     assert "REGRESSED." in done.stdout
     assert "SIMULATED" not in done.stdout
+
+
+def test_a_report_captures_both_sides_of_what_regressed_once(
+    tool: Tool, wide: Path, narrow: Path
+) -> None:
+    words = [
+        "report", str(narrow), f"against={wide}", f"allow={','.join(BUSY)}", "profile=torch",
+        "profile.seconds=1",
+    ]  # fmt: skip
+    done = tool(*words)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    assert "2 traces to capture" in done.stdout
+    for study in (wide, narrow):
+        (record,) = study.glob("runs/*/profile/torch/profile.json")
+        told = json.loads(record.read_text())
+        assert told["status"] == "ok", told
+        assert told["output_tok_per_s"] > 0
+    page = (narrow / "report.html").read_text()
+    assert "From baseline to candidate" in page
+    assert "A decode step takes" in page
+    assert page.count("python -m profiles ") >= 2, "the traces are linked with what opens them"
+    assert not tool.wait_until_gone()
+
+    again = tool(*words)
+    assert again.returncode == 0
+    assert "0 traces to capture" in again.stdout

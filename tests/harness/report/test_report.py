@@ -322,6 +322,27 @@ def test_a_regressed_point_shows_both_traces_and_what_changed(
     assert any(link.startswith("../") and link.endswith("trace.nsys-rep") for link in links)
 
 
+def test_profiles_of_one_kind_are_set_against_each_other(tmp_path: Path, stored: Study) -> None:
+    baseline, candidate = stored, Study(tmp_path / "candidate")
+    shutil.copytree(baseline.folder, candidate.folder)
+    run_id = candidate.about["runs"][0]
+    captured(baseline, run_id, kind="torch")
+    captured(candidate, run_id)
+    captured(candidate, run_id, kind="torch")
+    page = report(candidate, compared(baseline.folder, candidate.folder, candidate.about["runs"]))
+    titles = page.words("h4")
+    assert "baseline: concurrency=1, torch" in titles
+    assert "candidate: concurrency=1, torch" in titles
+    assert "concurrency=1, nsys" in page.words("h3"), "the other one is not lost"
+
+
+def test_a_baseline_that_was_never_tabulated_is_read_from_its_samples(tmp_path: Path) -> None:
+    baseline, candidate = finished(tmp_path / "a"), finished(tmp_path / "b")
+    captured(baseline, baseline.about["runs"][0])
+    told = compared(baseline.folder, candidate.folder, candidate.about["runs"])
+    assert "baseline: concurrency=1, nsys" in report(candidate, told).words("h4")
+
+
 @pytest.mark.parametrize(
     "reference",
     [path.parent.relative_to(REFERENCE) for path in sorted(REFERENCE.glob("**/study.json"))],
