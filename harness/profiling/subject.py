@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from harness.engines.config import Engine, VllmEngine
 from harness.engines.parallel import ranks
+from harness.errors import UserError
 from harness.model import Model
 from harness.study import SavedRun
 from loadgen.config import Load
@@ -41,11 +42,24 @@ class Subject:
 
 
 def stored_engine(run: SavedRun) -> Engine:
-    """As run.json has it: the secrets of its environment are masked."""
-    engine: Engine = TypeAdapter(Engine).validate_python(run.record["engine"])
+    """As run.json has it: the secrets of its environment are masked. Raises UserError."""
+    engine: Engine = _known(Engine, run.record["engine"], f"engine of {run.folder}")
     return engine
 
 
 def stored_model(about: Mapping[str, Any]) -> Model:
-    """As study.json has it."""
-    return TypeAdapter(Model).validate_python(about["model"])
+    """As study.json has it. Raises UserError."""
+    model: Model = _known(Model, about["model"], f"model of the study of {about['sweep']}")
+    return model
+
+
+def _known(schema: Any, told: Any, what: str) -> Any:
+    try:
+        return TypeAdapter(schema).validate_python(told)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"the {what} was stored by another version of the harness ({where}: {first['msg']}):"
+            " only that one can start it again."
+        ) from None

@@ -4,7 +4,7 @@ They lie with the runs of either study like those of a sweep, and are not captur
 started unless all of it can be: only the machine that was measured can explain its numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from harness.continuity import changed
 from harness.engines.config import VllmEngine
 from harness.environment import snapshot, vllm_installed
 from harness.errors import UserError
-from harness.guard.outcome import Comparison
+from harness.guard.outcome import Comparison, Judgement, Outcome
 from harness.guard.summary import regressed_points
 from harness.instrument import Instrument
 from harness.profiling.capture import Equipment
@@ -51,13 +51,19 @@ def capture(
     """
     worst = regressed_points(told)
     if not worst:
-        print("nothing has regressed: nothing is captured", flush=True)
+        what = (
+            "the comparison is refused"
+            if told.verdict is Outcome.REFUSED
+            else "nothing has regressed"
+        )
+        print(f"{what}: nothing is captured", flush=True)
         return
-    wanted = list(_wanted(told, baseline, candidate, profile.kind, points))
+    wanted = list(_wanted(worst[:points], baseline, candidate, profile.kind))
     subjects = [_subject(each, profile.kind) for each in wanted]
     if len(worst) > points:
-        print(f"of {len(worst)} points that regressed, the worst {points}: profile.points=N asks")
-    print(f"{plural(len(wanted), 'trace')} to capture, a server start each", flush=True)
+        print(f"of {len(worst)} points that regressed, the worst {points} (profile.points=N)")
+    started = f"{plural(len(wanted), 'trace')} to capture, a server start each"
+    print(started if wanted else "all traces are there", flush=True)
     with ExitStack() as locked:
         for study in {each.study.folder: each.study for each in wanted}.values():
             study.lock()
@@ -68,11 +74,10 @@ def capture(
 
 
 def _wanted(
-    told: Comparison, baseline: Study | None, candidate: Study, kind: str, points: int
+    points: Sequence[Sequence[Judgement]], baseline: Study | None, candidate: Study, kind: str
 ) -> Iterator[Wanted]:
     """A good run of each side of each point, if none of the side's runs there has a profile."""
-    for judgements in regressed_points(told)[:points]:
-        first = judgements[0]
+    for first, *_ in points:
         for side, study, runs in (
             ("baseline", baseline, first.baseline_runs),
             ("candidate", candidate, first.candidate_runs),

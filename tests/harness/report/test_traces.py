@@ -16,7 +16,7 @@ from harness.cli import run
 from harness.engines.config import Engine, SimEngine, VllmEngine
 from harness.environment import MASK, Environment, snapshot
 from harness.errors import UserError
-from harness.guard.outcome import Comparison
+from harness.guard.outcome import Comparison, Outcome
 from harness.instrument import Instrument
 from harness.model import Model, Shape
 from harness.report.comparison import from_json
@@ -92,12 +92,16 @@ def test_what_is_there_is_not_captured_again_and_what_failed_is_tried_again(
     first = candidate.about["runs"][0]
     captured(baseline, first)
     captured(candidate, first, status="failed", failure="absent", reason="no nsys here")
-    record = baseline.folder / "runs" / first / "profile" / "nsys" / RECORD
-    before = record.stat().st_mtime_ns
+    kept = baseline.folder / "runs" / first / "profile" / "nsys" / RECORD
+    before = kept.stat().st_mtime_ns
     capture(judged(baseline, candidate), baseline, candidate, Profile(kind="nsys"), 2)
-    assert record.stat().st_mtime_ns == before
+    assert kept.stat().st_mtime_ns == before
     assert of_runs(candidate) == [("0", WHY)]
     assert capsys.readouterr().out.startswith("1 trace to capture")
+    captured(candidate, first, kind="torch")
+    captured(baseline, first, kind="torch")
+    capture(judged(baseline, candidate), baseline, candidate, TORCH, 2)
+    assert capsys.readouterr().out == "all traces are there\n"
 
 
 def test_the_worst_points_come_first_and_the_others_are_counted(
@@ -118,6 +122,8 @@ def test_where_nothing_has_regressed_nothing_is_captured(
     told = replace(judged(kept, kept), points=judged(kept, kept).points[:2])
     capture(told, kept, kept, TORCH, 2)
     assert capsys.readouterr().out == "nothing has regressed: nothing is captured\n"
+    capture(replace(told, points=(), verdict=Outcome.REFUSED), kept, kept, TORCH, 2)
+    assert capsys.readouterr().out == "the comparison is refused: nothing is captured\n"
     assert of_runs(kept) == []
 
 
@@ -160,6 +166,15 @@ def test_another_environment_is_refused_before_anything_is_started(
 def test_the_simulator_has_no_profiler(tmp_path: Path, here: Environment) -> None:
     kept = measured(tmp_path, here, SimEngine())
     with pytest.raises(UserError, match="profile=torch needs engine=vllm: sim has no profiler"):
+        capture(judged(kept, kept), None, kept, TORCH, 2)
+
+
+def test_settings_that_this_harness_does_not_know_are_refused_by_their_name(
+    tmp_path: Path, here: Environment
+) -> None:
+    kept = measured(tmp_path, here)
+    kept.add(model=kept.about["model"] | {"flavour": "sweet"})
+    with pytest.raises(UserError, match=r"stored by another version of the harness \(flavour: "):
         capture(judged(kept, kept), None, kept, TORCH, 2)
 
 
