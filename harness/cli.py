@@ -107,10 +107,11 @@ def _compare(words: list[str], _extra_conf_dir: Path | None) -> int:
 
 
 def _report(words: list[str], _extra_conf_dir: Path | None) -> int:
-    """python -m harness report STUDY [against=BASELINE | comparison=FILE.json]"""
+    """python -m harness report STUDY [against=BASELINE | comparison=FILE.json] [profile=nsys]"""
     from harness.report.command import run
 
-    return run(words)
+    with _terminable():
+        return run(words)
 
 
 def _validate(words: list[str], extra_conf_dir: Path | None) -> int:

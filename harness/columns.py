@@ -83,7 +83,7 @@ RELATIONS = (
     _("gpu_efficiency_frac", "the same for the tokens of one GPU"),
     _("concurrency_efficiency_frac", "tokens of a stream over those at the lowest concurrency"),
     _("online_frac", "output_tok_per_s over vLLM's own without a server"),
-    _("knee", "the lowest concurrency that gives 90 % of the best throughput"),
+    _("knee", "the lowest concurrency that gives 90 % of the best; at one, of an engine's axis"),
 )
 
 MEASURES = (

@@ -8,7 +8,7 @@ from harness.errors import UserError
 
 VERBS = {
     "compare": "regression verdict: compare BASELINE CANDIDATE, or compare STUDY policy=NAME",
-    "report": "a study as one page, HTML and Markdown: report STUDY [against=BASELINE]",
+    "report": "a study as one page: report STUDY [against=BASELINE [profile=nsys]]",
     "table": "make a study's table and plots again: python -m harness table STUDY",
     "validate": "what this hardware can do, and whether it is what it was: --help validate",
 }
@@ -37,7 +37,7 @@ engine=auto, vllm, sim or external; the same command continues a study that was 
   --help settings    every setting, with its meaning and default
   --help columns     every column of a table
   --help validity    the codes beside the numbers
-  --help compare     what a comparison can be told
+  --help compare     what a verb can be told; also: report, table, validate
   --config-dir DIR   a folder like conf/ with sweeps, models and loads of your own
   --version\
 """
@@ -65,6 +65,30 @@ how many it takes (docs/verdict.md).\
 """
 
 
+_REPORT = """\
+  python -m harness report STUDY [name=value ...]    write report.html and report.md into the study
+
+  against=BASELINE   the verdict on top, and the evidence for each point that regressed
+  allow=what,...     as compare has it
+  comparison=FILE    the verdict as compare json=FILE wrote it, instead of against
+  profile=KIND       capture traces of both sides where it regressed, if they are not there: nsys,
+                     or torch, which also works on a CPU; on the machine that was measured
+  profile.points=N   at how many points, the worst first: each costs two server starts [2]
+  profile.seconds=S  of the steady window that are captured [1.5]
+
+Traces are kept with the runs of either study; one that failed is told with its reason, and tried
+again. Exit code 0: the report is made; 2: bad input, or another environment: nothing was started.\
+"""
+
+_TABLE = """\
+  python -m harness table STUDY    make table.md, .csv, .parquet, plots/ and vllm_bench.json again
+
+All of it is made of the raw samples of the study's runs, which nothing changes. Columns and plots
+are those that the sweep's last command asked for; a plot that nothing asks for any more is removed.
+Damaged runs are named and left out. Exit code 0: made; 2: there are no samples.\
+"""
+
+
 def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
     """The short help, or that of a topic. Raises UserError for a topic that is not there."""
     topics = {
@@ -72,6 +96,8 @@ def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
         "columns": _columns,
         "validity": _validity,
         "compare": lambda: _COMPARE,
+        "report": lambda: _REPORT,
+        "table": lambda: _TABLE,
         "validate": _validate,
     }
     if topic is None or topic.startswith("sweep="):

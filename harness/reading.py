@@ -74,10 +74,14 @@ def has_study(folder: Path | str) -> bool:
 
 
 def label_of(about: dict[str, Any], runs: pd.DataFrame, run: str) -> str:
-    """What tells the run's point from the others; where there are none, the run itself."""
+    """What tells the run's point from the others; where there are none, the run itself.
+
+    Without axes that do not apply to the point, unless nothing else names it.
+    """
     row = runs[runs["run"] == run]
-    names = [] if row.empty else swept(about["axes"])
-    parts = [f"{name}={value_text(row[name].iloc[0])}" for name in names if name in row]
+    names = [] if row.empty else [name for name in swept(about["axes"]) if name in row]
+    applying = [name for name in names if row[name].notna().all()]
+    parts = [f"{name}={value_text(row[name].iloc[0])}" for name in applying or names]
     return ", ".join(parts) or f"run {run}"
 
 

@@ -3,12 +3,13 @@
 Rows are points in the order of the grid. What has nothing to be compared with is NaN.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
-KNEE_FRAC = 0.9  # the knee: the lowest concurrency that reaches this share of the best
+KNEE_FRAC = 0.9  # the knee: the lowest of a series that reaches this share of its best
+KNEE_POINTS = 3  # fewer are no series
 SERIES = ["setting", "load_kind"]  # one engine setting, loads that differ in their intensity alone
 
 Table = pd.DataFrame
@@ -28,7 +29,7 @@ def related(points: Table, axes: Sequence[str]) -> Table:
         gpu_efficiency_frac=each_gpu / _first(points, each_gpu, ["load"]),
         concurrency_efficiency_frac=_concurrency_efficiency(points, rate),
         online_frac=rate / _numbers(points, "offline_output_tok_per_s"),
-        knee=_knee(points, rate),
+        knee=_knee(points, rate, axes),
     )
 
 
@@ -73,14 +74,35 @@ def _concurrency_efficiency(points: Table, rate: "Values[Any]") -> "Values[Any]"
     return (each / _first(closed, each, SERIES)).reindex(points.index)
 
 
-def _knee(points: Table, rate: "Values[Any]") -> "Values[Any]":
-    """Of each series of three or more, the lowest concurrency that is near the best."""
+def _knee(points: Table, rate: "Values[Any]", axes: Sequence[str]) -> "Values[Any]":
+    """Of each series, the lowest that is near the best."""
     knee = pd.Series(data=False, index=points.index)
-    for _, mine in _by_concurrency(points).groupby(SERIES, sort=False, dropna=False):
-        reached = rate[mine.index] >= KNEE_FRAC * rate[mine.index].max()
-        if len(mine) > 2 and reached.any():
+    for series in _series(points, axes):
+        reached = rate[series] >= KNEE_FRAC * rate[series].max()
+        if reached.any():
             knee[reached.idxmax()] = True
     return knee
+
+
+def _series(points: Table, axes: Sequence[str]) -> "Iterator[pd.Index[Any]]":
+    """Closed loops that differ in one number alone, the lowest first; a point is in one at most.
+
+    That number is the concurrency. Points of which only one concurrency was measured are a series
+    along an engine's axis that holds numbers: the last of them, as for the gain.
+    """
+    left = _by_concurrency(points)
+    for _, mine in left.groupby(SERIES, sort=False, dropna=False):
+        if len(mine) >= KNEE_POINTS:
+            left = left.drop(mine.index)
+            yield mine.index
+    for name in reversed(axes):
+        others = [left[other].map(str) for other in axes if other != name]
+        values = pd.to_numeric(left[name], errors="coerce").dropna().sort_values(kind="stable")
+        ordered = left.loc[values.index]
+        for _, mine in ordered.groupby([left["load"], *others], sort=False):
+            if len(mine) >= KNEE_POINTS:
+                left = left.drop(mine.index)
+                yield mine.index
 
 
 def _by_concurrency(points: Table) -> Table:

@@ -34,7 +34,7 @@ def check(config: "Config", settings: Sequence[str], cases: Sequence[str]) -> No
     _check_reach(config)
     _check_rates(config)
     _check_interpreter(config)
-    _check_profile(config)
+    check_profiler(config.profile.kind, config.choice.kind)
     _check_checks(config)
     _check_columns(config, settings)
     _check_plots(config, cases)
@@ -92,10 +92,13 @@ def _check_connections(config: "Config") -> None:
         )
 
 
-def _check_profile(config: "Config") -> None:
-    """Only a server that we start can be put under a profiler, and only vLLM knows how."""
-    if (kind := config.profile.kind) != "none" and config.choice.kind != "vllm":
-        raise UserError(f"profile={kind} needs engine=vllm: {config.choice.kind} has no profiler.")
+def check_profiler(profile: str, engine: str) -> None:
+    """Only a server that we start can be put under a profiler, and only vLLM knows how.
+
+    Raises UserError for another kind of engine.
+    """
+    if profile != "none" and engine != "vllm":
+        raise UserError(f"profile={profile} needs engine=vllm: {engine} has no profiler.")
 
 
 def _check_rates(config: "Config") -> None:

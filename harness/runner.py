@@ -20,6 +20,7 @@ from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine
 from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.replicas import AnyServer
 from harness.instrument import Instrument
+from harness.model import Model
 from harness.plan import Launch, Plan, Run
 from harness.progress import Display
 from harness.study import Study
@@ -80,7 +81,7 @@ class Runner:
                     finished = self._measure(server, folder, launch, left)
                     if finished == len(left):
                         self.display.phase("check")
-                        self._checker.on_server(launch, server, _vocab_size(self.config))
+                        self._checker.on_server(launch, server, _vocab_size(self.config.model))
             except EngineFailed as error:
                 self._fail(left, launch, folder, error.failure)
                 return
@@ -94,7 +95,7 @@ class Runner:
                 self._fail(left, launch, folder, failure)
                 return
         self.display.phase("check")
-        self._checker.without_server(launch, _vocab_size(self.config))
+        self._checker.without_server(launch, _vocab_size(self.config.model))
 
     @contextlib.contextmanager
     def _serving(self, launch: Launch, folder: Path, record: dict[str, Any]) -> Iterator[AnyServer]:
@@ -177,7 +178,7 @@ class Runner:
             self._save_failure(record, NO_CAPACITY)
             return True
         record["load"] = asdict(load)
-        target = target_of(server, launch.engine, self.config)
+        target = target_of(server, launch.engine, self.config.model)
         watch = _Watch(server=server, display=self.display)
         lag_before_s = server.step_lag_s()
         sampler.start()
@@ -302,23 +303,22 @@ def _not_possible(obstacle: str) -> Failure:
     return Failure(kind=FailureKind.NOT_POSSIBLE, message=message, evidence=())
 
 
-def target_of(server: AnyServer, engine: Engine, config: Config) -> Target:
+def target_of(server: AnyServer, engine: Engine, model: Model) -> Target:
     """The server, as the load generator is told it."""
     headers = engine.headers() if isinstance(engine, ExternalEngine) else {}
-    vocab_size = _vocab_size(config)
     return Target(
         url=server.urls[0],
         more_urls=server.urls[1:],
         model=server.model,
-        vocab_size=vocab_size,
+        vocab_size=_vocab_size(model),
         headers=headers,
     )
 
 
-def _vocab_size(config: Config) -> int:
+def _vocab_size(model: Model) -> int:
     """How many token ids prompts may be made of: of a model that cannot be read, few enough."""
     try:
-        return config.model.vocab_size()
+        return model.vocab_size()
     except ValueError:
         return SAFE_VOCAB_SIZE
 

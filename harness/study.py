@@ -15,25 +15,20 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
 from harness.plan import MEASUREMENT_VERSION, Plan
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-Columns = Mapping[str, npt.NDArray[Any]]
-
+from harness.samples import Columns, read, write
 
 NEEDED = ("sweep", "axes", "runs")  # of study.json, by everybody who reads it
 
@@ -53,14 +48,8 @@ class SavedRun:
 
     def samples(self, name: str) -> dict[str, npt.NDArray[Any]]:
         """The columns of NAME.parquet; empty if it was not sampled."""
-        import pyarrow.parquet as pq
-
         path = self.folder / f"{name}.parquet"
-        if not path.is_file():
-            return {}
-        names = pq.read_schema(path).names
-        # one after the other: a whole table beside its columns would be all of it twice
-        return {name: pq.read_table(path, columns=[name])[name].to_numpy() for name in names}
+        return read(path) if path.is_file() else {}
 
 
 class Study:
@@ -88,12 +77,7 @@ class Study:
         try:
             (study.folder / "runs").mkdir(parents=True, exist_ok=True)
             (study.folder / "launches").mkdir(exist_ok=True)
-            study._lock = os.open(study.folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
-            fcntl.flock(study._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another harness is at work in {study.folder}: wait for it, or set out=FOLDER."
-            ) from None
+            study.lock()
         except OSError as error:
             raise UserError(f"out={out}: cannot be written ({error.strerror}).") from None
         for rest in (study.folder / "runs").glob(".*"):  # the harness was cut off while it wrote
@@ -111,11 +95,28 @@ class Study:
             _write_json(study.folder / "study.json", head | about)
         return study
 
+    def lock(self) -> None:
+        """Keep others from work in it, until `close`. Raises UserError if somebody is at work."""
+        self._lock = os.open(self.folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise UserError(
+                f"another harness is at work in {self.folder}: wait for it, or measure elsewhere"
+                " by out=FOLDER."
+            ) from None
+
     def close(self) -> None:
         """Let others work in it."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @property
+    def models(self) -> Path:
+        """Where models made of a shape lie: beside all sweeps."""
+        return self.folder.resolve().parents[1] / ".models"
 
     @property
     def about(self) -> dict[str, Any]:
@@ -159,16 +160,12 @@ class Study:
 
     def save_run(self, run_id: str, record: dict[str, Any], **samples: Columns) -> None:
         """Write a run, its samples beside it, and let it appear at once."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         final = self.folder / "runs" / run_id
         draft = final.with_name(f".{run_id}")
         draft.mkdir()
         for name, columns in samples.items():
             if columns:
-                arrays = {column: _array(values) for column, values in columns.items()}
-                pq.write_table(pa.table(arrays), draft / f"{name}.parquet")
+                write(draft / f"{name}.parquet", columns)
         _write_json(draft / "run.json", record)
         if final.exists():  # a failed run that was run again
             shutil.rmtree(final)
@@ -198,23 +195,16 @@ class Study:
 
     def check_samples(self, setting: str, name: str) -> Columns:
         """What a check stored beside its record. Raises OSError."""
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(self.folder / "checks" / setting / f"{name}.parquet")
-        return {column: table[column].to_numpy() for column in table.column_names}
+        return read(self.folder / "checks" / setting / f"{name}.parquet")
 
     def save_check(
         self, setting: str, name: str, record: dict[str, Any], **samples: Columns
     ) -> None:
         """Write what a check of an engine setting found; NAME.json last, when all else is there."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         folder = self.folder / "checks" / setting
         folder.mkdir(parents=True, exist_ok=True)
         for part, columns in samples.items():
-            arrays = {column: _array(values) for column, values in columns.items()}
-            pq.write_table(pa.table(arrays), folder / f"{name}_{part}.parquet")
+            write(folder / f"{name}_{part}.parquet", columns)
         _write_json(folder / f"{name}.json", record)
 
     @contextmanager
@@ -257,13 +247,6 @@ class Study:
         except (FileNotFoundError, ValueError, TypeError):
             return None
         return record if "status" in record else None
-
-
-def _array(values: npt.NDArray[Any]) -> "pa.Array[Any]":
-    import pyarrow as pa
-
-    # an empty column of objects would have no type
-    return pa.array(values, pa.string()) if values.dtype == object else pa.array(values)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

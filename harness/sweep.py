@@ -1,6 +1,5 @@
 """One command's work on a study: plan it, do what is missing, tabulate and draw what is there."""
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from secrets import randbits
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.config import Config
+from harness.continuity import changed
 from harness.engines.flags import known_flags
 from harness.environment import Environment, masked, snapshot
 from harness.errors import UserError
@@ -83,7 +83,7 @@ class Sweep:
         """
         from harness.export import export
         from harness.instrument import Instrument
-        from harness.profiling import Profiler
+        from harness.profiling.profiler import Profiler
         from harness.progress import display
         from harness.runner import wanted
         from harness.tables import write_tables
@@ -149,7 +149,7 @@ class Sweep:
             gpus=tuple(gpu.uuid for gpu in _used(self.config, self.environment)),
             instrument=instrument,
             display=show,
-            models=Path(self.config.options.out) / ".models",
+            models=study.models,
             salt=randbits(32) if self.config.choice.kind == "external" else 0,
         )
 
@@ -187,17 +187,12 @@ class Sweep:
         return instrument
 
     def _check_environment(self, study: Study) -> None:
-        """Nothing unlike is mixed: a study is continued on what it was begun on.
-
-        The harness' own version and commit may move on.
-        """
-        begun, now = study.about["environment"], json.loads(json.dumps(asdict(self.environment)))
-        for name in ("gpus", "driver_version", "packages", "variables"):
-            if begun[name] != now[name]:
-                raise UserError(
-                    f"{study.folder} was begun in another environment"
-                    f" ({name}{_difference(begun[name], now[name])}): fresh=true measures again."
-                )
+        """Nothing unlike is mixed: a study is continued on what it was begun on."""
+        if (what := changed(study.about["environment"], self.environment)) is not None:
+            raise UserError(
+                f"{study.folder} was begun in another environment ({what}): fresh=true measures"
+                " again."
+            )
 
     def _say_where(self, study: Study, left_runs: int, left_launches: int) -> None:
         done = len(self.plan.runs) - left_runs
@@ -248,14 +243,6 @@ def reasons(failed: Sequence[Mapping[str, Any]]) -> list[str]:
     """Each reason once, and how often it was one."""
     counts = Counter(f"{failure['kind']}: {failure['message']}" for failure in failed)
     return [f"{count}x {reason}" for reason, count in counts.items()]
-
-
-def _difference(before: Any, now: Any) -> str:
-    """Which entries of two parts of a snapshot differ, and how."""
-    if not isinstance(before, dict):
-        return ""
-    names = [n for n in sorted(before | now) if before.get(n) != now.get(n)]
-    return ": " + ", ".join(f"{n} was {before.get(n)}, is {now.get(n)}" for n in names)
 
 
 def _told(word: str) -> str:

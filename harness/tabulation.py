@@ -39,13 +39,10 @@ def tabulate(study: Study) -> bool:
 
 def make(study: Study) -> tuple["pd.DataFrame | None", int]:
     """Write the table and the plots; the table, None if there is nothing, and how many plots."""
-    from harness.plots import draw
+    from harness.pictures import draw_all
     from harness.tables import write_tables
-    from harness.timeline import draw_timelines
 
     points = write_tables(study)
     if points is None:
         return None, 0
-    plots = draw(points, study.about, study.folder / "plots")
-    plots += draw_timelines(study, points, study.folder / "plots")
-    return points, len(plots)
+    return points, len(draw_all(study, points))

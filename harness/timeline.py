@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harness.plots import MADE_BY
 from harness.study import SavedRun, Study
 from harness.tables import axis_columns, heading, swept, value_of_record, value_text
 from loadgen.metrics import arrivals
@@ -177,7 +178,7 @@ def draw_timeline(series: Series, title: str, path: Path) -> Path:
         _panel(plot, series, label, lines, is_share=is_share)
     plots[0].set_xlim(series["t_s"][0], series["t_s"][-1] + STEP_S)
     plots[-1].set_xlabel("seconds since the window opened (shaded: the window)")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, metadata=MADE_BY)
     return path
 
 

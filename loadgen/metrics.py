@@ -23,6 +23,8 @@ import numpy.typing as npt
 from loadgen.config import Load, Slo
 from loadgen.records import Columns, Status, Window
 
+BLOCK = 2**20  # chunks that are looked at at once: there may be a hundred million
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -77,9 +79,11 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
     streamed = timed & load.stream  # a whole reply has no first token
 
     window_s = window.closed_at_s - window.opened_at_s
-    itl_p50_s, itl_p99_s = quantiles(itl_s(chunks, requests["request"][sample]), (0.5, 0.99))
+    gaps_s = itl_s(chunks, requests["request"][sample])
+    itl_p50_s, itl_p99_s = quantiles(gaps_s, (0.5, 0.99), in_place=True)
+    del gaps_s  # before the next array that is as long as all chunks
     tokens, at_s = arrivals(requests, chunks)
-    tokens_inside = float(tokens[inside(at_s, window)].sum())
+    tokens_inside = float(tokens.sum(where=inside(at_s, window)))
     silent_at_s = np.where(ok, requests["ended_at_s"], np.nan)  # no text, or not streamed
     answered_at_s = np.where(requests["num_chunks"] > 0, requests["first_at_s"], silent_at_s)
     prompts_inside = input_tokens(requests)[inside(answered_at_s, window)].sum()
@@ -197,14 +201,24 @@ def tpot_s(requests: Columns) -> Floats:
 def itl_s(chunks: Columns, among: npt.NDArray[np.int64]) -> Floats:
     """t_i − t_(i−1) for the content chunks of the requests `among`, pooled."""
     request, at_s = chunks["request"], chunks["at_s"]
-    gaps, is_same = np.diff(at_s), request[1:] == request[:-1]
-    if (request[1:] < request[:-1]).any() or (gaps[is_same] < 0).any():
-        # stored chunks are in order: a sort would be most of what a long run costs
+    if not _ascend(request, at_s):  # stored ones do: a sort would be most of what a long run costs
         order = np.lexsort((at_s, request))
-        request, gaps = request[order], np.diff(at_s[order])
-        is_same = request[1:] == request[:-1]
-    pooled: Floats = gaps[is_same & np.isin(request[1:], among)]
-    return pooled
+        request, at_s = request[order], at_s[order]
+    pooled, num = np.empty(len(at_s)), 0
+    for begin in range(0, len(at_s), BLOCK):
+        block = slice(begin, begin + BLOCK + 1)  # its last chunk is the first of the next, too
+        later, earlier = request[block][1:], request[block][:-1]
+        gaps = np.diff(at_s[block])[(later == earlier) & np.isin(later, among)]
+        pooled[num : num + len(gaps)] = gaps
+        num += len(gaps)
+    return pooled[:num]
+
+
+def _ascend(request: npt.NDArray[np.int64], at_s: Floats) -> bool:
+    """Whether chunks stand in the order of their requests, and those of one in that of time."""
+    is_same = request[1:] == request[:-1]
+    is_later = at_s[1:] >= at_s[:-1]
+    return bool(((request[1:] > request[:-1]) | (is_same & is_later)).all())
 
 
 def arrivals(requests: Columns, chunks: Columns) -> tuple[Floats, Floats]:
@@ -237,8 +251,8 @@ def drift_frac(tokens: Floats, at_s: Floats, window: Window) -> float | None:
     """Output tokens in the second half of the window over those in the first, minus 1."""
     middle_at_s = (window.opened_at_s + window.closed_at_s) / 2
     within = inside(at_s, window)
-    first = tokens[within & (at_s < middle_at_s)].sum()
-    ratio = _ratio(tokens[within & (at_s >= middle_at_s)].sum(), first)
+    first = tokens.sum(where=within & (at_s < middle_at_s))
+    ratio = _ratio(tokens.sum(where=within & (at_s >= middle_at_s)), first)
     return None if ratio is None else ratio - 1
 
 
@@ -296,9 +310,12 @@ def quantile(values: Floats, q: float) -> float | None:
     return quantiles(values, (q,))[0]
 
 
-def quantiles(values: Floats, qs: Sequence[float]) -> list[float | None]:
-    """Several of them at once: `quantile` for each."""
-    defined = values[~np.isnan(values)]
+def quantiles(values: Floats, qs: Sequence[float], *, in_place: bool = False) -> list[float | None]:
+    """Several of them at once: `quantile` for each.
+
+    `in_place`: all values are defined, and may be left in another order; nothing is copied.
+    """
+    defined = values if in_place else values[~np.isnan(values)]
     if not len(defined):
         return [None] * len(qs)
     ranks = [q * (len(defined) - 1) for q in qs]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from harness.conclusions.rows import Row, caveats, good, is_known
-from harness.relations import KNEE_FRAC, SERIES
+from harness.relations import KNEE_FRAC, KNEE_POINTS, SERIES
 from harness.units import milliseconds, number, percent, whole
 
 RATE = "output_tok_per_s"
@@ -48,6 +48,8 @@ def _knee(points: pd.DataFrame) -> Iterator[str]:
     closed = good(points, "concurrency", RATE, "ttft_p50_s", "tpot_p50_s")
     for knee in (row for row in closed if row["knee"]):
         series = [row for row in closed if _series(row) == _series(knee)]
+        if len(series) < KNEE_POINTS:  # it is one of an engine's axis
+            continue
         alone = min(series, key=lambda row: row["concurrency"])
         best = max(series, key=lambda row: row[RATE])
         yield (

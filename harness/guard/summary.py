@@ -37,8 +37,7 @@ def paragraph(comparison: Comparison) -> str:
         parts.append(f"Changed: {'; '.join(listed)}{f'; and {more} more' if more > 0 else ''}.")
     if allowed := [refusal.what for refusal in comparison.refusals if refusal.allowed]:
         parts.append(f"Allowed to differ: {', '.join(f'`{what}`' for what in allowed)}.")
-    worst = sorted(comparison.of(Verdict.REGRESSED), key=_badness, reverse=True)
-    if worst:
+    if worst := _worst_first(comparison):
         more = len(worst) - NAMED
         listed = [told(judgement) for judgement in worst[:NAMED]]
         parts.append(f"Worst: {'; '.join(listed)}{f'; and {more} more' if more > 0 else ''}.")
@@ -163,6 +162,18 @@ def _which(wanted: Sequence[int], waiting: Sequence[Judgement]) -> str:
 
 def _plural(count: int, noun: str, ending: str = "s") -> str:
     return f"{count} {noun}{ending * (count != 1)}"
+
+
+def regressed_points(comparison: Comparison) -> list[tuple[Judgement, ...]]:
+    """The regressions of each point, first those of the point with the worst of them."""
+    points: dict[str, list[Judgement]] = {}
+    for judgement in _worst_first(comparison):
+        points.setdefault(str(judgement.point), []).append(judgement)
+    return [tuple(judgements) for judgements in points.values()]
+
+
+def _worst_first(comparison: Comparison) -> list[Judgement]:
+    return sorted(comparison.of(Verdict.REGRESSED), key=_badness, reverse=True)
 
 
 def _badness(judgement: Judgement) -> float:

@@ -1,6 +1,6 @@
 """`python -m harness report`: words in, a page out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import UserError
@@ -9,9 +9,10 @@ from harness.overrides import did_you_mean
 from harness.report.comparison import read
 from harness.report.report import write_report
 from harness.study import Study
+from profiles.config import Profile
 
-USAGE = "report STUDY [against=BASELINE [allow=WHAT] | comparison=FILE.json]"
-NAMES = ("against", "allow", "comparison")
+USAGE = "report STUDY [against=BASELINE [allow=WHAT] | comparison=FILE.json] [profile=nsys]"
+NAMES = ("against", "allow", "comparison", "profile", "profile.points", "profile.seconds")
 
 
 def run(words: Sequence[str]) -> int:
@@ -28,10 +29,47 @@ def run(words: Sequence[str]) -> int:
     if "comparison" in said:
         compared = read(Path(said["comparison"]))
         _check_about(study, compared, said["comparison"])
+    profile, points = _profile(said)
     if "against" in said:
         compared = _compared(Path(said["against"]), study, said.get("allow", ""))
+    if profile.kind != "none":
+        _capture(compared, study, profile, points)
     print(f"report: {write_report(Study(study), compared)}")
     return 0
+
+
+def _profile(said: Mapping[str, str]) -> tuple[Profile, int]:
+    """What is captured of what regressed, and at how many points. Raises UserError."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from harness.guard.config import broken
+    from harness.report.traces import POINTS
+
+    told = {"kind": said.get("profile", "none")}
+    if "profile.seconds" in said:
+        told["seconds"] = said["profile.seconds"]
+    try:
+        profile = TypeAdapter(Profile).validate_python(told)
+    except ValidationError as error:
+        raise UserError(f"profile.{broken(error)[0]}") from None
+    if profile.kind == "none" and any(name.startswith("profile.") for name in said):
+        raise UserError("what is captured is said by profile=nsys or profile=torch.")
+    number = said.get("profile.points", str(POINTS))
+    if not number.isdecimal() or not int(number):
+        raise UserError(
+            f"profile.points={number}: the number of points that are captured, 1 or more."
+        )
+    return profile, int(number)
+
+
+def _capture(compared: Comparison | None, study: Path, profile: Profile, points: int) -> None:
+    from harness.report.traces import baseline_of, capture
+
+    if compared is None:
+        raise UserError(
+            f"profile={profile.kind} captures what has regressed: say against=BASELINE."
+        )
+    capture(compared, baseline_of(compared, study), Study(study), profile, points)
 
 
 def _check_about(study: Path, told: Comparison, file: str) -> None:

@@ -15,11 +15,10 @@ import pandas as pd
 
 from harness.captures import Capture, captures
 from harness.errors import UserError
-from harness.plots import draw
+from harness.pictures import draw_all
 from harness.reading import has_samples, label_of, stored_tables
 from harness.study import SavedRun, Study
-from harness.tables import swept, write_tables
-from harness.timeline import draw_timelines
+from harness.tables import write_tables
 
 TIMELINE = "timeline-"
 
@@ -56,24 +55,22 @@ class Contents:
         return path if path in self.plots else None
 
     def label(self, run: str) -> str:
-        """What tells the run's point from the others; where there are none, the run itself.
-
-        Without axes that do not apply to the point, unless nothing else names it.
-        """
-        applying = self.runs[self.runs["run"] == run].dropna(axis="columns")
-        names = set(swept(self.about["axes"])) & set(applying)
-        return label_of(self.about, applying if names else self.runs, run)
+        """What tells the run's point from the others."""
+        return label_of(self.about, self.runs, run)
 
 
 def read(study: Study, *, remake: bool = True) -> Contents:
-    """Make tables and plots again, if that can be done, and read everything. Raises UserError."""
+    """Make tables and plots again, if that can be done, and read everything. Raises UserError.
+
+    Without `remake` only where there is no table yet.
+    """
     about = study.about
     saved = tuple(study.runs())
-    if remake and has_samples(saved):
+    is_tabulated = (study.folder / "table.parquet").is_file()
+    if (remake or not is_tabulated) and has_samples(saved):
         points = write_tables(study)
         assert points is not None, "there are runs"
-        draw(points, about, study.folder / "plots")
-        draw_timelines(study, points, study.folder / "plots")
+        draw_all(study, points)
     tables = stored_tables(study)
     runs = tables.runs
     order = [run for run in about["runs"] if (runs["run"] == run).any()]

@@ -1,66 +1,132 @@
 """For each point that regressed: what was seen there in the baseline and in the candidate."""
 
+import shlex
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Self
 
 from harness.captures import Capture
 from harness.errors import UserError
-from harness.guard.outcome import Comparison, Judgement, Verdict
-from harness.guard.summary import change
-from harness.report.blocks import Block, Gallery, Items, Part, Picture, Section, Text
+from harness.guard.outcome import Comparison, Judgement
+from harness.guard.summary import change, regressed_points
+from harness.report.blocks import Block, Gallery, Items, Log, Part, Picture, Section, Text
 from harness.report.contents import Contents, read
-from harness.report.profiled import capture_command, capture_part, diff_part
+from harness.report.profiled import capture_part, diff_part, profiler_of
+from harness.report.traces import POINTS, baseline_of
 from harness.report.verdict import metric, point_label
-from harness.study import Study
+from harness.units import plural
 
 
-def evidence(told: Comparison, candidate: Contents) -> Section | None:
-    regressed = told.of(Verdict.REGRESSED)
-    if not regressed:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One study's runs of a point, and the profile that is shown of them."""
+
+    name: str  # baseline, candidate
+    contents: Contents
+    runs: tuple[str, ...]
+    capture: Capture | None
+
+    @classmethod
+    def of(cls, name: str, contents: Contents, runs: tuple[str, ...], kind: str | None) -> Self:
+        """`kind` is the profiler that is preferred. A profile comes before a reason for none."""
+        mine = [capture for capture in contents.captures if capture.run in runs]
+        mine.sort(key=lambda capture: (capture.reason is not None, capture.kind != kind))
+        capture = mine[0] if mine else None
+        return cls(name=name, contents=contents, runs=runs, capture=capture)
+
+    @property
+    def is_traced(self) -> bool:
+        return self.capture is not None and self.capture.reason is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What regressed there, and what is known of it."""
+
+    judgements: tuple[Judgement, ...]
+    sides: tuple[Side, ...]  # the baseline's, where there is one that is here; the candidate's
+
+    @property
+    def label(self) -> str:
+        return point_label(self.judgements[0].point)
+
+    @property
+    def lacks_baseline(self) -> bool:
+        """Whether it was compared with a study that is not here."""
+        return bool(self.judgements[0].baseline_runs) and len(self.sides) == 1
+
+    @property
+    def is_traced(self) -> bool:
+        return all(side.is_traced for side in self.sides)
+
+
+def evidence(told: Comparison, points: Sequence[Point], candidate: Contents) -> Section | None:
+    if not points:
         return None
+    blocks: list[Block] = list(_missing(told, points, candidate))
+    blocks += [Part(title=p.label, blocks=tuple(_blocks(p, candidate))) for p in points]
+    return Section(id="evidence", title="Evidence for what regressed", blocks=tuple(blocks))
+
+
+def points_of(told: Comparison, candidate: Contents) -> Iterator[Point]:
+    """The points that regressed, the worst first."""
+    if not regressed_points(told):
+        return
     baseline = _baseline(told, candidate)
-    by_point: dict[str, list[Judgement]] = {}
-    for each in regressed:
-        by_point.setdefault(point_label(each.point), []).append(each)
-    parts = tuple(
-        Part(title=label, blocks=tuple(_point(label, mine, baseline, candidate)))
-        for label, mine in by_point.items()
-    )
-    return Section(id="evidence", title="Evidence for what regressed", blocks=parts)
+    for judgements in regressed_points(told):
+        named = [("candidate", candidate, judgements[0].candidate_runs)]
+        if baseline is not None and judgements[0].baseline_runs:
+            named.insert(0, ("baseline", baseline, judgements[0].baseline_runs))
+        kind = _common_kind([(contents, runs) for _, contents, runs in named])
+        yield Point(judgements=judgements, sides=tuple(Side.of(*side, kind) for side in named))
 
 
 def _baseline(told: Comparison, candidate: Contents) -> Contents | None:
-    """The other study, by its path as it was given, or beside the candidate's."""
-    named = Path(told.baseline.study)
-    for folder in (named, candidate.folder.parent / named.name):
-        try:
-            return read(Study(folder), remake=False)
-        except UserError:
-            continue
-    return None
+    study = baseline_of(told, candidate.folder)
+    try:
+        return None if study is None else read(study, remake=False)
+    except UserError:
+        return None
 
 
-def _point(
-    label: str, mine: Sequence[Judgement], baseline: Contents | None, candidate: Contents
-) -> Iterator[Block]:
-    yield Items(items=tuple(_sentence(each) for each in mine))
-    if baseline is None and mine[0].baseline_runs:
+def _common_kind(sides: Sequence[tuple[Contents, tuple[str, ...]]]) -> str | None:
+    """A profiler of which all sides have a profile: only those can be set against each other."""
+    kinds = [
+        {c.kind for c in contents.captures if c.run in runs and c.reason is None}
+        for contents, runs in sides
+    ]
+    return min(set.intersection(*kinds), default=None)
+
+
+def _missing(told: Comparison, points: Sequence[Point], candidate: Contents) -> Iterator[Block]:
+    """Which traces are not there, and the command that captures them."""
+    lacks_baseline = any(point.lacks_baseline for point in points)
+    if lacks_baseline:
         yield Text(text="The baseline's study is not here: only the candidate is shown.")
-    sides = [("baseline", baseline, mine[0].baseline_runs)] if baseline else []
-    found: dict[str, Capture] = {}
-    pictures: list[Picture] = []
-    for name, contents, runs in [*sides, ("candidate", candidate, mine[0].candidate_runs)]:
-        pictures += _timeline(name, contents, runs)
-        capture = next((c for c in contents.captures if c.run in runs and not c.reason), None)
-        if capture is not None:
-            found[name] = capture
-            yield capture_part(contents, capture, candidate.folder, where=f"{name}: ")
-        else:
-            yield Text(text=f"No trace of the {name} at this point. This captures one:")
-            yield capture_command(contents, label.replace(", ", ","))
-    if len(found) == 2 and all(each.findings is not None for each in found.values()):
-        yield diff_part(found["baseline"], found["candidate"], "baseline", "candidate")
-    if pictures:
+    untraced = sum(not point.is_traced for point in points)
+    if not untraced or candidate.simulated:
+        return
+    lack = "lacks" if untraced == 1 else "lack"
+    yield Text(
+        text=f"{plural(untraced, 'point')} {lack} a trace. Where it was measured, this captures it:"
+    )
+    is_here = told.baseline.launches and not lacks_baseline
+    against = f"against={told.baseline.study}" if is_here else "comparison=FILE.json"
+    words = ["report", str(candidate.folder), against, f"profile={profiler_of(candidate)}"]
+    words += [f"profile.points={len(points)}"] * (len(points) > POINTS)
+    yield Log(text=shlex.join(["python", "-m", "harness", *words]))
+
+
+def _blocks(point: Point, candidate: Contents) -> Iterator[Block]:
+    yield Items(items=tuple(_sentence(each) for each in point.judgements))
+    captures = [side.capture for side in point.sides if side.capture is not None]
+    if len(captures) == 2 and all(each.findings is not None for each in captures):
+        yield diff_part(captures[0], captures[1], "baseline", "candidate")
+    for side in point.sides:
+        if side.capture is not None:
+            where = f"{side.name}: "
+            yield capture_part(side.contents, side.capture, candidate.folder, where=where)
+    if pictures := [picture for side in point.sides for picture in _timeline(side)]:
         yield Gallery(pictures=tuple(pictures))
 
 
@@ -72,9 +138,9 @@ def _sentence(told: Judgement) -> str:
     return f"{name}: {values[0]} → {values[1]}{changed}{reason}"
 
 
-def _timeline(name: str, contents: Contents, runs: Sequence[str]) -> Iterator[Picture]:
+def _timeline(side: Side) -> Iterator[Picture]:
     """Of one run: those of all would say the same."""
-    for run in runs:
-        if (path := contents.timeline(run)) is not None:
-            yield Picture(file=path, caption=f"{name}: run {run}")
+    for run in side.runs:
+        if (path := side.contents.timeline(run)) is not None:
+            yield Picture(file=path, caption=f"{side.name}: run {run}")
             return

@@ -5,7 +5,7 @@ two of them.
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,6 @@ from harness.report.blocks import (
     Cell,
     Fold,
     Head,
-    Log,
     Page,
     Part,
     Picture,
@@ -32,11 +31,13 @@ from profiles.diff import page as diff_page
 from profiles.page import summary, tables
 
 
-def profiles(contents: Contents) -> Section | None:
-    if not contents.captures:
+def profiles(contents: Contents, elsewhere: Collection[Path] = ()) -> Section | None:
+    """Without the captures in these folders, which the report shows elsewhere."""
+    captures = [each for each in contents.captures if each.folder not in elsewhere]
+    if not captures:
         return None
-    parts = [capture_part(contents, each, contents.folder) for each in contents.captures]
-    parts += _diffs(contents)
+    parts = [capture_part(contents, each, contents.folder) for each in captures]
+    parts += _diffs(contents, captures)
     return Section(id="profiles", title="Profiles", blocks=tuple(parts))
 
 
@@ -112,11 +113,11 @@ def _relative(path: Path, root: Path) -> str:
     return os.path.relpath(path, root)
 
 
-def _diffs(contents: Contents) -> Iterator[Part]:
+def _diffs(contents: Contents, captures: Sequence[Capture]) -> Iterator[Part]:
     """Each captured point against the one before it, in the order of the grid."""
-    kinds = dict.fromkeys(capture.kind for capture in contents.captures)
+    kinds = dict.fromkeys(capture.kind for capture in captures)
     for kind in kinds:
-        mine = [c for c in contents.captures if c.kind == kind and c.findings is not None]
+        mine = [c for c in captures if c.kind == kind and c.findings is not None]
         for before, after in pairwise(mine):
             yield diff_part(before, after, contents.label(before.run), contents.label(after.run))
 
@@ -140,8 +141,7 @@ def diff_part(before: Capture, after: Capture, before_label: str, after_label: s
     return Part(title=f"From {before_label} to {after_label}", blocks=tuple(blocks))
 
 
-def capture_command(contents: Contents, point: str) -> Log:
-    """The command that captures a point of this study."""
+def profiler_of(contents: Contents) -> str:
+    """The profiler for the machine of this study."""
     has_gpus = bool((contents.about.get("environment") or {}).get("gpus"))
-    kind = "nsys" if has_gpus else "torch"
-    return Log(text=contents.command_with({"profile": kind, "profile.points": point}))
+    return "nsys" if has_gpus else "torch"

@@ -8,7 +8,7 @@ from harness.guard.outcome import Comparison
 from harness.report import html, markdown
 from harness.report.blocks import Report, Section
 from harness.report.contents import Contents, read
-from harness.report.evidence import evidence
+from harness.report.evidence import evidence, points_of
 from harness.report.failures import failures
 from harness.report.machine import machine
 from harness.report.profiled import profiles
@@ -34,6 +34,8 @@ def write_report(study: Study, comparison: Comparison | None = None) -> Path:
 def compile_report(contents: Contents, comparison: Comparison | None) -> Report:
     """The sections for which there is something to tell, in the order in which they are read."""
     about = contents.about
+    points = tuple(points_of(comparison, contents)) if comparison else ()
+    shown = {s.capture.folder for p in points for s in p.sides if s.capture is not None}
     sections: list[Section | None] = [
         verdict(comparison) if comparison else in_short(contents),
         machine(contents),
@@ -43,8 +45,8 @@ def compile_report(contents: Contents, comparison: Comparison | None) -> Report:
         timelines(contents),
         validity(contents),
         failures(contents),
-        profiles(contents),
-        evidence(comparison, contents) if comparison else None,
+        profiles(contents, shown),
+        evidence(comparison, points, contents) if comparison else None,
         settling(comparison, contents) if comparison else None,
     ]
     simulated = contents.simulated or bool(

@@ -91,6 +91,7 @@ def record(made: Plan, run: Run, folder: Path, **changes: Any) -> dict[str, Any]
         "launch": folder.name,
         "launch_repeat": launch.repeat,
         "run_repeat": run.repeat,
+        "seed": run.seed,
         "case": run.case,
         "place": run.place,
         "engine": asdict(launch.engine),

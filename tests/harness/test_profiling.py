@@ -5,7 +5,8 @@ import pytest
 
 from harness.captures import RECORD
 from harness.errors import UserError
-from harness.profiling import choose, is_done
+from harness.profiling.choice import choose
+from harness.profiling.profile import is_done
 from profiles.config import Profile
 
 AXES = {"engine.max_num_seqs": [16, 64, 256, 1024], "engine.dtype": ["auto"]}
@@ -14,10 +15,11 @@ AXES = {"engine.max_num_seqs": [16, 64, 256, 1024], "engine.dtype": ["auto"]}
 def points() -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "point": ["a", "b", "c", "d"],
+            "run": ["a", "b", "c", "d"],
             "status": ["ok", "ok", "ok", "failed"],
             "max_num_seqs": [16, 64, 256, 1024],
             "output_tok_per_s": [7000.0, 26000.0, 27000.0, None],
+            "knee": [False, True, False, False],
         }
     )
 
@@ -35,6 +37,10 @@ def points() -> pd.DataFrame:
 )
 def test_points_are_chosen_among_those_that_were_measured(which: str, chosen: list[str]) -> None:
     assert choose(points(), AXES, which) == chosen
+
+
+def test_points_without_a_knee_have_the_best_for_one() -> None:
+    assert choose(points().assign(knee=False), AXES, "knee") == ["c"]
 
 
 def test_nothing_measured_is_nothing_chosen() -> None:

@@ -100,6 +100,43 @@ def test_two_points_have_no_knee() -> None:
     assert not table({"concurrency": 1}, {"concurrency": 2})["knee"].any()
 
 
+def test_at_one_concurrency_the_knee_is_the_lowest_value_of_an_engines_axis() -> None:
+    rows = [
+        {"setting": str(n), "max_num_seqs": n, "output_tok_per_s": rate}
+        for n, rate in ((256, 27), (64, 26), (16, 7), (None, 26))
+    ]
+    made = table(*rows, axes=("max_num_seqs",))
+    assert made["knee"].tolist() == [False, True, False, False]
+
+
+def test_each_case_and_each_value_of_an_outer_axis_has_a_knee_of_its_own() -> None:
+    rows = [
+        {"case": case, "outer": outer, "x": x, "setting": f"{case}{outer}{x}"}
+        | {"output_tok_per_s": x if case == "rises" else 1}
+        for case in ("rises", "is flat")
+        for outer in ("a", "b")
+        for x in (1, 2, 3)
+    ]
+    made = table(*rows, axes=("case", "outer", "x"))
+    assert made["knee"].tolist() == [False, False, True] * 2 + [True, False, False] * 2
+
+
+def test_a_point_of_a_series_of_concurrencies_is_in_no_other() -> None:
+    rows = [
+        {"setting": str(x), "x": x, "concurrency": c, "load": str(c), "output_tok_per_s": c * x}
+        for x in (1, 2, 3)
+        for c in (1, 2, 4)
+    ]
+    made = table(*rows, axes=("x", "concurrency"))
+    assert made[made["knee"]][["x", "concurrency"]].to_numpy().tolist() == [[1, 4], [2, 4], [3, 4]]
+
+
+@pytest.mark.parametrize("values", [("auto", "fp8", "int8"), (1, 2)])
+def test_what_is_no_series_of_numbers_has_no_knee(values: tuple[Any, ...]) -> None:
+    rows = [{"setting": str(value), "x": value} for value in values]
+    assert not table(*rows, axes=("x",))["knee"].any()
+
+
 @given(st.lists(st.floats(0.1, 1e6), min_size=3, max_size=9), st.randoms())
 def test_the_knee_is_the_lowest_concurrency_near_the_best(rates, random) -> None:
     rows = [{"concurrency": n + 1, "output_tok_per_s": rate} for n, rate in enumerate(rates)]

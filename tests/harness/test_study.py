@@ -53,6 +53,34 @@ def test_samples_come_back_as_they_were_saved(tmp_path: Path) -> None:
     assert run.launch["facts"]["max_num_batched_tokens"] == 8192
 
 
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_samples_are_the_same_however_many_rows_are_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    made = plan()
+    kept = study(tmp_path, made)
+    (run,) = made.runs
+    folder = kept.new_launch(made.launches[0].id)
+    columns = {
+        "whole": np.array([3, 1, 2]),
+        "real": np.array([0.5, np.nan, np.inf]),
+        "flag": np.array([True, False, True]),
+        "text": np.array(["a", None, "b"], dtype=object),
+    }
+    nothing = {"text": np.zeros(0, dtype=object), "real": np.zeros(0)}
+    kept.save_run(run.id, record(made, run, folder), host=columns, gpu=nothing)
+    monkeypatch.setattr("harness.samples.BATCH", batch)
+    (saved,) = kept.runs()
+    read = saved.samples("host")
+    for name, values in columns.items():
+        assert read[name].dtype == values.dtype
+        np.testing.assert_array_equal(read[name], values)
+    assert {name: values.dtype.kind for name, values in saved.samples("gpu").items()} == {
+        "text": "O",
+        "real": "f",
+    }
+
+
 def test_a_half_written_run_is_not_there(tmp_path: Path) -> None:
     made = plan()
     kept = study(tmp_path, made)

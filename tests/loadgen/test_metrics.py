@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen import metrics
 from loadgen.config import Slo
 from loadgen.metrics import Goodput, e2e_s, goodput, itl_s, quantile, summarise, tpot_s, ttft_s
 
@@ -66,6 +67,23 @@ def test_gaps_are_those_inside_a_request_and_not_between_requests(tables):
     requests, chunks = tables(({}, [1.0, 2.0, 4.0]), ({}, [1.5, 1.75]), ({}, [3.0, 9.0]))
     shuffled = {name: column[[3, 6, 0, 2, 4, 5, 1]] for name, column in chunks.items()}
     assert sorted(itl_s(shuffled, requests["request"][:2])) == [0.25, 1.0, 2.0]
+
+
+@given(
+    counts=st.lists(st.integers(0, 5), min_size=1, max_size=8),
+    block=st.integers(1, 12),
+    random=st.randoms(use_true_random=False),
+)
+def test_no_gap_is_lost_or_made_where_a_block_of_chunks_ends(counts, block, random):
+    times = [sorted(random.uniform(0, 9) for _ in range(count)) for count in counts]
+    chunks = {
+        "request": np.repeat(np.arange(len(counts)), counts),
+        "at_s": np.array([at_s for mine in times for at_s in mine]),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "BLOCK", block)
+        found = itl_s(chunks, np.arange(0, len(counts), 2))
+    assert found.tolist() == [gap for mine in times[::2] for gap in np.diff(mine)]
 
 
 def test_tpot_is_undefined_for_one_token(summary):

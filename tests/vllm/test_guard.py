@@ -1,4 +1,7 @@
-"""Verdicts on a real vLLM: ten starts of a tiny model. Needs HARNESS_VLLM_PYTHON."""
+"""Verdicts on a real vLLM, and traces of what regressed: twelve starts of a tiny model.
+
+Needs HARNESS_VLLM_PYTHON.
+"""
 
 import json
 import os
@@ -27,11 +30,12 @@ METRICS = ("output_tok_per_s", "ttft_p50_s")
 BUSY = ("client_busy", "client_late")  # server and client share two cores here
 
 
-@pytest.fixture
-def tool(tmp_path: Path) -> Tool:
-    (tmp_path / "conf/sweep").mkdir(parents=True)
-    (tmp_path / "conf/sweep/tiny.yaml").write_text(TINY)
-    return Tool(tmp_path, limit_s=1000)
+@pytest.fixture(scope="module")
+def tool(tmp_path_factory: pytest.TempPathFactory) -> Tool:
+    folder = tmp_path_factory.mktemp("guard")
+    (folder / "conf/sweep").mkdir(parents=True)
+    (folder / "conf/sweep/tiny.yaml").write_text(TINY)
+    return Tool(folder, limit_s=1000)
 
 
 def judged(tool: Tool, *words: str) -> tuple[int, str, Any]:
@@ -56,10 +60,44 @@ def test_the_same_configuration_has_not_changed(tool: Tool) -> None:
     assert not found["candidate"]["simulated"]
 
 
-def test_a_batch_of_2_instead_of_the_default_has_regressed(tool: Tool) -> None:
-    code, shown, found = judged(tool, "engine.max_num_seqs=2", "guard.max_launches=3")
+@pytest.fixture(scope="module")
+def slower(tool: Tool) -> tuple[int, str, Any]:
+    return judged(tool, "engine.max_num_seqs=2", "guard.max_launches=3", "out=slower")
+
+
+def test_a_batch_of_2_instead_of_the_default_has_regressed(slower: tuple[int, str, Any]) -> None:
+    code, shown, found = slower
     assert code == 1
     assert found["verdict"] == "regressed"
     assert "changed    engine.max_num_seqs: default → 2" in shown
     assert "REGRESSED." in shown
     assert "SIMULATED" not in shown
+
+
+def test_a_report_captures_both_sides_of_what_regressed_once(
+    tool: Tool, slower: tuple[int, str, Any]
+) -> None:
+    baseline, candidate = (Path(slower[2][side]["study"]) for side in ("baseline", "candidate"))
+    baseline, candidate = tool.folder / baseline, tool.folder / candidate
+    words = [
+        "report", str(candidate), f"against={baseline}", f"allow={','.join(BUSY)}",
+        "profile=torch", "profile.seconds=1",
+    ]  # fmt: skip
+    done = tool(*words)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    assert "2 traces to capture" in done.stdout
+    for study in (baseline, candidate):
+        (record,) = study.glob("runs/*/profile/torch/profile.json")
+        told = json.loads(record.read_text())
+        assert told["status"] == "ok", told
+        assert told["output_tok_per_s"] > 0
+    page = (candidate / "report.html").read_text()
+    assert "From baseline to candidate" in page
+    assert "A decode step takes" in page
+    assert page.count("python -m profiles ") >= 2, "the traces are linked with what opens them"
+    assert not tool.wait_until_gone()
+
+    again = tool(*words)
+    assert again.returncode == 0
+    assert "all traces are there" in again.stdout

@@ -41,4 +41,5 @@ def test_a_torch_profile_ends_in_findings_and_leaves_the_measured_run_alone(tmp_
 
     again = tool(*words, "profile=torch", "profile.points=best", "profile.seconds=1")
     assert again.returncode == 0
-    assert "profile of" not in again.stdout, "it is there already"
+    assert "findings.md" in done.stdout
+    assert "findings.md" not in again.stdout, "it is there already"

@@ -50,9 +50,9 @@ def failed(out: Path, message: str, evidence: list[str], detail: str) -> Study:
 
 def captured(kept: Study, run: str, **record: Any) -> None:
     """A profile of a run, with findings of a real one."""
-    folder = kept.folder / "runs" / run / "profile" / "nsys"
-    folder.mkdir(parents=True)
     told = {"kind": "nsys", "seconds": 1.0, "status": "ok", "slower_frac": 0.164} | record
+    folder = kept.folder / "runs" / run / "profile" / str(told["kind"])
+    folder.mkdir(parents=True)
     (folder / RECORD).write_text(json.dumps(told))
     if told["status"] == "ok":
         (folder / FINDINGS).write_text(FINDINGS_OF_A_RUN.read_text())

@@ -302,15 +302,37 @@ def test_a_policys_verdict_needs_no_second_study(stored: Study) -> None:
     assert COMMAND_WITH_9 in page.words("pre")
 
 
-def test_a_regressed_point_without_a_trace_says_how_to_get_one(
+def test_regressed_points_without_traces_are_told_with_the_command_that_captures_them(
+    tmp_path: Path, stored: Study
+) -> None:
+    baseline, candidate = stored, Study(tmp_path / "candidate")
+    shutil.copytree(baseline.folder, candidate.folder)
+    told = compared(baseline.folder, candidate.folder, candidate.about["runs"])
+    page = report(candidate, told)
+    assert any(line.startswith("1 point lacks a trace.") for line in page.words("p"))
+    command = f"python -m harness report {candidate.folder} against={baseline.folder} profile=torch"
+    assert command in page.words("pre")
+    captured(baseline, baseline.about["runs"][0])
+    captured(candidate, candidate.about["runs"][0])
+    page = report(candidate, told)
+    assert not any("lacks a trace" in line for line in page.words("p"))
+
+
+def test_a_regressed_point_whose_baseline_is_gone_shows_the_candidate_alone(
     tmp_path: Path, stored: Study
 ) -> None:
     kept = stored
     page = report(kept, compared(tmp_path / "gone", kept.folder, kept.about["runs"]))
     assert "The baseline's study is not here: only the candidate is shown." in page.words("p")
-    assert any(
-        line.endswith("profile=torch profile.points=concurrency=1") for line in page.words("pre")
-    )
+    assert any(line.endswith("comparison=FILE.json profile=torch") for line in page.words("pre"))
+
+
+def test_a_capture_that_failed_is_told_with_its_reason(stored: Study) -> None:
+    kept = stored
+    captured(kept, kept.about["runs"][0], status="failed", failure="absent", reason="no nsys here")
+    page = report(kept, compared(Path("gone"), kept.folder, kept.about["runs"]))
+    assert page.words().count("Not captured (absent): no nsys here") == 1
+    assert any("lacks a trace" in line for line in page.words("p"))
 
 
 def test_a_regressed_point_shows_both_traces_and_what_changed(
@@ -322,12 +344,34 @@ def test_a_regressed_point_shows_both_traces_and_what_changed(
     for kept in (baseline, candidate):
         captured(kept, runs[0])
     page = report(candidate, compared(baseline.folder, candidate.folder, runs))
+    assert "profiles" not in page.sections, "each is shown once"
     titles = page.words("h4")
     assert "baseline: concurrency=1, nsys" in titles
     assert "candidate: concurrency=1, nsys" in titles
     assert "From baseline to candidate" in titles
     links = [attrs["href"] for attrs in page.of("a")]
     assert any(link.startswith("../") and link.endswith("trace.nsys-rep") for link in links)
+
+
+def test_profiles_of_one_kind_are_set_against_each_other(tmp_path: Path, stored: Study) -> None:
+    baseline, candidate = stored, Study(tmp_path / "candidate")
+    shutil.copytree(baseline.folder, candidate.folder)
+    run_id = candidate.about["runs"][0]
+    captured(baseline, run_id, kind="torch")
+    captured(candidate, run_id)
+    captured(candidate, run_id, kind="torch")
+    page = report(candidate, compared(baseline.folder, candidate.folder, candidate.about["runs"]))
+    titles = page.words("h4")
+    assert "baseline: concurrency=1, torch" in titles
+    assert "candidate: concurrency=1, torch" in titles
+    assert "concurrency=1, nsys" in page.words("h3"), "the other one is not lost"
+
+
+def test_a_baseline_that_was_never_tabulated_is_read_from_its_samples(tmp_path: Path) -> None:
+    baseline, candidate = finished(tmp_path / "a"), finished(tmp_path / "b")
+    captured(baseline, baseline.about["runs"][0])
+    told = compared(baseline.folder, candidate.folder, candidate.about["runs"])
+    assert "baseline: concurrency=1, nsys" in report(candidate, told).words("h4")
 
 
 @pytest.mark.parametrize(

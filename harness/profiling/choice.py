@@ -1,0 +1,53 @@
+"""Which of a study's points are profiled: what `profile.points` means. Pure."""
+
+from typing import Any
+
+import pandas as pd
+
+from harness.errors import UserError
+from harness.tables import swept
+from profiles.config import POINTS
+
+
+def choose(points: pd.DataFrame, axes: dict[str, list[Any]], which: str) -> list[str]:
+    """One good run of each chosen point, by its id. Raises UserError if no point is meant.
+
+    Points of which no three make a series have no knee: the best stands for it.
+    """
+    good = points[points["status"] == "ok"]
+    rate = pd.to_numeric(good["output_tok_per_s"])
+    if good.empty:
+        return []
+    match which:
+        case "all":
+            mine = good
+        case "best":
+            mine = good.loc[[rate.idxmax()]]
+        case "worst":
+            mine = good.loc[[rate.idxmin()]]
+        case "knee":
+            mine = good[good["knee"]] if good["knee"].any() else good.loc[[rate.idxmax()]]
+        case _:
+            mine = _filtered(good, axes, which)
+    return [str(run) for run in mine["run"]]
+
+
+def _filtered(points: pd.DataFrame, axes: dict[str, list[Any]], which: str) -> pd.DataFrame:
+    for pair in which.split(","):
+        name, _, value = pair.partition("=")
+        if name not in points:
+            known = ", ".join([*POINTS, *(f"{column}=…" for column in swept(axes))])
+            raise UserError(
+                f"profile.points={which}: there is no column {name}. There are: {known}."
+            )
+        points = points[[_is(cell, value) for cell in points[name]]]
+    if points.empty:
+        raise UserError(f"profile.points={which}: no measured point is like that.")
+    return points
+
+
+def _is(cell: Any, value: str) -> bool:
+    try:
+        return float(cell) == float(value)
+    except (TypeError, ValueError):
+        return str(cell).lower() == value.lower()

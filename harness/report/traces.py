@@ -1,0 +1,136 @@
+"""Traces of what regressed, captured for a report: baseline and candidate at the worst points.
+
+They lie with the runs of either study like those of a sweep, and are not captured again. Nothing is
+started unless all of it can be: only the machine that was measured can explain its numbers.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.continuity import changed
+from harness.engines.config import VllmEngine
+from harness.environment import snapshot, vllm_installed
+from harness.errors import UserError
+from harness.guard.outcome import Comparison, Judgement, Outcome
+from harness.guard.summary import regressed_points
+from harness.instrument import Instrument
+from harness.profiling.capture import Equipment
+from harness.profiling.profile import folder_of, is_done, make
+from harness.profiling.subject import Subject, stored_engine, stored_model
+from harness.report.verdict import point_label
+from harness.rules import check_profiler
+from harness.study import SavedRun, Study
+from harness.units import plural
+from profiles.config import Profile
+
+POINTS = 2  # a point costs two starts of a server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A trace that is not there: of one side at one point."""
+
+    side: str
+    study: Study
+    run: SavedRun
+    point: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.side}, {self.point}"
+
+
+def capture(
+    told: Comparison, baseline: Study | None, candidate: Study, profile: Profile, points: int
+) -> None:
+    """Capture what is not there of the worst so many points. Raises UserError if nothing can be.
+
+    `baseline` is None where a policy was broken, or where its study is not here.
+    """
+    worst = regressed_points(told)
+    if not worst:
+        what = (
+            "the comparison is refused"
+            if told.verdict is Outcome.REFUSED
+            else "nothing has regressed"
+        )
+        print(f"{what}: nothing is captured", flush=True)
+        return
+    wanted = list(_wanted(worst[:points], baseline, candidate, profile.kind))
+    subjects = [_subject(each, profile.kind) for each in wanted]
+    if len(worst) > points:
+        print(f"of {len(worst)} points that regressed, the worst {points} (profile.points=N)")
+    started = f"{plural(len(wanted), 'trace')} to capture, a server start each"
+    print(started if wanted else "all traces are there", flush=True)
+    with ExitStack() as locked:
+        for study in {each.study.folder: each.study for each in wanted}.values():
+            study.lock()
+            locked.callback(study.close)
+        for each, subject in zip(wanted, subjects, strict=True):
+            print(f"capture {each.label}", flush=True)
+            print(f"  {_captured(each, subject, profile)}", flush=True)
+
+
+def _wanted(
+    points: Sequence[Sequence[Judgement]], baseline: Study | None, candidate: Study, kind: str
+) -> Iterator[Wanted]:
+    """A good run of each side of each point, if none of the side's runs there has a profile."""
+    for first, *_ in points:
+        for side, study, runs in (
+            ("baseline", baseline, first.baseline_runs),
+            ("candidate", candidate, first.candidate_runs),
+        ):
+            if study is None or any(is_done(folder_of(study, r, kind), retry=True) for r in runs):
+                continue
+            good = [run for run in study.runs() if run.ok and run.record["id"] in runs]
+            if good:
+                point = point_label(first.point)
+                yield Wanted(side=side, study=study, run=good[0], point=point)
+
+
+def _subject(wanted: Wanted, kind: str) -> Subject:
+    """What is to be captured. Raises UserError if it is not what this machine measured."""
+    about, engine = wanted.study.about, stored_engine(wanted.run)
+    check_profiler(kind, engine.kind)
+    assert isinstance(engine, VllmEngine)
+    here = snapshot(engine.python)
+    begun = about.get("environment")
+    what = "which is not recorded" if begun is None else changed(begun, here)
+    if what is not None:
+        raise UserError(
+            f"profile={kind} needs the environment in which {wanted.study.folder} was measured"
+            f" ({what}): capture there, or leave profile= out."
+        )
+    build = vllm_installed(engine.python)
+    return Subject.of(
+        wanted.run,
+        stored_model(about),
+        engine,
+        () if build and build.is_cpu else tuple(gpu.uuid for gpu in here.gpus),
+        f"{about['sweep']}: {about['model']['name']}, {wanted.label}",
+    )
+
+
+def _captured(wanted: Wanted, subject: Subject, profile: Profile) -> str:
+    """How it went."""
+    begun = wanted.study.about.get("instrument")
+    instrument = Instrument.from_study(begun) if begun else Instrument.none()
+    equipment = Equipment(
+        profile=profile, instrument=instrument, models=wanted.study.models, phase=lambda _: None
+    )
+    with instrument.apart():
+        return make(subject, wanted.study, wanted.run.record["id"], equipment)
+
+
+def baseline_of(told: Comparison, candidate: Path) -> Study | None:
+    """The other study, by its path as it was given, or beside the candidate's; None if it is gone.
+
+    A policy is no study.
+    """
+    named = Path(told.baseline.study)
+    for folder in (named, candidate.parent / named.name):
+        if (folder / "study.json").is_file():
+            return Study(folder)
+    return None

@@ -1,0 +1,58 @@
+"""Columns of samples in a Parquet file: arrays of equal length, by name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+BATCH = 2**18  # rows that are read at once
+
+
+def write(path: Path, columns: Columns) -> None:
+    """Write a file, in place of what is there."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({name: _array(values) for name, values in columns.items()}), path)
+
+
+def read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """All columns of a file. Raises OSError."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # a buffer would hold all of it
+        return {name: _column(file, name) for name in file.schema_arrow.names}
+
+
+def _array(values: npt.NDArray[Any]) -> "pa.Array[Any]":
+    import pyarrow as pa
+
+    # an empty column of objects would have no type
+    return pa.array(values, pa.string()) if values.dtype == object else pa.array(values)
+
+
+def _column(file: "pq.ParquetFile", name: str) -> npt.NDArray[Any]:
+    """A column, batch by batch: at once, Arrow would hold all of it beside ours, and keep it.
+
+    Equal texts of a batch are one object: most are the same in all of a million requests.
+    """
+    dtype = file.schema_arrow.field(name).type.to_pandas_dtype()
+    values = np.empty(file.metadata.num_rows, dtype)
+    done = 0
+    for batch in file.iter_batches(BATCH, columns=[name], use_threads=False):
+        part = batch.column(0)
+        if dtype is np.object_:
+            coded = part.dictionary_encode()
+            texts = np.array([*coded.dictionary.to_pylist(), None], dtype)
+            part = texts[coded.indices.fill_null(-1).to_numpy()]
+        values[done : done + len(part)] = part
+        done += len(part)
+    return values
