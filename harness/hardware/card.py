@@ -167,7 +167,7 @@ def _row(told: Measurement, product: Product | None, ceilings: Ceilings) -> Row:
         unit=told.unit,
         peak_frac=told.value / peak if told.value is not None and peak else None,
         ceiling_frac=ceilings.share(told),
-        limit=limit.text() if limit else "",
+        limit=limit.text(told.unit) if limit else "",
         reason=reason,
         spread_frac=told.spread_frac,
         time_s=told.time_s,
@@ -189,7 +189,10 @@ def _judged(told: Measurement, limit: Limit | None, peak: float | None) -> tuple
     status = limit.status(told.value, peak) if limit else None
     if status is None:
         return "MEASURED", ""
-    return status, "" if status == "PASS" or limit is None else f"{limit.text()}: {limit.source}"
+    return (
+        status,
+        "" if status == "PASS" or limit is None else f"{limit.text(told.unit)}: {limit.source}",
+    )
 
 
 def _failed(outcome: Outcome) -> Row:

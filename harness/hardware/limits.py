@@ -23,6 +23,7 @@ from pydantic.dataclasses import dataclass
 from harness.conf_files import conf_dir
 from harness.errors import UserError
 from harness.sentences import rule_of
+from harness.units import quantity
 
 Status = Literal["PASS", "WARN", "FAIL"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -59,11 +60,10 @@ class Limit:
             return "WARN"
         return "PASS"
 
-    def text(self) -> str:
-        """For the card: "≥ 72 % (fail 60 %)", "≥ 18", "≤ 0"."""
-        shown = "{:.0%}" if self.peak else "{:g}"
-        low = _bound("≥", shown, self.warn_below, self.fail_below)
-        return " ".join(filter(None, (low, _bound("≤", "{:g}", self.warn_above, self.fail_above))))
+    def text(self, unit: str) -> str:
+        """For the card: "≥ 72.0 % (fail 60.0 %)" of a peak, "≥ 18" or "≤ 2.00 GB" in its unit."""
+        low = _bound("≥", "share" if self.peak else unit, self.warn_below, self.fail_below)
+        return " ".join(filter(None, (low, _bound("≤", unit, self.warn_above, self.fail_above))))
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -78,7 +78,7 @@ class Product:
         for name, limit in self.limits.items():
             if limit.peak is not None and limit.peak not in self.peaks:
                 raise ValueError(f"limits: {name}: there is no peak '{limit.peak}'")
-            if limit.text() and not limit.source:
+            if limit.text("1") and not limit.source:
                 raise ValueError(f"limits: {name}: a limit needs its source")
 
     def limit_of(self, name: str) -> Limit | None:
@@ -114,8 +114,8 @@ def _above(value: float, bound: float | None) -> bool:
     return bound is not None and value > bound
 
 
-def _bound(sign: str, shown: str, warn: float | None, fail: float | None) -> str:
+def _bound(sign: str, unit: str, warn: float | None, fail: float | None) -> str:
     if warn is None or fail is None:
         bound = fail if warn is None else warn
-        return "" if bound is None else f"{sign} {shown.format(bound)}"
-    return f"{sign} {shown.format(warn)} (fail {shown.format(fail)})"
+        return "" if bound is None else f"{sign} {quantity(bound, unit)}"
+    return f"{sign} {quantity(warn, unit)} (fail {quantity(fail, unit)})"

@@ -14,8 +14,8 @@ Hopper its fast accumulation keeps some 14 bits (DeepSeek-V3 technical report, s
 The best shape is searched for as mamf-finder does (Bekman, "Maximum Achievable Matmul FLOPS"), in a
 fixed random order until the budget is used, and the best five are timed again. That is seconds of
 products in a row, so it finds what the power limit leaves, while a small square, with the L2
-flushed between its repeats, stays below the limit: `max` is the best of the search and of the
-squares, so that no product of its precision is above it.
+flushed between its repeats, stays below the limit: `max` is the best of the search, of
+the squares and of the model's products, so that no product of its precision is above it.
 """
 
 from collections.abc import Callable
@@ -122,36 +122,38 @@ PRECISIONS = (
         least_rows=32,
     ),
 )
+MODEL_PRECISION = PRECISIONS[0]  # bf16, as most models are served
 
 
 def run(options: Options) -> None:
     bench = Bench(options)
-    squares: dict[str, list[Measurement]] = {precision.name: [] for precision in PRECISIONS}
+    found: dict[str, list[Measurement]] = {precision.name: [] for precision in PRECISIONS}
     for precision in PRECISIONS:
         for size in SQUARES if bench.is_cuda else (64, 128):
             name = f"gemm.{precision.name}.{size}"
             with reported(name, bench.gpus, precision.unit):
-                square = measured(bench, precision, name, (size, size, size))
-                emit(square)
-                squares[precision.name].append(square)
+                found[precision.name].append(measured(bench, precision, name, (size, size, size)))
+                emit(found[precision.name][-1])
+    if options.model is not None:
+        for tp in options.tensor_parallel_sizes:
+            found[MODEL_PRECISION.name] += _of_model(bench, options.model, tp)
     for precision in PRECISIONS:
         if precision.name in SEARCH_S:
             name = f"gemm.{precision.name}.max"
             with reported(name, bench.gpus, precision.unit):
-                emit(highest(searched(bench, precision, name), squares[precision.name]))
-    if options.model is not None:
-        for tp in options.tensor_parallel_sizes:
-            _of_model(bench, options.model, tp)
+                emit(highest(searched(bench, precision, name), found[precision.name]))
 
 
-def _of_model(bench: Bench, model: Shape, tp: int) -> None:
-    """The products of one decoder layer and of the LM head on one of `tp` ranks, in bf16."""
-    precision = PRECISIONS[0]
+def _of_model(bench: Bench, model: Shape, tp: int) -> list[Measurement]:
+    """The products of one decoder layer and of the LM head on one of `tp` ranks."""
+    products = []
     for name, (n, k) in matrices(model, tp).items():
         for batch in BATCHES if bench.is_cuda else (1, 16):
             told = f"gemm.model.{name}.tp{tp}.batch{batch}"
-            with reported(told, bench.gpus, precision.unit):
-                emit(measured(bench, precision, told, (batch, n, k)))
+            with reported(told, bench.gpus, MODEL_PRECISION.unit):
+                products.append(measured(bench, MODEL_PRECISION, told, (batch, n, k)))
+                emit(products[-1])
+    return products
 
 
 def matrices(model: Shape, tp: int) -> dict[str, tuple[int, int]]:

@@ -141,7 +141,7 @@ def test_a_row_reads_in_display_units():
     assert shown["value"] == "790 TFLOP/s"
     assert shown["% of peak"] == "79.9"
     assert shown["time µs"] == "1,390"
-    assert shown["limit"] == "≥ 68% (fail 60%)"
+    assert shown["limit"] == "≥ 68.0 % (fail 60.0 %)"
 
 
 def test_the_highest_is_that_of_the_search_or_of_what_was_measured_before_it():

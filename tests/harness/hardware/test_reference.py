@@ -25,14 +25,12 @@ def test_its_card_is_what_the_shipped_limits_say(reference):
 
 def test_no_product_is_above_the_best_of_its_precision(reference):
     values = {(told.name, told.gpus): told.value for told in reference.measurements}
-    for (name, gpus), value in values.items():
-        best = values.get((f"{name.rpartition('.')[0]}.max", gpus))
-        if name.startswith("gemm.") and best is not None:
-            assert value <= best, name
+    products = [(*key, value) for key, value in values.items() if key[0].startswith("gemm.")]
+    for name, gpus, value in products:
+        precision = name.split(".")[1].replace("model", "bf16")
+        best = values.get((f"gemm.{precision}.max", gpus))
+        assert best is None or value <= best, name
 
 
-def test_what_is_doubtful_in_it_is_told_in_the_docs(reference):
-    doubtful = {row.name for row in reference.card.rows if row.status not in ("PASS", "MEASURED")}
-    assert doubtful == {"scaling.gemm.2.efficiency"}
-    told = (FOLDER.parents[3] / "docs/validate.md").read_text()
-    assert "efficiency of 0.919 is a WARN" in told
+def test_nothing_in_it_is_doubtful(reference):
+    assert {row.status for row in reference.card.rows} == {"PASS", "MEASURED"}
