@@ -61,13 +61,13 @@ def test_a_file_that_is_wrong_is_refused_in_a_sentence(tmp_path, text, said):
 
 
 @pytest.mark.parametrize(
-    ("limit", "shown"),
+    ("limit", "unit", "shown"),
     [
-        (Limit(peak="p", warn_below=0.8, fail_below=0.7), "≥ 80% (fail 70%)"),
-        (Limit(fail_below=18), "≥ 18"),
-        (Limit(fail_above=0), "≤ 0"),
-        (Limit(peak="p"), ""),
+        (Limit(peak="p", warn_below=0.8, fail_below=0.7), "B/s", "≥ 80.0 % (fail 70.0 %)"),
+        (Limit(fail_below=18), "1", "≥ 18"),
+        (Limit(warn_above=2e9), "B", "≤ 2.00 GB"),
+        (Limit(peak="p"), "B/s", ""),
     ],
 )
-def test_a_limit_says_itself(limit, shown):
-    assert limit.text() == shown
+def test_a_limit_says_itself(limit, unit, shown):
+    assert limit.text(unit) == shown

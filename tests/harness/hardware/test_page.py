@@ -25,7 +25,7 @@ def test_the_card_says_the_verdict_the_reasons_and_everything_measured(tmp_path)
     text = markdown(validation(tmp_path), None, ["roofline.png"])
     assert text.startswith("# Validation one\n\n**FAIL**: 2x NVIDIA H200, PyTorch 2.11.0")
     assert "| FAIL | gemm.bf16.8192 | GPU 1 | 390 TFLOP/s | 39.4 |" in text
-    assert "- FAIL gemm.bf16.8192 (GPU 1): ≥ 68% (fail 60%): ours gave 0.745" in text
+    assert "- FAIL gemm.bf16.8192 (GPU 1): ≥ 68.0 % (fail 60.0 %): ours gave 0.7" in text
     assert "- NOT RUN p2p, nccl: needs two GPUs" in text
     assert "- NOT RUN steady: not asked for" in text
     assert "| MEASURED | gemm.bf16.1024 | GPU 0 | 200 TFLOP/s | 20.2 |" in text
