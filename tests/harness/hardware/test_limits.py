@@ -14,7 +14,7 @@ def conf(tmp_path, text):
 def test_every_limit_and_peak_of_ours_names_its_source():
     for product in read_products().values():
         assert all(peak.source for peak in product.peaks.values())
-        assert all(limit.source for limit in product.limits.values() if limit.text())
+        assert all(limit.source for limit in product.limits.values() if limit.text("1"))
 
 
 def test_the_data_sheets_peaks_are_those_of_mfu_and_mbu():
