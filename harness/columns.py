@@ -58,6 +58,7 @@ IDENTITY = (
     _("num_gpus", "how many they are", shown=whole),
     _("status", "ok or failed"),
     _("failure", "kind of the failure, if any"),
+    _("stopped", "why the run was ended before its window was over, if it was"),
 )
 
 SETTINGS = (
@@ -130,6 +131,22 @@ MEASURES = (
     _("server_decode_mean_s", "by the server: from the first token to the last, mean"),
     _("goodput_rps", "requests a second that kept the limits of slo"),
     _("slo_met_frac", "share of requests that kept them, failed ones included"),
+    _("slo_verdict", "search: whether this run met the limits, missed them, or left it unresolved"),
+    _("slo_met_low_frac", "the 90 % interval of slo_met_frac, from"),
+    _("slo_met_high_frac", "to; wider where requests break limits together"),
+    _("backlog_rps", "search: requests in flight grew by so many a second, where they did"),
+    _("at_capacity", "search: this run is the one at the capacity that was found"),
+    _(
+        "capacity_rps",
+        "search: the largest rate that kept the limits of slo",
+        "capacity req/s",
+        rate,
+    ),
+    _("capacity_concurrency", "search: the largest concurrency that kept them", "capacity", whole),
+    _("capacity_low", "the largest rate, or concurrency, that clearly kept them", "from", rate),
+    _("capacity_high", "the smallest that clearly missed them", "to", rate),
+    _("capacity_breaks", "what breaks first above the capacity", "breaks first"),
+    _("capacity_probes", "runs that the search took", "probes", whole),
     _("longest_context_tokens", "check: the longest prompt with its reply that was served"),
     _("longest_context_s", "check: how long that took to its one token"),
     _("longest_context_limit", "check: why nothing longer was served"),

@@ -1,5 +1,6 @@
 """A study's table and plots: made of what is there, again and again, and shown."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.study import Study
@@ -22,27 +23,40 @@ def tabulate(study: Study) -> bool:
 
     for run in study.damaged():
         print(f"note: run {run} is damaged and left out; the sweep's command measures it again")
-    points, plots = make(study)
-    if points is None:
+    if (made := make(study)) is None:
         return False
+    points = made.points
     console = Console(highlight=False)
     print()
     if console.is_terminal:
         print_table(console, points, study.about)
     else:
         print(markdown(points, study.about))
-    print(f"table.md, .csv, .parquet and {plural(plots, 'plot')}: {study.folder}", flush=True)
+    if made.searches is not None:
+        print(made.searches)
+    print(f"table.md, .csv, .parquet and {plural(made.plots, 'plot')}: {study.folder}", flush=True)
     if len(study.about["runs"]) > MAX_RUNS:
         print(f"no timelines: there are more than {MAX_RUNS} runs", flush=True)
     return True
 
 
-def make(study: Study) -> tuple["pd.DataFrame | None", int]:
-    """Write the table and the plots; the table, None if there is nothing, and how many plots."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What was written of a study."""
+
+    points: "pd.DataFrame"
+    plots: int
+    searches: str | None  # what searches for a capacity found; None without one
+
+
+def make(study: Study) -> Made | None:
+    """Write the table and the plots; None if there is nothing to write."""
+    from harness.capacity.page import write_capacity
     from harness.pictures import draw_all
     from harness.tables import write_tables
 
     points = write_tables(study)
     if points is None:
-        return None, 0
-    return points, len(draw_all(study, points))
+        return None
+    plots = draw_all(study, points)
+    return Made(points=points, plots=len(plots), searches=write_capacity(study))

@@ -17,7 +17,7 @@ from harness.engines.config import Engine, SimEngine
 from harness.environment import MASK
 from harness.errors import UserError
 from harness.guard.config import broken
-from harness.guard.evidence import engine_settings
+from harness.guard.evidence import asked_load, engine_settings
 from harness.overrides import Words
 from harness.plan import OPERATIONAL
 from harness.study import Study
@@ -87,8 +87,9 @@ def _cases(
         mine, loads = found.setdefault(record.get("case") or "", ({}, {}))
         mine[json.dumps(engine_settings(record["engine"]), sort_keys=True)] = engine
         # at a share of a capacity the rate was found by the launch: each has a load of its own
-        if record["load"].get("rate_frac") is None:
-            loads[json.dumps(record["load"], sort_keys=True)] = _load(record["load"], against)
+        load = asked_load(record)
+        if load.get("rate_frac") is None:
+            loads[json.dumps(load, sort_keys=True)] = _load(load, against)
     return [
         Case(name=name, engines=tuple(mine.values()), loads=tuple(loads.values()))
         for name, (mine, loads) in found.items()

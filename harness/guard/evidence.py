@@ -48,6 +48,7 @@ class Evidence:
     folder: Path
     about: dict[str, Any]
     runs: tuple[Measured, ...]
+    skipped: int = 0  # runs that were not needed, or only led to what a search found
     has_table: bool = False  # which was stored: a study that was sent without its runs has no more
 
     @property
@@ -73,9 +74,16 @@ def read_evidence(folder: Path) -> Evidence:
     sampled = [run for run in saved if not run.ok or _has_samples(run)]
     table = runs_table(study) if saved and len(sampled) == len(saved) else None
     rows = {} if table is None else {row["run"]: row for row in table.to_dict("records")}
-    runs = [_measured(run, rows.get(run.record["id"])) for run in saved]
+    measured = [_measured(run, rows.get(run.record["id"])) for run in saved]
+    runs = [run for run in measured if run.row.get("at_capacity") is not False]
     has_table = any((folder / f"table.{kind}").is_file() for kind in ("parquet", "csv"))
-    return Evidence(folder=folder, about=about, runs=tuple(runs), has_table=has_table)
+    return Evidence(
+        folder=folder,
+        about=about,
+        runs=tuple(runs),
+        skipped=len(study.skipped()) + len(measured) - len(runs),
+        has_table=has_table,
+    )
 
 
 def _measured(run: SavedRun, row: Mapping[Any, Any] | None) -> Measured:
@@ -88,7 +96,7 @@ def _measured(run: SavedRun, row: Mapping[Any, Any] | None) -> Measured:
         run_repeat=record["run_repeat"],
         begun_at_s=_begun_at_s(record),
         engine=engine_settings(record["engine"]),
-        load=load_settings(record["load"]),
+        load=load_settings(asked_load(record)),
         row={str(name): value for name, value in known.items()},
         validity=tuple(str(known.get("validity") or "").split()),
         prompts=_prompts(run) if run.ok else {},
@@ -122,6 +130,12 @@ def _prompts(run: SavedRun) -> dict[int, tuple[int, int]]:
 def engine_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     """What an engine is, without how it is run, by dotted name."""
     return dict(_flat({n: v for n, v in stored.items() if n not in (*OPERATIONAL, *NOT_SET)}))
+
+
+def asked_load(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's load as it was asked for: the rate of a search is not set, but found."""
+    load: dict[str, Any] = record["load"]
+    return dict(record.get("load_asked", load)) if load.get("search") else load
 
 
 def load_settings(stored: Mapping[str, Any]) -> dict[str, Any]:

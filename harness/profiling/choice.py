@@ -14,7 +14,7 @@ def choose(points: pd.DataFrame, axes: dict[str, list[Any]], which: str) -> list
 
     Points of which no three make a series have no knee: the best stands for it.
     """
-    good = points[points["status"] == "ok"]
+    good = points[(points["status"] == "ok") & points["output_tok_per_s"].notna()]
     rate = pd.to_numeric(good["output_tok_per_s"])
     if good.empty:
         return []

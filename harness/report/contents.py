@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.capacity.page import write_capacity
 from harness.captures import Capture, captures
 from harness.errors import UserError
 from harness.pictures import draw_all
@@ -32,6 +33,7 @@ class Contents:
     runs: pd.DataFrame
     points: pd.DataFrame
     saved: tuple[SavedRun, ...]  # empty without raw samples
+    skipped: int  # runs that were not needed
     launches: dict[str, dict[str, Any]]  # launch.json of each life of a server
     captures: tuple[Capture, ...]
     plots: tuple[Path, ...]
@@ -71,6 +73,7 @@ def read(study: Study, *, remake: bool = True) -> Contents:
         points = write_tables(study)
         assert points is not None, "there are runs"
         draw_all(study, points)
+        write_capacity(study)
     tables = stored_tables(study)
     runs = tables.runs
     order = [run for run in about["runs"] if (runs["run"] == run).any()]
@@ -80,6 +83,7 @@ def read(study: Study, *, remake: bool = True) -> Contents:
         runs=runs,
         points=tables.points,
         saved=saved if has_samples(saved) else (),
+        skipped=len(study.skipped()),
         launches=dict(_launches(study.folder, runs)),
         captures=captures(study.folder, order),
         plots=tuple(_plots(study.folder, order)),

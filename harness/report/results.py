@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.capacity.page import TABLE
 from harness.columns import COLUMNS, Column
 from harness.report.blocks import (
     Block,
@@ -35,11 +36,12 @@ def in_short(contents: Contents) -> Section:
 
 def _in_short(contents: Contents) -> Iterator[str]:
     runs, points = contents.runs, contents.points
-    good = points[points["status"] == "ok"]
+    good = points[(points["status"] == "ok") & points["output_tok_per_s"].notna()]
     num_ok = int((runs["status"] == "ok").sum())
     launches = runs["launch"].nunique()
+    skipped = f", {contents.skipped} not needed" if contents.skipped else ""
     yield (
-        f"{num_ok} of {plural(len(contents.about['runs']), 'run')} measured:"
+        f"{num_ok} of {plural(len(contents.about['runs']), 'run')} measured{skipped}:"
         f" {plural(len(points), 'point')}, {plural(launches, 'launch')}."
     )
     if len(good):
@@ -100,6 +102,15 @@ def _code(code: str) -> tuple[str, Tone]:
     if code not in CODES:
         return UNKNOWN, "doubt"
     return CODES[code].meaning, "bad" if CODES[code].fatal else "doubt"
+
+
+def capacity(contents: Contents) -> Section | None:
+    """What was found under limits on latency, by each launch."""
+    file = contents.folder / TABLE
+    if not file.is_file():
+        return None
+    blocks = (Page(markdown=file.read_text()),)
+    return Section(id="capacity", title="Capacity", blocks=blocks)
 
 
 def plots(contents: Contents) -> Section | None:

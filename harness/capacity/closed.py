@@ -13,7 +13,7 @@ def capacity_rps(study: Study, launch: str, load: Load) -> float | None:
     rates = [
         rate
         for run in study.runs()
-        if run.ok and _is_of(run, launch) and _is_like(run, load)
+        if run.whole and _is_of(run, launch) and _is_like(run, load)
         if (rate := requests_per_s(run.samples("requests"), Window(**run.record["window"])))
     ]
     return max(rates, default=None)
@@ -25,4 +25,4 @@ def _is_of(run: SavedRun, launch: str) -> bool:
 
 def _is_like(run: SavedRun, load: Load) -> bool:
     had = Load(**run.record["load"])
-    return had.arrival == "closed" and had.asks_like(load)
+    return had.arrival == "closed" and had.search is None and had.asks_like(load)
