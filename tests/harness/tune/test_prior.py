@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from harness.engines.config import SimEngine, VllmEngine
 from harness.model import Model
 from harness.sim.gpus import GPUS
-from harness.tune.prior import Traffic, estimated, forecast, gpu_name, server_of, unknown
+from harness.tune.prior import forecast, gpu_name, server_of, unknown
+from harness.tune.steady import Traffic, estimated
 from loadgen.config import Load, Trace, Uniform
 from tests.harness.sim.virtual import QWEN_1_5B, Clients, VirtualTime
 from tests.harness.tune.spaces import MODEL, space_of
