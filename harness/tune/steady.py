@@ -126,7 +126,7 @@ def at_capacity(server: Server, traffic: Traffic, slo: Slo) -> dict[str, Any]:
         if is_rate:
             row = estimated(server, replace(traffic, rate_rps=middle))
         else:
-            row = estimated(server, replace(traffic, concurrency=round(middle)))
+            row = estimated(server, replace(traffic, concurrency=max(1, round(middle))))
         kept = _keeps(row, slo) and (not is_rate or row["requests_per_s"] > 0.99 * middle)
         low, high = (middle, high) if kept else (low, middle)
         best = row if kept or not best else best
