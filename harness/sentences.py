@@ -47,7 +47,14 @@ RULES: Mapping[str, Callable[[Context], str]] = {
     "dict_type": _says("must be names with values: {NAME: VALUE}"),
     "dataclass_type": _says("must be names with values: {NAME: VALUE}"),
 }
-FREE = ("env", "extra", "header_env", "plots")  # below these, names are the user's
+FREE = (
+    "env",
+    "extra",
+    "header_env",
+    "plots",
+    "space",
+    "forbidden",
+)  # below these, names are the user's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +62,7 @@ class Origin:
     """Where a setting's value came from."""
 
     words: Words
-    sweep: str
+    study: str  # its file: sweep/NAME or tune/NAME
     kind: str
 
     def of(self, name: str) -> str:
@@ -64,7 +71,7 @@ class Origin:
             return "on the command line"
         group = name.partition(".")[0]
         chosen = self.words.choices.get(group, self.kind if group == "engine" else None)
-        files = [f"sweep/{self.sweep}.yaml", f"{group}/{chosen}.yaml" if chosen else "config.yaml"]
+        files = [f"{self.study}.yaml", f"{group}/{chosen}.yaml" if chosen else "config.yaml"]
         return f"in {' or '.join(files)}"
 
 

@@ -18,7 +18,7 @@ FOREIGN = re.compile(
     r"should|[Ll]ist should|instance of|greater than|less than or|after validation|fractional"
 )
 WRONG = (-1, 0, 1e9, 0.5, float("nan"), "", "a b", "abc", [], [1, "x"], {}, {"x": 1}, True, None)
-HERE = Origin(words=Words(choices={}, settings={}), sweep="mine", kind="sim")
+HERE = Origin(words=Words(choices={}, settings={}), study="sweep/mine", kind="sim")
 GROUPS = [*(("engine", cls) for cls in ENGINES.values()), *SCHEMAS.items(), ("", Options)]
 
 
