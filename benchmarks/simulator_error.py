@@ -21,7 +21,18 @@ sys.path.insert(0, str(ROOT))
 from tests.harness.sim.virtual import Clients, VirtualTime  # noqa: E402
 
 REFERENCE = ROOT / "results/reference/2xh200"
-STUDIES = ("baseline", "frontend", "batching", "batching_traced")
+STUDIES = ("baseline", "frontend", "batching", "batching_traced", "perf_story", "parallel")
+# What a case sets beside the columns of the table.
+SETTINGS = {
+    "api_servers_4": {"api_server_count": 4},
+    "both": {"api_server_count": 4},
+    "seqs_512": {"api_server_count": 4},
+    "graphs": {"api_server_count": 4, "graph_tokens": 8192},
+    "graphs_seqs_512": {"api_server_count": 4, "graph_tokens": 8192},
+    "eager": {"graph_tokens": 0},
+    "no_async_scheduling": {"async_scheduling": False},
+    "tp1": {"tensor_parallel_size": 1},
+}
 NAMES = ("output tok/s", "TTFT p50, ms", "TPOT p50, ms")
 SCALES = (1.0, 1e3, 1e3)
 KEYS = ["case", "concurrency", "rate_frac", "rate_rps", "max_num_seqs", "max_num_batched_tokens"]
@@ -79,14 +90,11 @@ def read_points(study: str) -> Iterator[Point]:
 
 
 def simulate(point: Point) -> tuple[float, ...]:
-    graphs = {"graph_tokens": 0} if point.case == "eager" else {}
     clients = Clients(
         time=VirtualTime(
             max_num_seqs=point.max_num_seqs,
             max_num_batched_tokens=point.max_num_batched_tokens,
-            api_server_count=4 if point.case in ("api_servers_4", "both") else 1,
-            async_scheduling=point.case != "no_async_scheduling",
-            **graphs,
+            **SETTINGS.get(point.case, {}),
         ),
         warmup_s=point.warmup_s,
         window_s=WINDOW_S,

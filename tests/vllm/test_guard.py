@@ -23,7 +23,7 @@ TINY = """\
 # @package _global_
 # A tiny model on a CPU.
 engine: {dtype: float32, enforce_eager: true, max_model_len: 2048}
-load: {concurrency: 16, input_tokens: 32, output_tokens: 32}
+load: {concurrency: 32, input_tokens: 32, output_tokens: 64}
 client: {calibrate: false}
 """
 METRICS = ("output_tok_per_s", "ttft_p50_s")
