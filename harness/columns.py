@@ -58,6 +58,7 @@ IDENTITY = (
     _("num_gpus", "how many they are", shown=whole),
     _("status", "ok or failed"),
     _("failure", "kind of the failure, if any"),
+    _("stopped", "why the run was ended before its window was over, if it was"),
 )
 
 SETTINGS = (

@@ -16,10 +16,10 @@ VLLM_BENCH = "vllm_bench.json"
 
 
 def export(study: Study) -> None:
-    """Write what is missing beside each run's samples. A run that measured nothing has none."""
+    """Write what is missing beside each run's samples. A run without a whole window has none."""
     about = study.about
     for run in study.runs():
-        if run.ok and not (run.folder / VLLM_BENCH).exists():
+        if run.whole and not (run.folder / VLLM_BENCH).exists():
             document = json.dumps(vllm_bench(run, about), allow_nan=False) + "\n"
             draft = run.folder / f".{VLLM_BENCH}"
             draft.write_text(document)

@@ -19,12 +19,13 @@ import pandas as pd
 from harness.captures import FINDINGS, PAGE, RECORD, STRIP
 from harness.engines import http, vllm
 from harness.engines.config import VllmEngine
-from harness.engines.failure import EngineFailed
+from harness.engines.failure import EngineFailed, Failure
 from harness.engines.server import Server
 from harness.engines.server import launch as start_server
 from harness.errors import UserError
 from harness.plan import Launch, Plan, Run
-from harness.runner import NO_CAPACITY, Runner, target_of
+from harness.runner import Runner, target_of
+from harness.steering import Send, Skip
 from harness.strip_plot import draw_strip
 from harness.study import Study
 from harness.tables import swept
@@ -108,9 +109,13 @@ class Profiler:
 
     def _capture(self, launch: Launch, run: Run, folder: Path) -> "tuple[Result, _Capture, str]":
         """A server under the profiler, the point's load, and the profiler on in its window."""
-        load = self.runner.load_of(launch, run)
-        if load is None:
-            raise EngineFailed(NO_CAPACITY)
+        match self.runner.decide(launch, run):
+            case Skip(reason=reason):
+                raise CaptureFailed(CaptureFailure.OTHER, f"not needed: {reason}")
+            case Failure() as failure:
+                raise EngineFailed(failure)
+            case Send(load=load):
+                pass
         server = self._start(launch, folder)
         capture = _Capture(server, self.runner.config.profile.seconds)
         try:
@@ -204,7 +209,7 @@ def is_done(folder: Path, *, retry: bool) -> bool:
 
 def choose(points: pd.DataFrame, axes: dict[str, list[Any]], which: str) -> list[str]:
     """Ids of the points that `profile.points` means. Raises UserError if it means none."""
-    good = points[points["status"] == "ok"]
+    good = points[(points["status"] == "ok") & points["output_tok_per_s"].notna()]
     rate = pd.to_numeric(good["output_tok_per_s"])
     if good.empty:
         return []

@@ -27,7 +27,10 @@ from harness.tables import (
     value_text,
 )
 
-TEXTS = ("run", "point", "launch", "status", "failure", "failure_kinds", "validity", "gpus")
+TEXTS = (
+    *("run", "point", "launch", "status", "failure", "stopped", "failure_kinds", "validity"),
+    "gpus",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from harness.capacity import capacity_rps
 from harness.checks.checker import ON_SERVER, Checker
 from harness.config import Config
 from harness.engines import external, sim, vllm
@@ -22,9 +21,9 @@ from harness.engines.replicas import AnyServer
 from harness.instrument import Instrument
 from harness.plan import Launch, Plan, Run
 from harness.progress import Display
+from harness.steering import Decision, Following, Judge, Send, Skip, Steering
 from harness.study import Study
 from harness.units import milliseconds, whole
-from loadgen.config import Load
 from loadgen.generator import Generator
 from loadgen.metrics import summarise
 from loadgen.records import Progress, Result, Target
@@ -32,11 +31,6 @@ from monitors.nvml import foreign_processes
 from monitors.sampler import Sampler, Samples, Targets
 
 SAFE_VOCAB_SIZE = 1000  # every tokenizer in use has more
-NO_CAPACITY = Failure(
-    kind=FailureKind.NO_CAPACITY,
-    message="no closed-loop run of this launch ended well, so its capacity is not known",
-    evidence=(),
-)
 MAX_DEATHS = 2  # servers in a row that died before they finished one run
 
 
@@ -51,9 +45,12 @@ class Runner:
     display: Display
     models: Path
     salt: int  # added to every seed: not 0 where a server outlives the study, with its caches
+    steering: Steering | None = None  # None: by what the launch's earlier runs found
+    _steering: Steering = field(init=False)
     _checker: Checker = field(init=False)
 
     def __post_init__(self) -> None:
+        self._steering = self.steering or Following(study=self.study)
         self._checker = Checker(
             config=self.config, study=self.study, models=self.models, note=self.display.note
         )
@@ -64,7 +61,7 @@ class Runner:
             self._work(launch)
 
     def _work(self, launch: Launch) -> None:
-        left, deaths = list(launch.runs), 0
+        left, deaths = self._needed(launch, list(launch.runs)), 0
         while left or set(self._checker.due(launch)) & set(ON_SERVER):
             self.display.launching(launch)
             folder = self.study.new_launch(launch.id)
@@ -85,7 +82,8 @@ class Runner:
                 self._fail(left, launch, folder, error.failure)
                 return
             deaths = 0 if finished or not left else deaths + 1
-            left = left[finished + 1 :]  # after the one that the server did not survive
+            # after the one that the server did not survive
+            left = self._needed(launch, left[finished + 1 :])
             if left and deaths == MAX_DEATHS:
                 message = (
                     f"not tried: {MAX_DEATHS} servers in a row died before they finished a run"
@@ -95,6 +93,14 @@ class Runner:
                 return
         self.display.phase("check")
         self._checker.without_server(launch, _vocab_size(self.config))
+
+    def _needed(self, launch: Launch, left: list[Run]) -> list[Run]:
+        """What is left from the first run on that needs a server; those before are skipped."""
+        while left and isinstance(decision := self.decide(launch, left[0]), Skip):
+            self.display.running(launch, left[0])
+            self._skip(self._record(launch, None, left[0]), decision)
+            left = left[1:]
+        return left
 
     @contextlib.contextmanager
     def _serving(self, launch: Launch, folder: Path, record: dict[str, Any]) -> Iterator[AnyServer]:
@@ -157,7 +163,6 @@ class Runner:
         ):
             for index, run in enumerate(runs):
                 self.display.running(launch, run)
-                server.settle()
                 if not self._measure_one(server, generator, sampler, folder, launch, run):
                     return index
         return len(runs)
@@ -173,17 +178,23 @@ class Runner:
     ) -> bool:
         """Measure one run and save it. False if the server did not survive it."""
         record = self._record(launch, folder, run)
-        if (load := self.load_of(launch, run)) is None:
-            self._save_failure(record, NO_CAPACITY)
-            return True
-        record["load"] = asdict(load)
+        match self.decide(launch, run):
+            case Skip() as skip:
+                self._skip(record, skip)
+                return True
+            case Failure() as failure:
+                self._save_failure(record, failure)
+                return True
+            case Send(load=load, judge=judge):
+                record["load"] = asdict(load)
+        server.settle()
         target = target_of(server, launch.engine, self.config)
-        watch = _Watch(server=server, display=self.display)
+        watch = _Watch(server=server, display=self.display, judge=judge)
         lag_before_s = server.step_lag_s()
         sampler.start()
         try:
             result = generator.run(
-                load, target, seed=record["seed"], on_progress=watch.see, should_stop=watch.gone
+                load, target, seed=record["seed"], on_progress=watch.see, should_stop=watch.is_over
             )
         except Exception:  # a fault of ours: recorded with its trace, the sweep goes on
             sampler.stop()
@@ -213,16 +224,15 @@ class Runner:
         if died is not None:
             self._save_failure(record, died, **raw)
             return False
+        if watch.stopped is not None:
+            record["stopped"] = watch.stopped
         self.study.save_run(run.id, record | {"status": "ok"}, **raw)
-        self.display.finished(_brief(result))
+        self.display.finished(_brief(result) if watch.stopped is None else watch.stopped)
         return True
 
-    def load_of(self, launch: Launch, run: Run) -> Load | None:
-        """The run's load, its rate found if it is a share of the capacity; None if it is not."""
-        if run.load.rate_frac is None:
-            return run.load
-        found_rps = capacity_rps(self.study, launch.id, run.load)
-        return None if found_rps is None else run.load.at_capacity(found_rps)
+    def decide(self, launch: Launch, run: Run) -> Decision:
+        """The load that this run is to send, or why it sends none."""
+        return self._steering(launch, run)
 
     def _not_monitored(self, launch: Launch, samples: Samples) -> list[str]:
         """The sources that should have been sampled in the run and were not."""
@@ -245,16 +255,21 @@ class Runner:
             self._save_failure(self._record(launch, folder, run), failure)
         self._checker.fail(launch, failure)
 
+    def _skip(self, record: dict[str, Any], skip: Skip) -> None:
+        self.study.save_run(record["id"], record | {"status": "skipped", "reason": skip.reason})
+        self.display.finished(f"skipped: {skip.reason}")
+
     def _save_failure(self, record: dict[str, Any], failure: Failure, **raw: Any) -> None:
         told = {"status": "failed", "failure": asdict(failure)}
         self.study.save_run(record["id"], record | told, **raw)
         self.display.finished(f"FAILED ({failure.kind}): {failure.message}")
 
-    def _record(self, launch: Launch, folder: Path, run: Run) -> dict[str, Any]:
+    def _record(self, launch: Launch, folder: Path | None, run: Run) -> dict[str, Any]:
+        """What run.json begins with; without a folder it is of no life of the launch."""
         return {
             "id": run.id,
             "point": run.point,
-            "launch": folder.name,
+            "launch": launch.id if folder is None else folder.name,
             "launch_repeat": launch.repeat,
             "run_repeat": run.repeat,
             "seed": run.seed + self.salt,
@@ -274,19 +289,25 @@ class Runner:
 
 @dataclass(slots=True, kw_only=True)
 class _Watch:
-    """Looks after the server while it is under load: has it died, does it still make tokens?"""
+    """Looks after a run: has the server died, does it still make tokens, is the answer clear?"""
 
     server: AnyServer
     display: Display
+    judge: Judge
     failure: Failure | None = None
+    stopped: str | None = None
     _token_at_s: float = field(default_factory=perf_counter)
 
     def see(self, now: Progress) -> None:
         if now.output_tok_per_s > 0 or not now.in_flight:
             self._token_at_s = perf_counter()
         self.display.live(now)
+        self.stopped = self.stopped or self.judge(now)
 
-    def gone(self) -> bool:
+    def is_over(self) -> bool:
+        return self.stopped is not None or self._is_gone()
+
+    def _is_gone(self) -> bool:
         self.failure = self.failure or self.server.failure()
         silent_s = perf_counter() - self._token_at_s
         if self.failure is None and silent_s > self.server.first_token_timeout_s:
@@ -339,18 +360,16 @@ def _brief(result: Result) -> str:
 
 def wanted(plan: Plan, study: Study, checks: Sequence[str] = (), *, retry: bool) -> list[Launch]:
     """What is left of the plan: launches that hold only the runs to do, and those with `checks` to
-    do. What failed is done, unless it is to be tried again."""
+    do. What failed is done, unless it is to be tried again, and with it what its launch skipped."""
 
-    def is_left(run: Run) -> bool:
-        status = study.status(run.id)
-        return status is None or (retry and status == "failed")
+    def runs_left(launch: Launch) -> tuple[Run, ...]:
+        status = {run.id: study.status(run.id) for run in launch.runs}
+        again = {"failed", "skipped"} if retry and "failed" in status.values() else set()
+        return tuple(run for run in launch.runs if status[run.id] in (None, *again))
 
     def is_unchecked(launch: Launch) -> bool:
         has = [study.has_check(launch.setting, name, retry=retry) for name in checks]
         return launch.repeat == 1 and not all(has)
 
-    left = [
-        replace(launch, runs=tuple(run for run in launch.runs if is_left(run)))
-        for launch in plan.launches
-    ]
+    left = [replace(launch, runs=runs_left(launch)) for launch in plan.launches]
     return [launch for launch in left if launch.runs or is_unchecked(launch)]

@@ -51,6 +51,11 @@ class SavedRun:
         """Whether there is something to measure."""
         return bool(self.record["status"] == "ok")
 
+    @property
+    def whole(self) -> bool:
+        """The same, and its window was not cut short because the answer was clear before."""
+        return self.ok and not self.record.get("stopped")
+
     def samples(self, name: str) -> dict[str, npt.NDArray[Any]]:
         """The columns of NAME.parquet; empty if it was not sampled."""
         import pyarrow.parquet as pq
@@ -135,7 +140,7 @@ class Study:
         _write_json(self.folder / "study.json", self.about | entries)
 
     def status(self, run_id: str) -> str | None:
-        """ok, failed, or None for a run that is not there."""
+        """ok, failed, skipped, or None for a run that is not there."""
         record = self._record(run_id)
         return str(record["status"]) if record else None
 
@@ -225,12 +230,21 @@ class Study:
         path.replace(self.folder / name)
 
     def runs(self) -> Iterator[SavedRun]:
-        """All saved runs, in the order of the plan."""
+        """All saved runs, in the order of the plan; not those that were skipped."""
         for run_id in self.about["runs"]:
-            if record := self._record(run_id):
+            if (record := self._record(run_id)) and record["status"] != "skipped":
                 told = self._launch(str(record.get("launch")))
                 folder = self.folder / "runs" / run_id
                 yield SavedRun(record=record, launch=told, folder=folder)
+
+    def skipped(self) -> dict[str, str]:
+        """The runs that were not needed, and why."""
+        records = {run: self._record(run) or {} for run in self.about["runs"]}
+        return {
+            run: str(record.get("reason"))
+            for run, record in records.items()
+            if record.get("status") == "skipped"
+        }
 
     def damaged(self) -> list[str]:
         """Runs whose run.json is there and cannot be read: they are as good as not measured."""

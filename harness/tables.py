@@ -78,6 +78,8 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
     rows: list[dict[Any, Any]] = []
     for _, group in runs.groupby("point", sort=False):
         good = group[group["status"] == "ok"]
+        if "stopped" in good:  # of a run that was cut short there are no numbers
+            good = good[good["stopped"].isna()]
         row = group.iloc[0].to_dict()
         if len(good):
             row = good.iloc[0].to_dict() | good.median(numeric_only=True).to_dict()
@@ -190,6 +192,7 @@ def _row(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dict[
         "num_gpus": num_gpus(launch.get("gpus")),
         "status": record["status"],
         "failure": (record.get("failure") or {}).get("kind"),
+        "stopped": record.get("stopped"),
         "arrival": record["load"]["arrival"],
         "concurrency": record["load"]["concurrency"],
         "rate_rps": record["load"]["rate_rps"],
@@ -213,7 +216,7 @@ def _row(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dict[
         row[name] = chosen if chosen is not None else facts.get(name)
     for name, column in axis_columns(about["axes"]).items():
         row.setdefault(column, value_of_record(record, name))
-    row |= _measures(run, about) if run.ok else _nothing()
+    row |= _measures(run, about) if run.whole else _nothing()
     decoder = decoder_of(about["model"])
     row |= utilisation(row, record["engine"], decoder, ceiling)
     memory_bytes = _memory_bytes(about) if row["engine"] == "vllm" else None

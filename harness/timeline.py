@@ -5,6 +5,7 @@ sample, and what is a mean over the time since the sample before (GPM, CPU) hold
 Where the next sample is too far away there is nothing, rather than a guess.
 """
 
+from math import isnan
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -35,15 +36,16 @@ def timeline(run: SavedRun) -> Series:
     """Series of equal length on a grid of `STEP_S`; `t_s` counts from the window's opening.
 
     A place on the grid stands for the time from it to the next. `window_s` is the window's length
-    at every place. Nothing is left out: what was not sampled is NaN.
+    at every place. Nothing is left out: what was not sampled is NaN. A run that was stopped counts
+    from its start if its window had not opened, and its window lasts to its end.
     """
     window = run.record["window"]
-    opened_at_s = window["opened_at_s"]
+    opened_at_s = _reached(window["opened_at_s"], window["started_at_s"])
     first = np.ceil((window["started_at_s"] - opened_at_s) / STEP_S)
     last = np.floor((window["ended_at_s"] - opened_at_s) / STEP_S + 1e-6)  # whole steps only
     t_s = np.arange(first, max(last, first + 1)) * STEP_S
     at_s = t_s + opened_at_s
-    length_s = window["closed_at_s"] - opened_at_s
+    length_s = _reached(window["closed_at_s"], window["ended_at_s"]) - opened_at_s
     return {
         "t_s": t_s,
         "window_s": np.full(len(t_s), length_s),
@@ -52,6 +54,10 @@ def timeline(run: SavedRun) -> Series:
         **_gpus(completed("gpu", run.samples("gpu")), at_s),
         **_host(completed("host", run.samples("host")), at_s),
     }
+
+
+def _reached(at_s: float, otherwise_at_s: float) -> float:
+    return otherwise_at_s if isnan(at_s) else at_s
 
 
 def _load(run: SavedRun, at_s: Floats) -> Series:
@@ -248,7 +254,7 @@ def _known(series: Series, name: str) -> bool:
 
 def _smooth(values: Floats) -> Floats:
     """Means over the `SMOOTH_S` around each place; at the ends over what is there."""
-    width = round(SMOOTH_S / STEP_S)
+    width = min(round(SMOOTH_S / STEP_S), len(values))
     kernel = np.ones(width)
     sums = np.convolve(values, kernel, mode="same")
     counts = np.convolve(np.ones(len(values)), kernel, mode="same")

@@ -46,6 +46,9 @@ CODES = {
     ),
     "not_calibrated": Code(meaning="the load generator's own error was not measured"),
     "sim_late": Code(meaning="the simulator fell behind its own clock by over 2 %", fatal=True),
+    "stopped": Code(
+        meaning="the run was ended before its window was over: its answer was clear", fatal=True
+    ),
     "died": Code(meaning="the server died or hung in this run, or did not start", fatal=True),
     "not_possible": Code(
         meaning="this machine has not what the setting asks for: nothing was started", fatal=True
@@ -60,6 +63,8 @@ def codes(row: Mapping[str, Any]) -> list[str]:
         named = {"harness": "harness_fault", "not_possible": "not_possible"}
         fault = named.get(row["failure"], "died")
         return [*(["simulated"] if row["simulated"] else []), fault]
+    if row.get("stopped"):
+        return [*(["simulated"] if row["simulated"] else []), "stopped"]
     is_closed = row["arrival"] == "closed"
     applies = {
         "simulated": row["simulated"],

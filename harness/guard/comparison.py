@@ -199,7 +199,7 @@ def _undefined(metric: str, count: int) -> str:
 
 
 def _unfinished(name: str, study: Evidence) -> Iterable[str]:
-    planned, there = len(study.about["runs"]), len(study.runs)
+    planned, there = len(study.about["runs"]) - study.skipped, len(study.runs)
     if there < planned and (there or not study.has_table):  # else its runs were left out
         yield f"the {name} is unfinished: {there} of {planned} runs"
 

@@ -54,6 +54,7 @@ class Evidence:
     folder: Path
     about: dict[str, Any]
     runs: tuple[Measured, ...]
+    skipped: int = 0  # runs that were not needed
     has_table: bool = False  # which was stored: a study that was sent without its runs has no more
 
     @property
@@ -81,7 +82,13 @@ def read_evidence(folder: Path) -> Evidence:
     rows = {} if table is None else {row["run"]: row for row in table.to_dict("records")}
     runs = [_measured(run, rows.get(run.record["id"])) for run in saved]
     has_table = any((folder / f"table.{kind}").is_file() for kind in ("parquet", "csv"))
-    return Evidence(folder=folder, about=about, runs=tuple(runs), has_table=has_table)
+    return Evidence(
+        folder=folder,
+        about=about,
+        runs=tuple(runs),
+        skipped=len(study.skipped()),
+        has_table=has_table,
+    )
 
 
 def _measured(run: SavedRun, row: Mapping[Any, Any] | None) -> Measured:

@@ -33,6 +33,7 @@ class Contents:
     runs: pd.DataFrame
     points: pd.DataFrame
     saved: tuple[SavedRun, ...]  # empty without raw samples
+    skipped: int  # runs that were not needed
     launches: dict[str, dict[str, Any]]  # launch.json of each life of a server
     captures: tuple[Capture, ...]
     plots: tuple[Path, ...]
@@ -83,6 +84,7 @@ def read(study: Study, *, remake: bool = True) -> Contents:
         runs=runs,
         points=tables.points,
         saved=saved if has_samples(saved) else (),
+        skipped=len(study.skipped()),
         launches=dict(_launches(study.folder, runs)),
         captures=captures(study.folder, order),
         plots=tuple(_plots(study.folder, order)),

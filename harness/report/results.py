@@ -35,11 +35,12 @@ def in_short(contents: Contents) -> Section:
 
 def _in_short(contents: Contents) -> Iterator[str]:
     runs, points = contents.runs, contents.points
-    good = points[points["status"] == "ok"]
+    good = points[(points["status"] == "ok") & points["output_tok_per_s"].notna()]
     num_ok = int((runs["status"] == "ok").sum())
     launches = runs["launch"].nunique()
+    skipped = f", {contents.skipped} not needed" if contents.skipped else ""
     yield (
-        f"{num_ok} of {plural(len(contents.about['runs']), 'run')} measured:"
+        f"{num_ok} of {plural(len(contents.about['runs']), 'run')} measured{skipped}:"
         f" {plural(len(points), 'point')}, {plural(launches, 'launch')}."
     )
     if len(good):

@@ -80,6 +80,7 @@ def test_what_was_not_sampled_raises_no_code() -> None:
         ({"chunks_per_s": 60_001.0}, "client_limit"),
         ({"client_clean_chunks_per_s": None}, "not_calibrated"),
         ({"sim_lag_frac": 0.03}, "sim_late"),
+        ({"stopped": "over-saturated", "requests_ok": None}, "stopped"),
         ({"status": "failed", "failure": "hangs"}, "died"),
         ({"status": "failed", "failure": "not_possible"}, "not_possible"),
         ({"status": "failed", "failure": "harness"}, "harness_fault"),

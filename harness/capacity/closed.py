@@ -13,7 +13,7 @@ def capacity_rps(study: Study, launch: str, load: Load) -> float | None:
     rates = [
         rate
         for run in study.runs()
-        if run.ok and _is_of(run, launch) and _is_like(run, load)
+        if run.whole and _is_of(run, launch) and _is_like(run, load)
         if (rate := requests_per_s(run.samples("requests"), Window(**run.record["window"])))
     ]
     return max(rates, default=None)

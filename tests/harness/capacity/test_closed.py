@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from harness.capacity import capacity_rps
+from harness.capacity.closed import capacity_rps
 from harness.plan import Plan
 from harness.study import Study
 from loadgen.config import Load

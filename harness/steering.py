@@ -1,0 +1,66 @@
+"""What the runner asks: just before a run, which load to send, if any; while it goes, whether it
+may end.
+
+Both answers may follow from what the same launch has shown so far, so they are found late. A run
+that is not needed is saved as skipped: done, and neither ok nor failed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.capacity.closed import capacity_rps
+from harness.engines.failure import Failure, FailureKind
+from harness.plan import Launch, Run
+from harness.study import Study
+from loadgen.config import Load
+from loadgen.records import Progress
+
+NO_CAPACITY = Failure(
+    kind=FailureKind.NO_CAPACITY,
+    message="no closed-loop run of this launch ended well, so its capacity is not known",
+    evidence=(),
+)
+
+
+# Told every progress of one run, about four times a second; a reason ends that run at once.
+Judge = Callable[[Progress], str | None]
+
+
+def never(_: Progress) -> str | None:
+    """Ends no run."""
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """A run is to be made, with this load; `judge` is told how it goes, and may end it."""
+
+    load: Load
+    judge: Judge = never
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """A run is not needed; `reason` is a sentence without its full stop."""
+
+    reason: str
+
+
+Decision = Send | Skip | Failure  # a Failure: it is needed, and cannot be made
+# Asked just before each run, and before a launch of which runs are left: one of which nothing is
+# needed starts no server. So an answer may come twice, and must not change anything.
+Steering = Callable[[Launch, Run], Decision]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """Follows what the launch's earlier runs found: a rate that is a share of their capacity."""
+
+    study: Study
+
+    def __call__(self, launch: Launch, run: Run) -> Decision:
+        """The run's load, its rate found."""
+        if run.load.rate_frac is None:
+            return Send(load=run.load)
+        found_rps = capacity_rps(self.study, launch.id, run.load)
+        return NO_CAPACITY if found_rps is None else Send(load=run.load.at_capacity(found_rps))
