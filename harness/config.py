@@ -33,6 +33,7 @@ from harness.model import Model
 from harness.overrides import GROUPS, Words, did_you_mean
 from harness.presentation import Names, Plot
 from harness.rules import check
+from harness.tune.config import Tune
 from loadgen.config import Client, Load, Slo
 from monitors.config import Monitor
 from profiles.config import Profile
@@ -41,6 +42,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 ENGINES: dict[str, type] = {"vllm": VllmEngine, "sim": SimEngine, "external": ExternalEngine}
 SCHEMAS: dict[str, type] = {"model": Model, "load": Load, "monitor": Monitor, "profile": Profile}
 GLOBAL = "# @package _global_"
+AXIS = "tune.space."
 PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's parts for kinds of machines
 T = TypeVar("T")
 
@@ -104,6 +106,7 @@ class Config:
     options: Options
     axes: dict[str, list[Any]]
     cases: tuple[Case, ...]
+    tune: Tune | None = None  # where tune=NAME was asked for instead of sweep=NAME
 
     @property
     def engines(self) -> list[Engine]:
@@ -121,6 +124,7 @@ def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
     conf_dirs = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
     choices = {"sweep": "single", "engine": "auto"} | words.choices
     _check_choices(choices, conf_dirs)
+    _check_tune(words)
     python = words.settings.get("engine.python")
     if not isinstance(python, str | None):
         raise UserError("engine.python names one interpreter: it cannot be an axis.")
@@ -132,14 +136,16 @@ def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
     tree = _compose_tree(choices | {"engine": engine}, choice.place, conf_dirs)
     for name, value in words.settings.items():
         if name.partition(".")[0] not in SWEPT:  # those are the grid's to place
-            put(tree, name.split("."), value)
-    return _checked(tree, words, choices["sweep"], choice)
+            parts = 2 if name.startswith(AXIS) else -1  # an axis may be called extra.NAME
+            put(tree, name.split(".", parts), value)
+    return _checked(tree, words, choices, choice)
 
 
 def documented_settings() -> Iterator[tuple[str, str]]:
     """Every setting of every engine by its dotted name, with its meaning and default."""
     parts: list[tuple[str, Any]] = [*(("engine.", cls) for cls in ENGINES.values())]
     parts += [*((f"{group}.", cls) for group, cls in SCHEMAS.items()), ("", Options)]
+    parts += [("tune.", Tune)]
     told = set()
     for prefix, cls in parts:
         for name, field in _fields(cls, prefix):
@@ -154,20 +160,28 @@ def documented_settings() -> Iterator[tuple[str, str]]:
 def known_names(engine: type) -> list[str]:
     """Every setting by its dotted name."""
     groups = {"engine": engine} | SCHEMAS
+    groups |= {"tune": Tune}
     return [*_names(Options, ""), *(n for g, c in groups.items() for n in _names(c, f"{g}."))]
 
 
-def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> Config:
-    origin = _Origin(words=words, sweep=sweep, kind=choice.kind)
+def _checked(
+    tree: dict[str, Any], words: Words, choices: Mapping[str, str], choice: Choice
+) -> Config:
+    study = "tune" if "tune" in choices else "sweep"
+    origin = _Origin(words=words, study=f"{study}/{choices[study]}", kind=choice.kind)
     groups = {group: tree.pop(group, None) or {} for group in GROUPS if group != "sweep"}
     cases = tree.pop("cases", None) or {}
     if not isinstance(cases, dict):
         raise UserError(f"cases is not of the form {{NAME: {{engine: ..., load: ...}}}}: {cases}.")
+    if study == "tune" and cases:
+        raise UserError(
+            f"{origin.study}.yaml: a tuning has no cases; it tries what tune.space holds."
+        )
     options = _build(Options, tree, "", origin)
     grids = expand(groups, cases, options.case, words.settings)
     engine_type: Any = ENGINES[choice.kind]
     config = Config(
-        sweep=sweep,
+        sweep=choices[study] if study == "sweep" else f"tune-{choices[study]}",
         choice=choice,
         model=_build(Model, groups["model"], "model", origin),
         monitor=_build(Monitor, groups["monitor"], "monitor", origin),
@@ -182,7 +196,12 @@ def _checked(tree: dict[str, Any], words: Words, sweep: str, choice: Choice) -> 
             )
             for grid in grids
         ),
+        tune=_build(Tune, groups["tune"], "tune", origin) if study == "tune" else None,
     )
+    if config.tune is not None and len(config.engines) != 1:
+        raise UserError(
+            f"{origin.study}.yaml: a tuning pins one engine; choose from values in tune.space."
+        )
     check(config, settings=known_names(engine_type), cases=list(cases))
     return config
 
@@ -236,10 +255,10 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
             raise UserError(
                 f"{group} '{name}' comes with the harness: rename the one in {homes[-1]}."
             )
-        if name in known and group == "sweep":
+        if name in known and group in ("sweep", "tune"):
             path = options(group, conf_dirs)[name]
             if not path.read_text(errors="replace").startswith(GLOBAL):
-                raise UserError(f"{path}: a sweep's first line must be '{GLOBAL}'.")
+                raise UserError(f"{path}: a {group}'s first line must be '{GLOBAL}'.")
         is_folder = name.startswith(("/", ".", "~"))
         if group == "model" and is_folder and not (Path(name) / "config.json").is_file():
             raise UserError(f"model={name}: there is no config.json in that folder.")
@@ -270,14 +289,14 @@ def _kind_of(engine: str, conf_dirs: Sequence[Path]) -> str:
 
 def _check_names(settings: Mapping[str, Any], engine: type) -> None:
     known = known_names(engine)
-    free = ("engine.extra.", "engine.env.")  # names are the user's
+    free = ("engine.extra.", "engine.env.", AXIS)  # names are the user's
     known = [name for name in known if name != "engine.kind"]  # chosen by engine=, not set
     elsewhere: dict[str, list[str]] = {}
     for kind, other in ENGINES.items():
         for name in _names(other, "engine."):
             elsewhere.setdefault(name, []).append(kind)
     for name in settings:
-        if name in known or (name.startswith(free) and f"{name.rsplit('.', 1)[0]}" in known):
+        if name in known or (name.startswith(free) and _home(name) in known):
             continue
         if name in elsewhere:
             raise UserError(f"'{name}' exists for engine={' and '.join(elsewhere[name])} only.")
@@ -285,6 +304,31 @@ def _check_names(settings: Mapping[str, Any], engine: type) -> None:
             f"there is no setting '{name}'.{did_you_mean(name, [*known, *GROUPS])}"
             " All settings: python -m harness --help settings"
         )
+
+
+def _home(name: str) -> str:
+    """Where a name of the user's lies: tune.space of tune.space.extra.NAME."""
+    return AXIS[:-1] if name.startswith(AXIS) else name.rsplit(".", 1)[0]
+
+
+def _check_tune(words: Words) -> None:
+    """A tuning is in place of a sweep, and chooses the engine's settings itself."""
+    name = words.choices.get("tune")
+    if name is None:
+        if said := [setting for setting in words.settings if setting.startswith("tune.")]:
+            raise UserError(f"{said[0]} is for a tuning: name one, tune=NAME.")
+        return
+    if (sweep := words.choices.get("sweep")) is not None:
+        raise UserError(f"tune={name} and sweep={sweep} are two commands: take one.")
+    if words.choices.get("engine") == "external":
+        raise UserError(f"tune={name} starts servers of its own: engine=external has none.")
+    for setting, value in words.settings.items():
+        if setting.startswith("engine.") and isinstance(value, list):
+            leaf = setting.removeprefix("engine.")
+            raise UserError(
+                f"{setting}: under tune= an engine setting has one value, which pins it; values to"
+                f" choose from are {AXIS}{leaf}=[{','.join(map(str, value))}]."
+            )
 
 
 def _names(node: Any, prefix: str) -> Iterator[str]:
@@ -311,7 +355,7 @@ class _Origin:
     """Where a setting's value came from, for error messages."""
 
     words: Words
-    sweep: str
+    study: str  # its file: sweep/NAME or tune/NAME
     kind: str
 
     def of(self, name: str) -> str:
@@ -320,7 +364,7 @@ class _Origin:
             return "on the command line"
         group = name.partition(".")[0]
         chosen = self.words.choices.get(group, self.kind if group == "engine" else None)
-        files = [f"sweep/{self.sweep}.yaml", f"{group}/{chosen}.yaml" if chosen else "config.yaml"]
+        files = [f"{self.study}.yaml", f"{group}/{chosen}.yaml" if chosen else "config.yaml"]
         return f"in {' or '.join(files)}"
 
 
@@ -355,7 +399,7 @@ def _name_of(path: list[str], group: str, known: Sequence[str], *, is_unknown: b
         return ".".join([group, *parts] if group else parts)
 
     untagged = [*path[:-2], path[-1]] if len(path) > 1 else path
-    if path[:1] == ["plots"]:  # what follows are names of the user
+    if path[:1] in (["plots"], ["space"], ["forbidden"]):  # what follows are names of the user
         return dotted(path)
     if is_unknown:
         return dotted(path if len(path) == 1 or dotted(path[:-1]) in known else untagged)

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 
 from harness.errors import UserError
 
-GROUPS = ("engine", "model", "load", "monitor", "profile", "sweep")
+GROUPS = ("engine", "model", "load", "monitor", "profile", "sweep", "tune")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,50 +7,16 @@
 A limit is kept if the whole interval of the metric is on its good side, broken if none of it is.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass as schema
 
-from harness.columns import COUNTS, MEASURES
 from harness.errors import UserError
 from harness.guard.config import STRICT, checked, read_yaml
+from harness.guard.limit import Limit
 from harness.guard.pairing import Pair
-from harness.overrides import did_you_mean
-
-LIMIT = re.compile(r"\s*(\w+)\s*([<>])=?\s*([-+.\deE]+)\s*")
-METRICS = tuple(column.name for column in (*MEASURES, *COUNTS))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
-    """`metric < value`, or `metric > value`."""
-
-    metric: str
-    value: float
-    is_floor: bool
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Raises ValueError saying what is wrong with the text."""
-        match = LIMIT.fullmatch(text)
-        if match is None:
-            raise ValueError(f"'{text}' is not of the form METRIC < NUMBER or METRIC > NUMBER")
-        metric, sign, number = match.groups()
-        if metric not in METRICS:
-            raise ValueError(f"there is no metric '{metric}'.{did_you_mean(metric, METRICS)}")
-        try:
-            value = float(number)
-        except ValueError:
-            raise ValueError(f"'{text}': {number} is no number") from None
-        if not value > 0:
-            raise ValueError(f"'{text}': a limit must be above 0")
-        return cls(metric=metric, value=value, is_floor=sign == ">")
-
-    def __str__(self) -> str:
-        return f"{self.metric} {'>' if self.is_floor else '<'} {self.value:g}"
 
 
 @schema(kw_only=True, config=STRICT)

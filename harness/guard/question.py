@@ -8,10 +8,10 @@ from typing import Any
 from harness.guard import verdict
 from harness.guard.config import higher_is_better
 from harness.guard.evidence import Measured
+from harness.guard.limit import Limit
 from harness.guard.noise import Floats, components, launch_means
 from harness.guard.outcome import Variance
 from harness.guard.pairing import Pair, blocks
-from harness.guard.policy import Limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

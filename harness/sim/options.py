@@ -97,6 +97,12 @@ def parse_options(argv: Sequence[str]) -> Options:
     return Options(**values, no_effect=no_effect, non_default=non_default)
 
 
+def flags_with_effect() -> frozenset[str]:
+    """Every flag that changes how the simulator behaves."""
+    told = {flag for action in _parser()._actions for flag in action.option_strings}
+    return frozenset(told - set(NO_EFFECT))
+
+
 def _name(flag: str) -> str:
     return flag.removeprefix("--").replace("-", "_")
 

@@ -1,0 +1,187 @@
+"""The search: ask for a trial, tell what came of it, be killed in between and go on.
+
+Optuna keeps the trials, in a journal file in the study's folder; harness/tune/strategy.py chooses
+them. Each step is one line of the journal, so that a search that was killed at any instant goes on
+where it was: a trial that was asked and never told comes first.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError
+from harness.tune.objective import Objective
+from harness.tune.space import Space
+from harness.tune.strategy import Forecast, Strategy
+from harness.tune.trial import Outcome, Setting, Trial, told
+
+if TYPE_CHECKING:
+    import optuna
+
+NAME = "tune"
+OUTCOME = "outcome"  # the user attribute of a trial that was told
+INSTALL = "pip install 'vllm-harness[tune]'"
+
+
+class Search:
+    """One search over `space`, kept in the file `storage`.
+
+    `forecast` is the prior (harness/tune/prior.py): the rows that it expects of each setting, or
+    None where none is known. Raises UserError if Optuna is not installed, or the file holds a
+    search of another space or objective.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        objective: Objective,
+        forecast: Forecast | None,
+        storage: Path,
+        seed: int = 0,
+    ) -> None:
+        self.space = space
+        self.objective = objective
+        self.reason: str | None = None  # why `ask` gave None
+        self._strategy = Strategy(space, objective, forecast, seed)
+        self._optuna = _optuna()
+        self._storage = self._open(storage)
+        self._study = self._begin(storage)
+
+    def ask(self) -> Trial | None:
+        """The trial that was asked and never told, else a new one; None where nothing is left that
+        is worth a launch: `reason` says why."""
+        trials = self.trials
+        running = next((trial for trial in trials if trial.state == "running"), None)
+        if running is not None:
+            return running
+        self.reason = None
+        if not trials:
+            return self._add(self.space.default)
+        if trials[0].failure is not None:
+            self.reason = (
+                f"the defaults do not start here ({trials[0].failure}), so there is nothing to be"
+                " better than: pin settings with which they do"
+            )
+            return None
+        proposal = self._strategy.propose(trials)
+        self.reason = proposal.reason
+        return None if proposal.setting is None else self._add(proposal.setting)
+
+    def tell(self, trial: Trial, outcome: Outcome) -> Trial:
+        """Keep what came of a trial; it comes back judged."""
+        number = trial.number
+        known = self._study.get_trials(deepcopy=False)[number]
+        self._storage.set_trial_user_attr(known._trial_id, OUTCOME, _plain(outcome.to_json()))
+        judged = self.trials[number]
+        values = dict(judged.values)
+        columns = [goal.column for goal in self.objective.goals]
+        states = self._optuna.trial.TrialState
+        if outcome.state == "ok" and values.keys() >= set(columns):
+            self._study.tell(number, [values[column] for column in columns])
+        else:
+            pruned = outcome.state == "screened"
+            self._study.tell(number, state=states.PRUNED if pruned else states.FAIL)
+        return judged
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All, in the order in which they were asked; the first is that of the defaults."""
+        kept = self._study.get_trials(deepcopy=False)
+        defaults: Outcome | None = None
+        found: list[Trial] = []
+        for trial in kept:
+            setting = tuple((name, trial.params[name]) for name in self.space.names)
+            tree = trial.user_attrs.get(OUTCOME)
+            outcome = None if tree is None else Outcome.from_json(tree)
+            if setting == self.space.default and outcome is not None and outcome.state == "ok":
+                defaults = defaults or outcome
+            found.append(self.objective.judge(trial.number, setting, outcome, defaults))
+        return found
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial that the model holds for the best, of those that kept all constraints."""
+        return self._strategy.best(self.trials)
+
+    @property
+    def pareto(self) -> list[Trial]:
+        """Those that kept all constraints and that no other one is better than in every goal."""
+        feasible = [trial for trial in self.trials if trial.is_feasible]
+        return [one for one in feasible if not any(_beats(two, one) for two in feasible)]
+
+    def importances(self) -> dict[str, float]:
+        """Of each name, the share of the score's variance over the space that it explains alone, by
+        the model of what was measured; empty before there is any."""
+        return self._strategy.importances(self.trials)
+
+    def _add(self, setting: Setting) -> Trial:
+        categorical = self._optuna.distributions.CategoricalDistribution
+        trial = self._optuna.trial.create_trial(
+            state=self._optuna.trial.TrialState.RUNNING,
+            params=dict(setting),
+            distributions={
+                name: categorical(self.space.choices(name)) for name in self.space.names
+            },
+        )
+        self._study.add_trial(trial)
+        return self.trials[-1]
+
+    def _open(self, path: Path) -> Any:
+        """The journal, without what a kill may have left: half a line, and a lock."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and not (text := path.read_bytes()).endswith(b"\n"):
+            path.write_bytes(text[: text.rfind(b"\n") + 1])
+        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+        backend = self._optuna.storages.journal.JournalFileBackend(str(path))
+        return self._optuna.storages.JournalStorage(backend)
+
+    def _begin(self, path: Path) -> "optuna.Study":
+        goals = self.objective.goals
+        study: optuna.Study = self._optuna.create_study(
+            storage=self._storage,
+            study_name=NAME,
+            sampler=self._optuna.samplers.RandomSampler(),  # not asked: the strategy chooses
+            directions=["maximize" if goal.maximise else "minimize" for goal in goals],
+            load_if_exists=True,
+        )
+        about = {
+            "space": [told(setting) for setting in self.space.settings()[:1000]],
+            "names": list(self.space.names),
+            "goals": [goal.column for goal in goals],
+        }
+        for key, value in about.items():
+            if study.user_attrs.get(key, value) != value:
+                raise UserError(
+                    f"{path} holds a search of another {'objective' if key == 'goals' else 'space'}"
+                    ": fresh=true begins a new one."
+                )
+            if key not in study.user_attrs:
+                study.set_user_attr(key, value)
+        return study
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+        import optuna.storages.journal
+    except ImportError as error:
+        raise UserError(f"tune= needs Optuna, which is not here ({error}): {INSTALL}") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _beats(one: Trial, other: Trial) -> bool:
+    pairs = list(zip(one.gains, other.gains, strict=True))
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: rows come from pandas, with its numbers and its NaN."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(one) for one in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,256 @@
+"""The settings that may be tried: finite, in a fixed order, none that is sure to fail.
+
+The product of the axes, less what is forbidden, what this machine cannot start, and what is the
+same server once more: an axis whose `when` does not hold is left to vLLM, and settings that are
+then equal, or equal once the tensor parallel size is decided, are one.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
+from math import prod
+from typing import Annotated, Any, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.engines.config import ServeSettings, SimEngine, VllmEngine
+from harness.engines.flags import flag_of, knows
+from harness.errors import UserError
+from harness.grid import copied, put
+from harness.overrides import did_you_mean
+from harness.tune.condition import hold, names_in
+from harness.tune.config import Axis, Tune
+from harness.tune.trial import Setting
+
+Served = VllmEngine | SimEngine
+MOST = 100_000  # combinations: more cannot be ranked in some seconds
+FREE = ("extra.", "env.")  # what follows is the user's
+SERVE = tuple(f.name for f in fields(ServeSettings) if f.name != "extra")
+OURS = ("replicas",)  # no flag of vLLM's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """`dropped` tells in sentences what was left out, and why."""
+
+    names: tuple[str, ...]
+    dropped: tuple[str, ...]
+    pinned: Served
+    _settings: tuple[Setting, ...] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        tune: Tune,
+        engine: Served,
+        *,
+        fits: Callable[[Served], str | None] = lambda _: None,
+        flags: frozenset[str] | None = None,
+        decide: Callable[[Served], Served] = lambda engine: engine,
+    ) -> Self:
+        """The space of `tune` around `engine`, whose own settings are pinned.
+
+        `fits` says why a setting cannot start here (engines/feasible.obstacle), `flags` are those
+        that the server knows (None: not to be found out), and `decide` fills in what the harness
+        decides itself (engines/parallel.decided). Raises UserError for a value of the wrong type, a
+        name that is none, a space that is too large, and one that holds nothing but the defaults.
+        """
+        axes = {name: axis for name, axis in tune.space.items() if axis is not None}
+        _check_names(tune, axes, engine)
+        dropped = []
+        for name in list(axes):
+            if (why := _needless(name, engine, flags)) is not None:
+                dropped.append(f"tune.space.{name} is left out: {why}")
+                del axes[name]
+        if (size := prod(len(axis.choices) for axis in axes.values())) > MOST:
+            raise UserError(
+                f"tune.space has {size:,} combinations, over {MOST:,}: take out an axis or values."
+            )
+        choices = {name: _checked(name, axis, engine) for name, axis in axes.items()}
+        around = _values_of(engine)
+        found = _allowed(choices, axes, tune.forbidden, around)
+        settings, told = _startable(found, engine, fits, decide)
+        default = tuple((name, None) for name in axes)
+        if not [setting for setting in settings if setting != default]:
+            reasons = " ".join(f"{text}." for text in (*dropped, *told))
+            raise UserError(f"tune.space holds nothing but the defaults. {reasons}".rstrip())
+        return cls(
+            names=tuple(axes),
+            dropped=(*dropped, *told),
+            pinned=engine,
+            _settings=(default, *(setting for setting in settings if setting != default)),
+        )
+
+    @property
+    def default(self) -> Setting:
+        """Every name left to vLLM."""
+        return self._settings[0]
+
+    def settings(self) -> list[Setting]:
+        """All that are allowed, the defaults first."""
+        return list(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._settings)
+
+    def choices(self, name: str) -> list[Any]:
+        """The values that a name takes in what is allowed, the default first."""
+        index = self.names.index(name)
+        found = dict.fromkeys(setting[index][1] for setting in self._settings)
+        return [None, *(value for value in found if value is not None)]
+
+    def engine(self, setting: Setting) -> Served:
+        """The pinned engine with the setting's values."""
+        return engine_of(self.pinned, setting)
+
+
+def engine_of(pinned: Served, setting: Setting) -> Served:
+    """The engine with a setting's values, in `extra` and `env` too; None leaves what is pinned."""
+    changed: dict[str, Any] = {}
+    for name, value in setting:
+        if value is None:
+            continue
+        group, _, key = name.partition(".")
+        if not key:
+            changed[name] = value
+            continue
+        changed.setdefault(group, copied(getattr(pinned, group)))
+        put(changed[group], key.split(".") if group == "extra" else [key], value)
+    return replace(pinned, **changed) if changed else pinned
+
+
+def without(setting: Setting, name: str) -> Setting:
+    """The setting with one name left to vLLM."""
+    return tuple((n, None if n == name else value) for n, value in setting)
+
+
+def _check_names(tune: Tune, axes: Mapping[str, Axis], engine: Served) -> None:
+    for name in axes:
+        if name not in SERVE and not (name.startswith(FREE) and name.partition(".")[2]):
+            hint = did_you_mean(name, SERVE)
+            raise UserError(
+                f"tune.space: there is no engine setting '{name}'.{hint} Other flags are"
+                " extra.NAME, variables env.NAME."
+            )
+    known = {*axes, *tune.space, *_values_of(engine)}
+    conditions = [("when", axis.when) for axis in axes.values()]
+    conditions += [("forbidden", entry) for entry in tune.forbidden]
+    for where, condition in conditions:
+        for name in names_in(condition):
+            if name not in known and not name.startswith(FREE):
+                raise UserError(
+                    f"tune {where}: there is no setting '{name}'.{did_you_mean(name, known)}"
+                )
+
+
+def _needless(name: str, engine: Served, flags: frozenset[str] | None) -> str | None:
+    """Why an axis cannot be searched, or need not be."""
+    if name.startswith("env."):
+        return None if isinstance(engine, VllmEngine) else "the simulator reads no environment"
+    pinned = _values_of(engine).get(name)
+    if pinned is not None:
+        return f"it is pinned to {pinned}"
+    if name in OURS or flags is None:
+        return None
+    flag = flag_of(name.removeprefix("extra."))
+    if isinstance(engine, SimEngine):
+        return None if flag in flags else "it has no effect on the simulator"
+    return None if knows(flags, flag) else f"this vLLM has no flag {flag.partition('.')[0]}"
+
+
+def _checked(name: str, axis: Axis, engine: Served) -> tuple[Any, ...]:
+    """The choices of an axis, each of the type that the engine wants."""
+    if name.startswith(FREE):
+        return axis.choices
+    of_engine: Any = type(engine)
+    schema = of_engine.__pydantic_fields__[name]
+    annotated: Any = Annotated[schema.annotation, schema]
+    adapter: TypeAdapter[Any] = TypeAdapter(annotated)
+    checked = []
+    for value in axis.choices:
+        try:
+            checked.append(adapter.validate_python(value, strict=True))
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].replace("Input should be", "must be")
+            rule = f"{message[0].lower()}{message[1:]}"
+            raise UserError(f"tune.space.{name}: {value!r}: {rule}.") from None
+    return tuple(dict.fromkeys(checked))
+
+
+def _values_of(engine: Served) -> dict[str, Any]:
+    """What is pinned, by the space's names; what is not is there as None."""
+    named = {name: getattr(engine, name) for name in SERVE}
+    return named | dict(_leaves(engine.extra, "extra."))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _allowed(
+    choices: Mapping[str, tuple[Any, ...]],
+    axes: Mapping[str, Axis],
+    forbidden: list[dict[str, Any]],
+    around: Mapping[str, Any],
+) -> Iterator[Setting]:
+    """Each combination once, as its conditions make it, without what is forbidden."""
+    conditional = {name: axis.when for name, axis in axes.items() if axis.when}
+    seen: set[Setting] = set()
+    for values in product(*choices.values()):
+        chosen = dict(zip(choices, values, strict=True))
+        _leave_out(chosen, conditional, around)
+        setting = tuple(chosen.items())
+        if setting in seen:
+            continue
+        seen.add(setting)
+        is_default = all(value is None for value in chosen.values())
+        there = {**around, **{n: v for n, v in chosen.items() if v is not None}}
+        if is_default or not any(hold(entry, there) for entry in forbidden):
+            yield setting
+
+
+def _leave_out(
+    chosen: dict[str, Any], conditional: Mapping[str, dict[str, Any]], around: Mapping[str, Any]
+) -> None:
+    """Set to None what has no meaning beside the others, until nothing more has none."""
+    while True:
+        there = {**around, **{n: v for n, v in chosen.items() if v is not None}}
+        idle = [
+            name
+            for name, when in conditional.items()
+            if chosen[name] is not None and not hold(when, there)
+        ]
+        if not idle:
+            return
+        chosen |= dict.fromkeys(idle)
+
+
+def _startable(
+    settings: Iterable[Setting],
+    pinned: Served,
+    fits: Callable[[Served], str | None],
+    decide: Callable[[Served], Served],
+) -> tuple[list[Setting], list[str]]:
+    """The settings that may start here, one of those that are the same server, and sentences on the
+    others."""
+    obstacles: Counter[str] = Counter()
+    found: dict[str, Setting] = {}
+    for setting in settings:
+        try:
+            engine = engine_of(pinned, setting)
+            why = fits(engine)
+        except ValidationError as error:
+            why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        if why is None:
+            found.setdefault(repr(decide(engine)), setting)
+        else:
+            obstacles[why] += 1
+    told = [
+        f"{n} setting{'s are' if n > 1 else ' is'} left out: {why}" for why, n in obstacles.items()
+    ]
+    return list(found.values()), told

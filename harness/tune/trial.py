@@ -1,0 +1,92 @@
+"""What was tried, and what came of it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from harness.engines.failure import FailureKind
+
+Setting = tuple[tuple[str, Any], ...]  # (name, value) in the space's order; None: left to vLLM
+State = Literal["running", "ok", "screened", "failed"]
+# Kinds that say nothing of the setting: it may be tried again.
+NOT_OF_THE_SETTING = (FailureKind.PORT_TAKEN, FailureKind.HARNESS, FailureKind.NO_ANSWER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The rows of the points table that a launch gave, one for each load in the loads' order; of a
+    screened one, those that were measured. Or the kind of its failure."""
+
+    rows: tuple[dict[str, Any], ...] = ()
+    failure: str | None = None  # a FailureKind's value
+    is_screened: bool = False
+
+    @classmethod
+    def measured(cls, rows: Iterable[Mapping[str, Any]]) -> Self:
+        """The full measurement."""
+        return cls(rows=tuple(map(dict, rows)))
+
+    @classmethod
+    def screened(cls, rows: Iterable[Mapping[str, Any]]) -> Self:
+        """A clear loser: what its short run said."""
+        return cls(rows=tuple(map(dict, rows)), is_screened=True)
+
+    @classmethod
+    def failed(cls, kind: str) -> Self:
+        """No numbers."""
+        return cls(failure=str(kind))
+
+    def to_json(self) -> dict[str, Any]:
+        """As the storage keeps it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Self:
+        """What `to_json` gave."""
+        return cls(**{**tree, "rows": tuple(tree["rows"])})
+
+    @property
+    def state(self) -> State:
+        """Of the trial that it ends."""
+        if self.failure is not None:
+            return "failed"
+        return "screened" if self.is_screened else "ok"
+
+    @property
+    def is_of_the_setting(self) -> bool:
+        """False for a failure of the machine, or of the harness."""
+        return self.failure not in NOT_OF_THE_SETTING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One setting, tried in one launch."""
+
+    number: int  # from 0, which is the defaults
+    setting: Setting
+    outcome: Outcome | None = None  # None: running, or killed while it ran
+    score: float | None = None  # times as good as the defaults; above 1 is better
+    gains: tuple[float, ...] = ()  # of each goal, as log(times as good as the defaults)
+    margins: tuple[float | None, ...] = ()  # of each constraint: at most 0 where it is kept
+    violations: tuple[str, ...] = ()  # the constraints that it breaks, in words
+    values: tuple[tuple[str, float], ...] = ()  # goals and limited columns, over all loads
+
+    @property
+    def state(self) -> State:
+        """What is known of it."""
+        return "running" if self.outcome is None else self.outcome.state
+
+    @property
+    def failure(self) -> str | None:
+        """The kind, where it failed."""
+        return None if self.outcome is None else self.outcome.failure
+
+    @property
+    def is_feasible(self) -> bool:
+        """Measured in full, and within all constraints."""
+        return self.state == "ok" and self.score is not None and not self.violations
+
+
+def told(setting: Setting) -> str:
+    """The setting for people: 'max_num_seqs=256 stream_interval=8', or 'defaults'."""
+    return " ".join(f"{name}={value}" for name, value in setting if value is not None) or "defaults"
