@@ -187,7 +187,7 @@ def _settings(config: Config, identity: dict[str, Any]) -> list[_Setting]:
     for number, case in enumerate(config.cases):
         mine: set[str] = set()
         for (row, asked), (column, load) in product(enumerate(case.engines), enumerate(case.loads)):
-            engine = _decided(asked, config)
+            engine = as_served(asked, config)
             digest = _digest(_what(engine), identity)
             point = _digest(digest, asdict(load))
             if point in mine:
@@ -226,7 +226,7 @@ def _check_shares(settings: Sequence[_Setting]) -> None:
                 )
 
 
-def _decided(engine: Engine, config: Config) -> Engine:
+def as_served(engine: Engine, config: Config) -> Engine:
     """The engine with its tensor parallel size, so that ids and tables know it."""
     if isinstance(engine, ExternalEngine):
         return engine

@@ -46,8 +46,13 @@ class Sweep:
         """Look at the machine and expand the grid."""
         environment = snapshot(getattr(config.engines[0], "python", None))
         flags = known_flags(config.choice.vllm_folder)
-        plan = make_plan(config, _used(config, environment), flags)
+        plan = make_plan(config, used(config, environment), flags)
         return cls(config=config, plan=plan, environment=environment, words=tuple(words))
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The uuids of those that servers may take, in CUDA's order."""
+        return tuple(gpu.uuid for gpu in used(self.config, self.environment))
 
     @property
     def command(self) -> str:
@@ -98,16 +103,15 @@ class Sweep:
             raise UserError("\n".join(f"not possible here: {text}" for text in obstacles))
         print(self.engine_line(), flush=True)
         out = Path(options.out)
-        study = Study.open(out, self.plan, self._about(), fresh=options.fresh)
+        study = Study.open(out, self.plan, self.about(), fresh=options.fresh)
         try:
-            self._check_environment(study)
+            self.check_environment(study)
             study.add(options=asdict(options))  # what is shown, and which checks, may have changed
             left = wanted(self.plan, study, self._checks, retry=options.retry)
             missing = sum(len(launch.runs) for launch in left)
             self._say_where(study, left_runs=missing, left_launches=len(left))
-            gpus = tuple(gpu.uuid for gpu in _used(config, self.environment))
             is_idle = not left and config.profile.kind == "none"
-            instrument = Instrument.none() if is_idle else self._instrument(study)
+            instrument = Instrument.none() if is_idle else self.instrument(study)
             try:
                 with (
                     instrument.apart(),
@@ -116,7 +120,7 @@ class Sweep:
                     runner = Runner(
                         config=config,
                         study=study,
-                        gpus=gpus,
+                        gpus=self.gpus,
                         instrument=instrument,
                         display=show,
                         models=out / ".models",
@@ -154,7 +158,7 @@ class Sweep:
             print(f"{text} failed; retry=true tries again")
         return 1 if reasons else 0
 
-    def _instrument(self, study: Study) -> "Instrument":
+    def instrument(self, study: Study) -> "Instrument":
         """The study's load generator: calibrated now, or as the study was begun with."""
         from harness.instrument import Instrument
 
@@ -168,7 +172,7 @@ class Sweep:
         print(instrument.line(), flush=True)
         return instrument
 
-    def _check_environment(self, study: Study) -> None:
+    def check_environment(self, study: Study) -> None:
         """Nothing unlike is mixed: a study is continued on what it was begun on.
 
         The harness' own version and commit may move on.
@@ -196,7 +200,7 @@ class Sweep:
             time = f"{span(least_s * share)} to {span(most_s * share)}"
             print(f"{had}{left_runs} to do, {time}", flush=True)
 
-    def _about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """What study.json tells besides the plan."""
         config = self.config
         return {
@@ -235,7 +239,7 @@ def _told(word: str) -> str:
     return name + equals + (masked(name.rpartition(".")[2], value) if secret else value)
 
 
-def _used(config: Config, environment: Environment) -> tuple[Gpu, ...]:
+def used(config: Config, environment: Environment) -> tuple[Gpu, ...]:
     """The GPUs that servers of this configuration may take, in CUDA's order."""
     return environment.gpus if config.choice.place == "gpu" else ()
 

@@ -20,6 +20,9 @@ from harness.reading import has_samples, label_of, stored_tables
 from harness.study import SavedRun, Study
 from harness.tables import swept, write_tables
 from harness.timeline import draw_timelines
+from harness.tune import answer as answers
+from harness.tune import plots as tune_plots
+from harness.tune.answer import Answer
 
 TIMELINE = "timeline-"
 
@@ -38,6 +41,7 @@ class Contents:
     captures: tuple[Capture, ...]
     plots: tuple[Path, ...]
     validation: Any  # validation.json, None without
+    answer: Answer | None  # of a tuning
 
     @property
     def simulated(self) -> bool:
@@ -70,6 +74,9 @@ def read(study: Study, *, remake: bool = True) -> Contents:
     """Make tables and plots again, if that can be done, and read everything. Raises UserError."""
     about = study.about
     saved = tuple(study.runs())
+    answer = answers.read(study.folder)
+    if answer is not None:
+        tune_plots.draw(answer, study.folder / "plots")
     if remake and has_samples(saved):
         points = write_tables(study)
         assert points is not None, "there are runs"
@@ -89,6 +96,7 @@ def read(study: Study, *, remake: bool = True) -> Contents:
         captures=captures(study.folder, order),
         plots=tuple(_plots(study.folder, order)),
         validation=_validation(study.folder / "validation.json"),
+        answer=answer,
     )
 
 

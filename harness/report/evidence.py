@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.captures import Capture
+from harness.columns import metric
 from harness.errors import UserError
 from harness.guard.outcome import Comparison, Judgement, Verdict
 from harness.guard.summary import change
 from harness.report.blocks import Block, Gallery, Items, Part, Picture, Section, Text
 from harness.report.contents import Contents, read
 from harness.report.profiled import capture_command, capture_part, diff_part
-from harness.report.verdict import metric, point_label
+from harness.report.verdict import point_label
 from harness.study import Study
 
 

@@ -14,6 +14,7 @@ from harness.report.machine import machine
 from harness.report.profiled import profiles
 from harness.report.results import in_short, plots, table, timelines, validity
 from harness.report.setup import setup
+from harness.report.tuned import tuned
 from harness.report.verdict import settling, verdict
 from harness.study import Study
 from harness.tables import SIMULATED
@@ -35,6 +36,7 @@ def compile_report(contents: Contents, comparison: Comparison | None) -> Report:
     """The sections for which there is something to tell, in the order in which they are read."""
     about = contents.about
     sections: list[Section | None] = [
+        tuned(contents.answer, contents.folder) if contents.answer else None,
         verdict(comparison) if comparison else in_short(contents),
         machine(contents),
         setup(contents),

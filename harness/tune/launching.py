@@ -1,0 +1,210 @@
+"""A trial as a launch: its runs, what becomes of them, and what they say.
+
+The runs of one launch, in this order, each a case of the study:
+
+    alone    of the defaults, where a latency is limited: one request at a time, on an idle server
+    screen   the first load for a short time; a clear loser is spared the rest
+    full     every load of the configuration
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from harness.columns import metric
+from harness.config import Case, Config, Repeats
+from harness.engines.failure import FailureKind
+from harness.errors import UserError
+from harness.plan import Launch, Plan, make_plan
+from harness.plan import Run as PlannedRun
+from harness.steering import Decision, Skip, Steering
+from harness.study import Study
+from harness.tables import runs_table
+from harness.tune.config import Screen
+from harness.tune.objective import Objective
+from harness.tune.space import Space
+from harness.tune.trial import Outcome, Setting, told
+from loadgen.config import Load
+from monitors.nvml import Gpu
+
+ALONE, SCREEN, FULL = "alone", "screen", "full"
+DEFAULTS = "defaults"
+ALONE_S = 3.0
+PARTS = ("ttft", "tpot", "itl", "e2e")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launching:
+    """Makes the launch of a setting. `gpus` and `flags` are as `make_plan` takes them."""
+
+    config: Config
+    space: Space
+    objective: Objective
+    gpus: Sequence[Gpu]
+    flags: frozenset[str] | None
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        """Of every trial."""
+        return self.config.cases[0].loads
+
+    @property
+    def screen(self) -> Screen | None:
+        """Of the short run; of two goals no trial is a clear loser."""
+        tune = self.config.tune
+        return tune.screen if tune is not None and len(self.objective.goals) == 1 else None
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """Of the study: the cases, the space's names, and the loads."""
+        cases = [case.name for case in self._cases(self.space.default, is_first=True)]
+        engine = {f"engine.{name}": self.space.choices(name) for name in self.space.names}
+        loads = {n: values for n, values in self.config.axes.items() if n.startswith("load.")}
+        return {"case": cases, **engine, **loads}
+
+    def plan(self, setting: Setting, number: int) -> Plan:
+        """The plan of one launch with all of its runs."""
+        config = replace(
+            self.config,
+            axes=self.axes,
+            cases=self._cases(setting, is_first=number == 0),
+            options=replace(self.config.options, repeats=Repeats(launches=1, runs=1), case=None),
+        )
+        made = make_plan(config, self.gpus, self.flags)
+        (launch,) = made.launches
+        order = [case.name for case in config.cases]
+        runs = tuple(
+            replace(run, place=(number, order.index(run.case), run.place[2])) for run in launch.runs
+        )
+        # what checks compare with is named like the proof's case
+        cases = (DEFAULTS if setting == self.space.default else f"trial_{number}",)
+        label = f"trial {number}: {told(setting)}"
+        return replace(made, launches=(replace(launch, label=label, cases=cases, runs=runs),))
+
+    def launch_s(self) -> float:
+        """The least time that a launch with the full loads should take."""
+        whole = self.plan(self.space.default, 1)
+        (launch,) = whole.launches
+        full = tuple(run for run in launch.runs if run.case == FULL)
+        return replace(whole, launches=(replace(launch, runs=full),)).span_s()[0]
+
+    def _cases(self, setting: Setting, *, is_first: bool) -> tuple[Case, ...]:
+        engines = (self.space.engine(setting),)
+        first = self.loads[0]
+        parts: list[tuple[str, tuple[Load, ...]]] = []
+        if is_first and first.arrival != "trace" and limits_s(self.config, self.objective):
+            parts.append((ALONE, (alone(first),)))
+        if self.screen is not None and self.screen.duration_s < first.duration_s:
+            parts.append((SCREEN, (shortened(first, self.screen.duration_s),)))
+        parts.append((FULL, self.loads))
+        return tuple(Case(name=name, engines=engines, loads=loads) for name, loads in parts)
+
+
+def alone(load: Load) -> Load:
+    """The same requests, one at a time."""
+    return replace(
+        load,
+        arrival="closed",
+        concurrency=1,
+        rate_rps=None,
+        rate_frac=None,
+        burstiness=None,
+        rate_end_rps=None,
+        ramp_s=0.0,
+        warmup_s=min(load.warmup_s, 1.0),
+        duration_s=ALONE_S,
+    )
+
+
+def shortened(load: Load, duration_s: float) -> Load:
+    """The same for a short time, and without much patience for a steady state."""
+    warmup_s = min(load.warmup_s, duration_s)
+    longest_s = max(warmup_s, load.ramp_s, min(load.warmup_max_s, 3 * duration_s))
+    return replace(load, warmup_s=warmup_s, warmup_max_s=longest_s, duration_s=duration_s)
+
+
+def rows_of(study: Study, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The table's row of each of these runs that is there, skipped ones left out."""
+    table = runs_table(study, only=runs)
+    return {str(row["run"]): _named(row) for row in table.to_dict("records")}
+
+
+def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in row.items()}
+
+
+def outcome_of(study: Study, launch: Launch) -> Outcome:
+    """What a launch whose runs are all done has given."""
+    rows = rows_of(study, [run.id for run in launch.runs])
+    full = [rows[run.id] for run in launch.runs if run.case == FULL and run.id in rows]
+    failed = [row["failure"] for row in full if row["status"] == "failed"]
+    if failed:
+        return Outcome.failed(failed[0])
+    if full:
+        return Outcome.measured(full)
+    short = [rows[run.id] for run in launch.runs if run.case == SCREEN and run.id in rows]
+    return Outcome.screened(short) if short else Outcome.failed(FailureKind.HARNESS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screening:
+    """Steers one trial: the full runs of a clear loser are skipped.
+
+    A clear loser's short run is below `below_frac` of the best score so far, both relative to the
+    short run of the defaults.
+    """
+
+    study: Study
+    objective: Objective
+    short_run: str  # of the trial
+    defaults: Mapping[str, Any]  # the row of their short run
+    below_frac: float
+    best_score: float
+    follow: Steering
+
+    def __call__(self, launch: Launch, run: PlannedRun) -> Decision:
+        """As steering/Steering says."""
+        if run.case == FULL and (score := self._score()) is not None:
+            least = self.below_frac * self.best_score
+            if score < least:
+                told = f"its short run gives {score:.2f} x the defaults, below {least:.2f}"
+                return Skip(reason=f"a clear loser: {told}")
+        return self.follow(launch, run)
+
+    def _score(self) -> float | None:
+        row = rows_of(self.study, [self.short_run]).get(self.short_run)
+        if row is None or row["status"] != "ok":
+            return None
+        rows = [self.objective.complete(one) for one in (row, self.defaults)]
+        gains = self.objective.gains(rows[:1], rows[1:])
+        return None if gains is None else math.exp(gains[0])
+
+
+def limits_s(config: Config, objective: Objective) -> dict[str, float]:
+    """The limits of times, in seconds, by what they are of: ttft, tpot, itl, e2e. The lowest."""
+    found: dict[str, float] = {}
+    slo = config.options.slo
+    told = [(name.removesuffix("_s"), value) for name, value in asdict(slo).items()]
+    told += [
+        (one.limit.metric.partition("_")[0], one.limit.value)
+        for one in objective.constraints
+        if not one.relative and not one.limit.is_floor
+    ]
+    for part, value in told:
+        if part in PARTS and value is not None:
+            found[part] = min(value, found.get(part, math.inf))
+    return found
+
+
+def check_floor(row: Mapping[str, Any], limits: Mapping[str, float]) -> None:
+    """Raises UserError if requests that were alone on the server miss a limit."""
+    for part, limit_s in limits.items():
+        floor_s = row.get(f"{part}_p50_s")
+        if floor_s is not None and floor_s > limit_s:
+            name, shown = metric(f"{part}_p50_s")
+            raise UserError(
+                f"{part.upper()} < {shown(limit_s)} ms cannot be kept: one request alone on an idle"
+                f" server with the defaults takes {shown(floor_s)} ms ({name}, median of"
+                f" {row['requests_ok']:.0f}): raise the limit above that."
+            )

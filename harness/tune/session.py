@@ -1,0 +1,405 @@
+"""A tuning at work: trials, then the proof, then the answer, each continued where it was cut off.
+
+The journal says which trials were told, the study which runs are there, the proof's plan which of
+its launches are left. study.json keeps what else a continued command must know: `spent_s` and how
+long each launch took, when the search was over (`searched`), and what is proven (`proof`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from harness.export import export
+from harness.guard.config import read_guard
+from harness.guard.evidence import read_evidence
+from harness.instrument import Instrument
+from harness.plan import Launch, make_plan
+from harness.progress import Display, display
+from harness.runner import Runner, wanted
+from harness.steering import Following, Steering
+from harness.study import Study
+from harness.sweep import Sweep
+from harness.tables import write_tables
+from harness.tune import answer as answers
+from harness.tune.answer import Answer, Outcome, Spent, Tried
+from harness.tune.deployment import Deployment
+from harness.tune.launching import (
+    ALONE,
+    DEFAULTS,
+    SCREEN,
+    Screening,
+    check_floor,
+    limits_s,
+    outcome_of,
+    rows_of,
+)
+from harness.tune.proof import TUNED, Proof, ablated, judged, proof_config
+from harness.tune.search import Search
+from harness.tune.space import without
+from harness.tune.trial import Trial, told
+from harness.tune.tuning import Tuning
+from harness.tune.wall import sentences
+from harness.units import percent, plural
+
+if TYPE_CHECKING:
+    from harness.guard.evidence import Evidence
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """One command's share of a tuning."""
+
+    tuning: Tuning
+    study: Study
+    search: Search
+    _instrument: Instrument | None = field(default=None, init=False)
+
+    def run(self) -> int:
+        """Do what is left; returns the exit code. Raises UserError for limits that none keeps."""
+        is_whole = False
+        try:
+            self._search()
+            proof = self._prove()
+            is_whole = True
+        except (KeyboardInterrupt, SystemExit):
+            fresh = " (without fresh=true)" if self.tuning.config.options.fresh else ""
+            print(f"stopped: finished runs are kept; the same command{fresh} continues")
+            raise
+        finally:
+            if not is_whole:
+                self._keep(self._answer(None, is_whole=False))
+        found = self._answer(proof, is_whole=True)
+        self._keep(found)
+        print(f"\n{found.text()}\n\n{answers.MARKDOWN}, plots and tables: {self.study.folder}")
+        return found.exit_code
+
+    # ---- the search
+
+    def _search(self) -> None:
+        """Ask, launch, tell, until the budget or the space is spent."""
+        allowance = self.tuning.allowance
+        self._check_floor()
+        if self._is_searched():
+            return
+        each = len(self.tuning.base.plan.runs)
+        done = len(self.study.about["runs"])
+        with display(allowance.search_launches * each, done) as show:
+            while (why := self._reason_to_stop()) is None:
+                trial = self.search.ask()
+                if trial is None:
+                    why = self.search.reason or "nothing is left that is worth a launch"
+                    break
+                self._try(trial, show)
+                self._check_floor()
+            show.tell(f"search over: {why}")
+        allowed = {"launches": allowance.launches, "budget_s": allowance.budget_s}
+        self.study.add(searched=allowed | {"why": why}, proof=None)
+
+    def _is_searched(self) -> bool:
+        """Whether the search is over, with a budget that was no smaller than this one."""
+        before, now = self.study.about.get("searched"), self.tuning.allowance
+        if before is None or now.launches > before["launches"]:
+            return False
+        if before["budget_s"] is None:
+            return True
+        return now.budget_s is not None and now.budget_s <= before["budget_s"]
+
+    def _reason_to_stop(self) -> str | None:
+        """Why no trial is to be begun; one that was begun is always finished."""
+        trials = self.search.trials
+        if any(trial.state == "running" for trial in trials):
+            return None
+        about = self.study.about
+        return self.tuning.allowance.stop(len(trials), self._spent_s, about.get("seen_s", ()))
+
+    def _try(self, trial: Trial, show: Display) -> None:
+        """One launch, with everything that is asked in it."""
+        plan = self.tuning.launching.plan(trial.setting, trial.number)
+        (launch,) = plan.launches
+        known = self.study.about["runs"]
+        self.study.add(runs=[*known, *(r.id for r in launch.runs if r.id not in known)])
+        earlier = self.search.trials[: trial.number]
+        again = any(other.setting == trial.setting for other in earlier)
+        checks = self.tuning.config.options.checks.names
+        left = wanted(plan, self.study, checks, retry=again)
+        runner = self._runner(self.tuning.base, self.study, show, self._steering(trial, launch))
+        begun_s = perf_counter()
+        with self._calibrated().apart():
+            runner.work(left)
+        kept = self.search.tell(trial, outcome_of(self.study, launch))
+        self._spend(perf_counter() - begun_s, is_whole=kept.state == "ok")
+        show.tell(self._progress(kept))
+
+    def _steering(self, trial: Trial, launch: Launch) -> Steering:
+        """What becomes of the runs: those of a clear loser are skipped."""
+        launching, follow = self.tuning.launching, Following(study=self.study)
+        short = [run.id for run in launch.runs if run.case == SCREEN]
+        defaults = self._row_of_defaults(SCREEN)
+        if not short or launching.screen is None or trial.number == 0 or defaults is None:
+            return follow
+        best = self.search.best
+        return Screening(
+            study=self.study,
+            objective=self.tuning.objective,
+            short_run=short[0],
+            defaults=defaults,
+            below_frac=launching.screen.below_frac,
+            best_score=1.0 if best is None or best.score is None else best.score,
+            follow=follow,
+        )
+
+    def _row_of_defaults(self, case: str) -> Mapping[str, Any] | None:
+        """The row of a short run of the first launch; None where it is not there, or failed."""
+        (launch,) = self.tuning.base.plan.launches
+        runs = [run.id for run in launch.runs if run.case == case]
+        rows = list(rows_of(self.study, runs).values()) if runs else []
+        return next((row for row in rows if row["status"] == "ok"), None)
+
+    def _check_floor(self) -> None:
+        """Limits that even a request alone misses end the search after the first launch."""
+        if (row := self._row_of_defaults(ALONE)) is not None:
+            check_floor(row, limits_s(self.tuning.config, self.tuning.objective))
+
+    def _progress(self, trial: Trial) -> str:
+        best = self.search.best
+        far = "nothing yet"
+        if best is not None and best.score is not None:
+            far = f"{_change(best.score)} (trial {best.number}: {told(best.setting)})"
+        return f"trial {trial.number}, {_came_of(trial)}; best so far {far}"
+
+    # ---- the proof
+
+    def _prove(self) -> "_Proven | None":
+        """Measure the winner beside the defaults; None where there is nothing to prove."""
+        winner = self.search.best
+        if winner is None or winner.setting == self.tuning.space.default:
+            return None
+        settings = self._settings_left_out(winner)
+        launches = self.tuning.allowance.proof_launches
+        tuning = self.tuning
+        config = proof_config(tuning.config, tuning.space, winner.setting, settings, launches)
+        plan = make_plan(config, tuning.launching.gpus, tuning.launching.flags)
+        sweep = replace(tuning.base, config=config, plan=plan)
+        study = Study.open(self.study.folder, plan, sweep.about(), fresh=False)
+        try:
+            left = wanted(plan, study, config.options.checks.names, retry=config.options.retry)
+            if left:
+                self._measure(sweep, study, left)
+            export(study)
+            write_tables(study)
+            guard = read_guard("default")
+            evidence = read_evidence(study.folder)
+            proof = judged(
+                evidence, tuning.objective, settings, guard, defaults_break=self._broken_defaults()
+            )
+            return _Proven(
+                winner=winner, proof=proof, folder=study.folder, settings=settings, rows=evidence
+            )
+        finally:
+            study.close()
+
+    def _measure(self, sweep: Sweep, study: Study, left: list[Launch]) -> None:
+        """The launches that a proof still lacks."""
+        runs = sum(len(launch.runs) for launch in left)
+        what = "the defaults, the winner" + (
+            " and the winner without each of its settings"
+            if "without" in str(sweep.plan.axes)
+            else ""
+        )
+        print(f"proof: {plural(len(left), 'launch')} of {what}: {study.folder}", flush=True)
+        instrument = self._calibrated()
+        study.add(instrument=asdict(instrument))
+        whole = len(sweep.plan.runs)
+        with display(whole, whole - runs) as show, instrument.apart():
+            runner = self._runner(sweep, study, show, None)
+            for launch in left:
+                begun_s = perf_counter()
+                runner.work([launch])
+                self._spend(perf_counter() - begun_s, is_whole=True)
+
+    def _settings_left_out(self, winner: Trial) -> tuple[str, ...]:
+        """Those of the ablation: decided once, so that a continued proof is the same."""
+        kept = self.study.about.get("proof")
+        if kept is not None and kept["winner"] == winner.number:
+            return tuple(kept["settings"])
+        tune = self.tuning.config.tune
+        assert tune is not None
+        settings: tuple[str, ...] = ()
+        if tune.proof.ablation:
+            shares = self.search.importances()
+            order = sorted(shares, key=lambda name: -shares[name])
+            seen_s = self.study.about.get("seen_s", ())
+            most = self.tuning.allowance.ablations(len(self.search.trials), self._spent_s, seen_s)
+            settings = ablated(self.tuning.space, winner.setting, order, most)
+        self.study.add(proof={"winner": winner.number, "settings": settings})
+        return settings
+
+    def _broken_defaults(self) -> tuple[str, ...]:
+        return self.search.trials[0].violations
+
+    # ---- what both need
+
+    def _runner(
+        self, sweep: Sweep, study: Study, show: Display, steering: Steering | None
+    ) -> Runner:
+        return Runner(
+            config=sweep.config,
+            study=study,
+            gpus=self.tuning.base.gpus,
+            instrument=self._calibrated(),
+            display=show,
+            models=Path(self.tuning.config.options.out) / ".models",
+            salt=0,
+            steering=steering,
+        )
+
+    def _calibrated(self) -> Instrument:
+        """The load generator of the whole tuning, calibrated before its first launch."""
+        if self._instrument is None:
+            self._instrument = self.tuning.base.instrument(self.study)
+        return self._instrument
+
+    @property
+    def _spent_s(self) -> float:
+        return float(self.study.about.get("spent_s", 0.0))
+
+    def _spend(self, seconds: float, *, is_whole: bool) -> None:
+        seen_s = self.study.about.get("seen_s", [])
+        self.study.add(
+            spent_s=self._spent_s + seconds, seen_s=[*seen_s, seconds] if is_whole else seen_s
+        )
+
+    # ---- the answer
+
+    def _answer(self, proven: "_Proven | None", *, is_whole: bool) -> Answer:
+        tuning, trials = self.tuning, self.search.trials
+        objective, about = tuning.objective, self.study.about
+        outcome, reason = self._outcome(proven, is_whole=is_whole)
+        folder = self.study.folder
+        made = Answer(
+            name=tuning.name,
+            outcome=outcome,
+            reason=reason,
+            simulated=about["simulated"],
+            engine=about["engine"],
+            model=about["model"]["name"],
+            load=about["load"],
+            goals=tuple((goal.column, goal.maximise) for goal in objective.goals),
+            constraints=tuple(map(str, objective.constraints)),
+            space_size=len(tuning.space),
+            dropped=tuning.space.dropped,
+            names=tuning.space.names,
+            tried=tuple(map(Tried.of, trials)),
+            front=tuple(t.number for t in self.search.pareto) if len(objective.goals) > 1 else (),
+            importances=self.search.importances(),
+            spent=Spent(
+                search_launches=len(trials),
+                proof_launches=len(list(folder.glob("proof/*/launches/*"))),
+                budget_launches=tuning.allowance.launches,
+                seconds=self._spent_s,
+                budget_s=tuning.allowance.budget_s,
+            ),
+        )
+        return made if proven is None else self._with_proof(made, proven)
+
+    def _with_proof(self, made: Answer, proven: "_Proven") -> Answer:
+        tuning, winner = self.tuning, proven.winner
+        (launch,) = tuning.launching.plan(winner.setting, winner.number).launches
+        engine = launch.engine
+        assert not isinstance(engine, str)
+        deployment = Deployment.of(
+            engine,  # type: ignore[arg-type]  # never an external one
+            tuning.config.model,
+            tuning.config.choice.vllm_version,
+        )
+        rows = proven.rows_of
+        return replace(
+            made,
+            winner=winner.number,
+            setting=answers.chosen(winner.setting),
+            deployment=deployment,
+            conf=str(self.study.folder / answers.CONF),
+            python=getattr(tuning.config.engines[0], "python", None),
+            proof_study=str(proven.folder.relative_to(self.study.folder)),
+            proof=proven.proof,
+            not_ablated=self._not_ablated(proven),
+            walls=sentences(rows(DEFAULTS), rows(TUNED)),
+        )
+
+    def _not_ablated(self, proven: "_Proven") -> tuple[str, ...]:
+        """Which settings of the winner were not left out once, and why."""
+        space, tune = self.tuning.space, self.tuning.config.tune
+        mine = list(answers.chosen(proven.winner.setting))
+        left = [name for name in mine if name not in proven.settings]
+        if len(mine) < 2 or not left or tune is None:
+            return ()
+        if not tune.proof.ablation:
+            return ("no ablation: tune.proof.ablation=false",)
+        known = set(space.settings())
+        bound = [n for n in left if without(proven.winner.setting, n) not in known]
+        spent = [name for name in left if name not in bound]
+        told = [f"{', '.join(bound)} cannot be left out alone"] if bound else []
+        if spent:
+            needed = len(self.search.trials) + tune.proof.launches * (2 + len(mine) - len(bound))
+            told.append(
+                f"{', '.join(spent)} not left out: the budget has no launches for it"
+                f" (tune.budget.launches={needed} has)"
+            )
+        return tuple(told)
+
+    def _outcome(self, proven: "_Proven | None", *, is_whole: bool) -> tuple[Outcome, str]:
+        if not is_whole:
+            return Outcome.UNFINISHED, f"{plural(len(self.search.trials), 'trial')} so far"
+        if proven is not None:
+            return answers.OUTCOMES[proven.proof.result], proven.proof.reason
+        trials, best = self.search.trials, self.search.best
+        why = str(self.study.about["searched"]["why"])
+        if best is None:
+            if trials and trials[0].failure:
+                return Outcome.NOTHING, why
+            return Outcome.NOTHING, f"of {plural(len(trials), 'trial')} none keeps all constraints"
+        if len(trials) < 2:
+            return Outcome.NOTHING, f"nothing but the defaults was tried: {why}"
+        return (
+            Outcome.DEFAULTS,
+            f"none of {len(trials) - 1} other settings was measured to be better",
+        )
+
+    def _keep(self, found: Answer) -> None:
+        """answer.json and all that is made of it."""
+        from harness.tune.keeping import keep
+
+        keep(found, self.study)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Proven:
+    """A winner, and the study that judged it."""
+
+    winner: Trial
+    proof: Proof
+    folder: Path
+    settings: tuple[str, ...]
+    rows: "Evidence"
+
+    def rows_of(self, case: str) -> list[dict[str, Any]]:
+        """The rows of one side."""
+        return [run.row for run in self.rows.runs if run.ok and run.row.get("case") == case]
+
+
+def _came_of(trial: Trial) -> str:
+    text = told(trial.setting)
+    match trial.state:
+        case "failed":
+            return f"{text}: failed ({trial.failure})"
+        case "screened":
+            return f"{text}: a clear loser"
+    score = "not measured" if trial.score is None else _change(trial.score)
+    return f"{text}: {score}" + "".join(f", breaks {one}" for one in trial.violations)
+
+
+def _change(score: float) -> str:
+    """Relative to the defaults."""
+    return f"{'+' if score >= 1 else '−'}{percent(abs(score - 1))} %"
