@@ -20,9 +20,8 @@ from harness.reading import has_samples, label_of, stored_tables
 from harness.study import SavedRun, Study
 from harness.tables import swept, write_tables
 from harness.timeline import draw_timelines
-from harness.tune import answer as answers
-from harness.tune import plots as tune_plots
 from harness.tune.answer import Answer
+from harness.tune.answer import read as read_answer
 
 TIMELINE = "timeline-"
 
@@ -74,9 +73,6 @@ def read(study: Study, *, remake: bool = True) -> Contents:
     """Make tables and plots again, if that can be done, and read everything. Raises UserError."""
     about = study.about
     saved = tuple(study.runs())
-    answer = answers.read(study.folder)
-    if answer is not None:
-        tune_plots.draw(answer, study.folder / "plots")
     if remake and has_samples(saved):
         points = write_tables(study)
         assert points is not None, "there are runs"
@@ -96,7 +92,7 @@ def read(study: Study, *, remake: bool = True) -> Contents:
         captures=captures(study.folder, order),
         plots=tuple(_plots(study.folder, order)),
         validation=_validation(study.folder / "validation.json"),
-        answer=answer,
+        answer=read_answer(study.folder),
     )
 
 

@@ -37,7 +37,8 @@ def compile_report(contents: Contents, comparison: Comparison | None) -> Report:
     about = contents.about
     sections: list[Section | None] = [
         tuned(contents.answer, contents.folder) if contents.answer else None,
-        verdict(comparison) if comparison else in_short(contents),
+        verdict(comparison) if comparison else None,
+        in_short(contents) if not (comparison or contents.answer) else None,
         machine(contents),
         setup(contents),
         table(contents),

@@ -28,8 +28,9 @@ from harness.report.blocks import (
 from harness.report.verdict import TONES
 from harness.tune.answer import Answer, Outcome, Tried, interval_text, setting_text
 from harness.tune.deployment import Deployment
+from harness.tune.finding import Finding
 from harness.tune.plots import PREFIX
-from harness.tune.proof import Finding, Proof
+from harness.tune.proof import Proof
 from harness.units import plural, significant, span
 
 BANNERS: dict[Outcome, tuple[str, Tone]] = {
@@ -47,7 +48,7 @@ SCALE_FRAC = 0.05  # of a change: one step of an interval's picture
 def tuned(answer: Answer, folder: Path) -> Section:
     """The whole, the answer first."""
     word, tone = BANNERS[answer.outcome]
-    blocks: list[Block] = [Banner(word=word, text=answer.headline(), tone=tone)]
+    blocks: list[Block] = [Banner(word=word, text=f"{answer.sentence()}.", tone=tone)]
     blocks.append(Items(items=tuple(_in_short(answer))))
     if answer.deployment is not None and answer.outcome is not Outcome.BROKEN:
         blocks.append(_deployment(answer, answer.deployment))

@@ -15,6 +15,11 @@ SIDES = 2  # of a proof without ablation
 LEAST_TRIALS = 2  # the defaults, and anything else
 
 
+def launches_for(proof_launches: int, ablated: int) -> int:
+    """A budget that is sure to hold the ablation of so many settings."""
+    return 2 * proof_launches * (SIDES + ablated)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
     """Of search and proof together. `launch_s` is what a launch should take before any was seen."""

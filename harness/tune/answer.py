@@ -13,7 +13,8 @@ from harness.errors import UserError
 from harness.guard.summary import number
 from harness.tables import SIMULATED, value_text
 from harness.tune.deployment import Deployment
-from harness.tune.proof import Finding, Proof, Result
+from harness.tune.finding import Finding
+from harness.tune.proof import Proof, Result
 from harness.tune.trial import Setting, Trial
 from harness.units import plural, span
 
@@ -127,10 +128,10 @@ class Answer:
 
     def headline(self) -> str:
         """The answer in a sentence; simulated numbers say so first."""
-        text = f"{self._headline()}."
-        return f"{SIMULATED} {text}" if self.simulated else text
+        return f"{SIMULATED} {self.sentence()}." if self.simulated else f"{self.sentence()}."
 
-    def _headline(self) -> str:
+    def sentence(self) -> str:
+        """The same without its full stop, where it is said elsewhere that it is simulated."""
         why = f": {self.reason}" if self.reason else ""
         match self.outcome:
             case Outcome.PROVEN:

@@ -16,6 +16,7 @@ from harness.columns import metric
 from harness.config import Case, Config, Repeats
 from harness.engines.failure import FailureKind
 from harness.errors import UserError
+from harness.guard.likeness import FATAL
 from harness.plan import Launch, Plan, make_plan
 from harness.plan import Run as PlannedRun
 from harness.steering import Decision, Skip, Steering
@@ -134,6 +135,11 @@ def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(name): value for name, value in row.items()}
 
 
+def is_sound(row: Mapping[str, Any]) -> bool:
+    """Whether there is something to judge by: measured, and without a fatal code."""
+    return row["status"] == "ok" and not set(row["validity"].split()) & set(FATAL)
+
+
 def outcome_of(study: Study, launch: Launch) -> Outcome:
     """What a launch whose runs are all done has given."""
     rows = rows_of(study, [run.id for run in launch.runs])
@@ -152,7 +158,7 @@ class Screening:
     """Steers one trial: the full runs of a clear loser are skipped.
 
     A clear loser's short run is below `below_frac` of the best score so far, both relative to the
-    short run of the defaults.
+    short run of the defaults. What a fatal code says of a run, it does not judge by.
     """
 
     study: Study
@@ -174,7 +180,7 @@ class Screening:
 
     def _score(self) -> float | None:
         row = rows_of(self.study, [self.short_run]).get(self.short_run)
-        if row is None or row["status"] != "ok":
+        if row is None or not is_sound(row):
             return None
         rows = [self.objective.complete(one) for one in (row, self.defaults)]
         gains = self.objective.gains(rows[:1], rows[1:])

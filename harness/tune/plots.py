@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.tables import SIMULATED, value_text
-from harness.tune.answer import Answer, Tried
+from harness.tune.answer import Answer, Tried, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +21,12 @@ KINDS = {  # label, colour, mark
     "broke": ("broke a constraint", BAD, "x"),
     "short": ("clear loser, short run", SHORT, "v"),
 }
+
+
+def draw_answer(folder: Path) -> list[Path]:
+    """The plots of the study whose plots lie in this folder; none before it has an answer."""
+    answer = read(folder.parent)
+    return [] if answer is None else draw(answer, folder)
 
 
 def draw(answer: Answer, folder: Path) -> list[Path]:
@@ -41,7 +47,7 @@ def draw(answer: Answer, folder: Path) -> list[Path]:
             path.unlink(missing_ok=True)
             continue
         folder.mkdir(exist_ok=True)
-        drawn.append(_save(figure, path))
+        drawn.append(_save(figure, path, below=0.35 if name == "slices" else 0.0))
     return drawn
 
 
@@ -74,11 +80,29 @@ def _history(answer: Answer) -> "Figure | None":
     numbers: Any = [one.number for one in answer.tried]
     steps: Any = best
     plot.step(numbers, steps, where="post", color=GOOD, alpha=0.6, label="best so far")
+    _mark_proof(answer, plot)
     plot.axhline(1, color="0.6", lw=0.8)
     _dress(plot, x="trial (0 is the defaults)", y="times as good as the defaults")
     plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.legend(fontsize=8)
     return figure
+
+
+def _mark_proof(answer: Answer, plot: "Axes") -> None:
+    """What the winner gave when it was measured again, with its interval, after the last trial."""
+    if answer.proof is None or len(answer.goals) > 1:
+        return
+    (gain,), ((_, is_up),) = answer.proof.gains, answer.goals
+    if gain.ratio is None or gain.low is None or gain.high is None:
+        return
+    at, *ends = (x if is_up else 1 / x for x in (gain.ratio, gain.low, gain.high))
+    low, high = sorted(ends)
+    label = f"proof of trial {answer.winner}, {answer.proof.confidence * 100:g} % interval"
+    plot.errorbar(
+        [len(answer.tried)], [at], yerr=[[at - low], [high - at]], fmt="s", color="C2", capsize=4,
+        label=label,
+    )  # fmt: skip
+    plot.set_ylim(top=min(plot.get_ylim()[1], 3 * max(1.0, at, *_scores(_scored(answer)))))
 
 
 def _importance(answer: Answer) -> "Figure | None":
@@ -98,6 +122,7 @@ def _importance(answer: Answer) -> "Figure | None":
 def _slices(answer: Answer) -> "Figure | None":
     """The score against each setting's values, the others as they came."""
     from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
 
     scored = _scored(answer)
     names = [n for n in answer.names if len({one.setting.get(n) for one in scored}) > 1]
@@ -105,7 +130,7 @@ def _slices(answer: Answer) -> "Figure | None":
         return None
     rows = -(-len(names) // SLICES_IN_ROW)
     columns = min(SLICES_IN_ROW, len(names))
-    size = (max(5.0, 3.4 * columns), 2.6 * rows + 1.0)
+    size = (max(5.0, 3.4 * columns), 2.6 * rows + 1.4)
     figure, panels = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
     figure.suptitle(_title(answer, "Along each setting"), fontsize=10)
     flat = list(panels.flat)
@@ -115,7 +140,8 @@ def _slices(answer: Answer) -> "Figure | None":
         plot.remove()
     for row in panels:
         row[0].set_ylabel("x defaults")
-    flat[0].legend(fontsize=7)
+    marks = {label: Line2D([], [], ls="", color=c, marker=m) for label, c, m, _ in _kinds(scored)}
+    figure.legend(marks.values(), marks.keys(), loc="lower center", ncols=3, fontsize=8)
     return figure
 
 
@@ -198,10 +224,11 @@ def _dress(plot: "Axes", x: str = "", y: str = "", *, has_zero: bool = True) -> 
     plot.grid(alpha=0.3)
 
 
-def _save(figure: "Figure", path: Path) -> Path:
+def _save(figure: "Figure", path: Path, below: float) -> Path:
+    """`below`: inches that are kept free at the foot, for a legend."""
     from matplotlib import pyplot as plt
 
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, below / figure.get_figheight(), 1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return path

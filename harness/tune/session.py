@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.export import export
 from harness.guard.config import read_guard
@@ -22,29 +22,24 @@ from harness.steering import Following, Steering
 from harness.study import Study
 from harness.sweep import Sweep
 from harness.tables import write_tables
-from harness.tune import answer as answers
-from harness.tune.answer import Answer, Outcome, Spent, Tried
-from harness.tune.deployment import Deployment
+from harness.tune.answer import MARKDOWN, Answer
+from harness.tune.conclusion import Proven, conclude
+from harness.tune.keeping import keep
 from harness.tune.launching import (
     ALONE,
-    DEFAULTS,
     SCREEN,
     Screening,
     check_floor,
+    is_sound,
     limits_s,
     outcome_of,
     rows_of,
 )
-from harness.tune.proof import TUNED, Proof, ablated, judged, proof_config
+from harness.tune.proof import ablated, judged, proof_config
 from harness.tune.search import Search
-from harness.tune.space import without
 from harness.tune.trial import Trial, told
 from harness.tune.tuning import Tuning
-from harness.tune.wall import sentences
 from harness.units import percent, plural
-
-if TYPE_CHECKING:
-    from harness.guard.evidence import Evidence
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +56,7 @@ class Session:
         is_whole = False
         try:
             self._search()
-            proof = self._prove()
+            proven = self._prove()
             is_whole = True
         except (KeyboardInterrupt, SystemExit):
             fresh = " (without fresh=true)" if self.tuning.config.options.fresh else ""
@@ -69,10 +64,9 @@ class Session:
             raise
         finally:
             if not is_whole:
-                self._keep(self._answer(None, is_whole=False))
-        found = self._answer(proof, is_whole=True)
-        self._keep(found)
-        print(f"\n{found.text()}\n\n{answers.MARKDOWN}, plots and tables: {self.study.folder}")
+                self._keep(None, is_whole=False)
+        found = self._keep(proven, is_whole=True)
+        print(f"\n{found.text()}\n\n{MARKDOWN}, plots and tables: {self.study.folder}")
         return found.exit_code
 
     # ---- the search
@@ -151,11 +145,11 @@ class Session:
         )
 
     def _row_of_defaults(self, case: str) -> Mapping[str, Any] | None:
-        """The row of a short run of the first launch; None where it is not there, or failed."""
+        """The row of a short run of the first launch; None where there is none to judge by."""
         (launch,) = self.tuning.base.plan.launches
         runs = [run.id for run in launch.runs if run.case == case]
         rows = list(rows_of(self.study, runs).values()) if runs else []
-        return next((row for row in rows if row["status"] == "ok"), None)
+        return next((row for row in rows if is_sound(row)), None)
 
     def _check_floor(self) -> None:
         """Limits that even a request alone misses end the search after the first launch."""
@@ -171,7 +165,7 @@ class Session:
 
     # ---- the proof
 
-    def _prove(self) -> "_Proven | None":
+    def _prove(self) -> Proven | None:
         """Measure the winner beside the defaults; None where there is nothing to prove."""
         winner = self.search.best
         if winner is None or winner.setting == self.tuning.space.default:
@@ -194,9 +188,7 @@ class Session:
             proof = judged(
                 evidence, tuning.objective, settings, guard, defaults_break=self._broken_defaults()
             )
-            return _Proven(
-                winner=winner, proof=proof, folder=study.folder, settings=settings, rows=evidence
-            )
+            return Proven(winner=winner, proof=proof, settings=settings, evidence=evidence)
         finally:
             study.close()
 
@@ -271,122 +263,11 @@ class Session:
             spent_s=self._spent_s + seconds, seen_s=[*seen_s, seconds] if is_whole else seen_s
         )
 
-    # ---- the answer
-
-    def _answer(self, proven: "_Proven | None", *, is_whole: bool) -> Answer:
-        tuning, trials = self.tuning, self.search.trials
-        objective, about = tuning.objective, self.study.about
-        outcome, reason = self._outcome(proven, is_whole=is_whole)
-        folder = self.study.folder
-        made = Answer(
-            name=tuning.name,
-            outcome=outcome,
-            reason=reason,
-            simulated=about["simulated"],
-            engine=about["engine"],
-            model=about["model"]["name"],
-            load=about["load"],
-            goals=tuple((goal.column, goal.maximise) for goal in objective.goals),
-            constraints=tuple(map(str, objective.constraints)),
-            space_size=len(tuning.space),
-            dropped=tuning.space.dropped,
-            names=tuning.space.names,
-            tried=tuple(map(Tried.of, trials)),
-            front=tuple(t.number for t in self.search.pareto) if len(objective.goals) > 1 else (),
-            importances=self.search.importances(),
-            spent=Spent(
-                search_launches=len(trials),
-                proof_launches=len(list(folder.glob("proof/*/launches/*"))),
-                budget_launches=tuning.allowance.launches,
-                seconds=self._spent_s,
-                budget_s=tuning.allowance.budget_s,
-            ),
-        )
-        return made if proven is None else self._with_proof(made, proven)
-
-    def _with_proof(self, made: Answer, proven: "_Proven") -> Answer:
-        tuning, winner = self.tuning, proven.winner
-        (launch,) = tuning.launching.plan(winner.setting, winner.number).launches
-        engine = launch.engine
-        assert not isinstance(engine, str)
-        deployment = Deployment.of(
-            engine,  # type: ignore[arg-type]  # never an external one
-            tuning.config.model,
-            tuning.config.choice.vllm_version,
-        )
-        rows = proven.rows_of
-        return replace(
-            made,
-            winner=winner.number,
-            setting=answers.chosen(winner.setting),
-            deployment=deployment,
-            conf=str(self.study.folder / answers.CONF),
-            python=getattr(tuning.config.engines[0], "python", None),
-            proof_study=str(proven.folder.relative_to(self.study.folder)),
-            proof=proven.proof,
-            not_ablated=self._not_ablated(proven),
-            walls=sentences(rows(DEFAULTS), rows(TUNED)),
-        )
-
-    def _not_ablated(self, proven: "_Proven") -> tuple[str, ...]:
-        """Which settings of the winner were not left out once, and why."""
-        space, tune = self.tuning.space, self.tuning.config.tune
-        mine = list(answers.chosen(proven.winner.setting))
-        left = [name for name in mine if name not in proven.settings]
-        if len(mine) < 2 or not left or tune is None:
-            return ()
-        if not tune.proof.ablation:
-            return ("no ablation: tune.proof.ablation=false",)
-        known = set(space.settings())
-        bound = [n for n in left if without(proven.winner.setting, n) not in known]
-        spent = [name for name in left if name not in bound]
-        told = [f"{', '.join(bound)} cannot be left out alone"] if bound else []
-        if spent:
-            needed = len(self.search.trials) + tune.proof.launches * (2 + len(mine) - len(bound))
-            told.append(
-                f"{', '.join(spent)} not left out: the budget has no launches for it"
-                f" (tune.budget.launches={needed} has)"
-            )
-        return tuple(told)
-
-    def _outcome(self, proven: "_Proven | None", *, is_whole: bool) -> tuple[Outcome, str]:
-        if not is_whole:
-            return Outcome.UNFINISHED, f"{plural(len(self.search.trials), 'trial')} so far"
-        if proven is not None:
-            return answers.OUTCOMES[proven.proof.result], proven.proof.reason
-        trials, best = self.search.trials, self.search.best
-        why = str(self.study.about["searched"]["why"])
-        if best is None:
-            if trials and trials[0].failure:
-                return Outcome.NOTHING, why
-            return Outcome.NOTHING, f"of {plural(len(trials), 'trial')} none keeps all constraints"
-        if len(trials) < 2:
-            return Outcome.NOTHING, f"nothing but the defaults was tried: {why}"
-        return (
-            Outcome.DEFAULTS,
-            f"none of {len(trials) - 1} other settings was measured to be better",
-        )
-
-    def _keep(self, found: Answer) -> None:
-        """answer.json and all that is made of it."""
-        from harness.tune.keeping import keep
-
+    def _keep(self, proven: Proven | None, *, is_whole: bool) -> Answer:
+        """The answer as it is now, on disk with all that is made of it."""
+        found = conclude(self.tuning, self.study, self.search, proven, is_whole=is_whole)
         keep(found, self.study)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Proven:
-    """A winner, and the study that judged it."""
-
-    winner: Trial
-    proof: Proof
-    folder: Path
-    settings: tuple[str, ...]
-    rows: "Evidence"
-
-    def rows_of(self, case: str) -> list[dict[str, Any]]:
-        """The rows of one side."""
-        return [run.row for run in self.rows.runs if run.ok and run.row.get("case") == case]
+        return found
 
 
 def _came_of(trial: Trial) -> str:
