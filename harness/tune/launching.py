@@ -208,9 +208,9 @@ def check_floor(row: Mapping[str, Any], limits: Mapping[str, float]) -> None:
     for part, limit_s in limits.items():
         floor_s = row.get(f"{part}_p50_s")
         if floor_s is not None and floor_s > limit_s:
-            name, shown = metric(f"{part}_p50_s")
+            _, shown = metric(f"{part}_p50_s")
             raise UserError(
-                f"{part.upper()} < {shown(limit_s)} ms cannot be kept: one request alone on an idle"
-                f" server with the defaults takes {shown(floor_s)} ms ({name}, median of"
+                f"{part.upper()} < {shown(limit_s)} ms cannot be kept: with the defaults one request"
+                f" alone on an idle server takes {shown(floor_s)} ms (median of"
                 f" {row['requests_ok']:.0f}): raise the limit above that."
             )
