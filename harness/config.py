@@ -153,7 +153,8 @@ def documented_settings() -> Iterator[tuple[str, str]]:
                 told.add(name)
                 default = field.get_default(call_default_factory=True)
                 default = getattr(default, "kind", default)
-                shown = "" if field.is_required() or default in (None, {}, []) else f" [{default}]"
+                is_bare = field.is_required() or is_dataclass(default)
+                shown = "" if is_bare or default in (None, {}, []) else f" [{default}]"
                 yield name, field.description + shown
 
 

@@ -17,10 +17,14 @@ _HELP = """\
 vLLM serving benchmark and tuning harness.
 
   python -m harness sweep=NAME [setting=value ...]     measure
+  python -m harness tune=NAME [setting=value ...]      find the best settings, and prove it
   python -m harness VERB ...                           work on what was measured
 
 Sweeps
 {sweeps}
+
+Tunings
+{tunings}
 
 Verbs
 {verbs}
@@ -37,6 +41,7 @@ engine=auto, vllm, sim or external; the same command continues a study that was 
   --help columns     every column of a table
   --help validity    the codes beside the numbers
   --help compare     what a comparison can be told
+  --help tune        what a tuning can be told
   --config-dir DIR   a folder like conf/ with sweeps, models and loads of your own
   --version\
 """
@@ -57,6 +62,19 @@ Exit code 0: pass; 1: regressed, or a limit is broken; 2: inconclusive, refused,
 The unit of evidence is the launch: measure with repeats.launches=5 or more (docs/verdict.md).\
 """
 
+_TUNE = """\
+  python -m harness tune=NAME [setting=value ...]    search, prove, answer, or go on with that
+  python -m harness tune=NAME plan=true              the space, how many launches and minutes
+
+{settings}
+
+engine.NAME=VALUE pins a setting for all trials and the defaults. tune.space.NAME=[1,2] changes an
+axis, null takes it out. Budgets cover search and proof together.
+
+Exit code 0: a gain is proven, or the defaults are best; 1: neither; 2: bad input, and limits that
+one request alone misses. docs/tune.md has the method.\
+"""
+
 
 def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
     """The short help, or that of a topic. Raises UserError for a topic that is not there."""
@@ -65,21 +83,25 @@ def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
         "columns": _columns,
         "validity": _validity,
         "compare": lambda: _COMPARE,
+        "tune": _tune,
         "validate": _validate,
     }
-    if topic is None or topic.startswith("sweep="):
-        verbs = _listed(VERBS.items())
-        return _HELP.format(sweeps=_listed(_sweeps(extra_conf_dir)), verbs=verbs)
+    if topic is None or topic.startswith(("sweep=", "tune=")):
+        return _HELP.format(
+            sweeps=_listed(_choices("sweep", extra_conf_dir)),
+            tunings=_listed(_choices("tune", extra_conf_dir)),
+            verbs=_listed(VERBS.items()),
+        )
     if topic not in topics:
         raise UserError(f"there is no help on '{topic}'; there is on: {', '.join(topics)}.")
     return topics[topic]()
 
 
-def _sweeps(extra_conf_dir: Path | None) -> Iterator[tuple[str, str]]:
+def _choices(group: str, extra_conf_dir: Path | None) -> Iterator[tuple[str, str]]:
     from harness.conf_files import conf_dir, describe, options
 
     dirs = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
-    for name, path in options("sweep", dirs).items():
+    for name, path in options(group, dirs).items():
         yield name, describe(path)
 
 
@@ -87,6 +109,13 @@ def _settings() -> str:
     from harness.config import documented_settings
 
     return _listed(documented_settings())
+
+
+def _tune() -> str:
+    from harness.config import documented_settings
+
+    told = (pair for pair in documented_settings() if pair[0].startswith("tune."))
+    return _TUNE.format(settings=_listed(told))
 
 
 def _columns() -> str:

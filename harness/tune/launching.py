@@ -21,7 +21,7 @@ from harness.plan import Launch, Plan, make_plan
 from harness.plan import Run as PlannedRun
 from harness.steering import Decision, Skip, Steering
 from harness.study import Study
-from harness.tables import runs_table
+from harness.tables import points_table, runs_table
 from harness.tune.config import Screen
 from harness.tune.objective import Objective
 from harness.tune.space import Space
@@ -141,15 +141,16 @@ def is_sound(row: Mapping[str, Any]) -> bool:
 
 
 def outcome_of(study: Study, launch: Launch) -> Outcome:
-    """What a launch whose runs are all done has given."""
-    rows = rows_of(study, [run.id for run in launch.runs])
-    full = [rows[run.id] for run in launch.runs if run.case == FULL and run.id in rows]
+    """What a launch whose runs are all done has given: the points of its full loads."""
+    table = runs_table(study, only=[run.id for run in launch.runs])
+    points = [] if table.empty else points_table(table, study.about["axes"]).to_dict("records")
+    full = [_named(row) for row in points if row["case"] == FULL]
     failed = [row["failure"] for row in full if row["status"] == "failed"]
     if failed:
         return Outcome.failed(failed[0])
     if full:
         return Outcome.measured(full)
-    short = [rows[run.id] for run in launch.runs if run.case == SCREEN and run.id in rows]
+    short = [_named(row) for row in points if row["case"] == SCREEN]
     return Outcome.screened(short) if short else Outcome.failed(FailureKind.HARNESS)
 
 
@@ -210,7 +211,7 @@ def check_floor(row: Mapping[str, Any], limits: Mapping[str, float]) -> None:
         if floor_s is not None and floor_s > limit_s:
             _, shown = metric(f"{part}_p50_s")
             raise UserError(
-                f"{part.upper()} < {shown(limit_s)} ms cannot be kept: with the defaults one request"
-                f" alone on an idle server takes {shown(floor_s)} ms (median of"
+                f"{part.upper()} < {shown(limit_s)} ms cannot be kept: with the defaults one"
+                f" request alone on an idle server takes {shown(floor_s)} ms (median of"
                 f" {row['requests_ok']:.0f}): raise the limit above that."
             )
