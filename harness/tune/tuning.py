@@ -22,6 +22,7 @@ from harness.engines.config import SimEngine, VllmEngine
 from harness.engines.feasible import obstacle
 from harness.engines.flags import known_flags
 from harness.environment import snapshot
+from harness.errors import UserError
 from harness.plan import Run, as_served
 from harness.sim.options import flags_with_effect
 from harness.study import Study
@@ -56,6 +57,7 @@ class Tuning:
         tune, engine = config.tune, config.engines[0]
         assert tune is not None
         assert isinstance(engine, VllmEngine | SimEngine), "tune= refuses external servers"
+        _check(config)
         environment = snapshot(getattr(engine, "python", None))
         gpus, flags = used(config, environment), known_flags(config.choice.vllm_folder)
 
@@ -156,6 +158,21 @@ class Tuning:
             return ["no prior: what this machine is to give is not known, the search measures"]
         lost = sum(rows is None for rows in self.forecast.values())
         return [f"{plural(lost, 'setting')} should not fit, by the prior"] if lost else []
+
+
+def _check(config: Config) -> None:
+    """What a sweep can be told and a tuning cannot. Raises UserError."""
+    if config.profile.kind != "none":
+        raise UserError(
+            f"profile={config.profile.kind} is for sweeps: capture the answer afterwards, with"
+            " sweep=NAME engine=tuned."
+        )
+    repeats = config.options.repeats
+    if repeats.launches > 1 or repeats.runs > 1:
+        raise UserError(
+            "repeats is for sweeps: a trial is one launch, and tune.proof.launches says how often"
+            " the proof repeats."
+        )
 
 
 def _axes(space: Space) -> str:

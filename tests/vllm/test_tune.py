@@ -1,6 +1,7 @@
 """A tuning of a real vLLM from end to end, killed on its way. Needs HARNESS_VLLM_PYTHON."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,10 @@ def study(tool: Tool) -> Path:
     folder = str(conf(tool.folder, TUNE))
     words = ["--config-dir", folder, "tune=small", "model=tiny", f"engine.python={PYTHON}"]
     process = tool.start(*words)
-    wait_for_line(process, "launch ")
-    wait_for_line(process, "launch ")
+    wait_for_line(process, "trial 0,")
+    while len(list(tool.study("tune-small").glob("launches/*/server.log"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
     process.kill()
     process.communicate()
     assert tool.wait_until_gone(15.0) == []

@@ -154,6 +154,7 @@ def test_a_limit_that_one_request_alone_misses_is_told_after_the_first_launch(to
         ("tune.maximise=tokens", "there is no column 'tokens' to tune for"),
         ("engine.max_num_seqs=1,2", "under tune= an engine setting has one value"),
         ("sweep=batching", "are two commands"),
+        ("repeats.launches=3", "repeats is for sweeps"),
         ("tune.space.max_num_sequences=[1]", "there is no engine setting 'max_num_sequences'"),
     ],
 )
