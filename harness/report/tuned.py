@@ -105,6 +105,8 @@ def _proof(answer: Answer, proof: Proof) -> Part:
         ),
         _findings("goal", proof.gains),
     ]
+    if proof.let_through:
+        blocks.append(Text(text=f"Let through although fatal: {proof.let_through}.", tone="bad"))
     if proof.constraints:
         blocks.append(_constraints(proof.constraints))
     if proof.contributions:

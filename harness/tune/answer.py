@@ -249,6 +249,8 @@ def _proof_lines(proof: Proof, not_ablated: Sequence[str]) -> Iterator[str]:
         f"proof: {plural(launches, 'launch')} of each side, interleaved;"
         f" intervals at {proof.confidence * 100:g} %"
     )
+    if proof.let_through:
+        yield f"  let through although fatal: {proof.let_through}"
     for one in proof.constraints:
         yield f"  {constraint_text(one)}"
     for name, found in proof.contributions.items():

@@ -57,6 +57,11 @@ class Proof:
     comparison: Comparison  # of the guard's other metrics
     confidence: float
 
+    @property
+    def let_through(self) -> str:
+        """The fatal codes that rows carry and that were allowed; empty without."""
+        return ", ".join(one.what for one in self.comparison.refusals if one.allowed)
+
 
 def ablated(space: Space, winner: Setting, order: Sequence[str], most: int) -> tuple[str, ...]:
     """Which settings of the winner are left out once, the first of `order` first.
@@ -104,15 +109,17 @@ def judged(
     settings: Sequence[str],
     guard: Guard,
     *,
+    allow: Sequence[str] = (),
     defaults_break: Sequence[str] = (),
 ) -> Proof:
-    """What the proof's study says. `settings` are those that were left out once, `defaults_break`
-    the constraints that the defaults do not keep: what keeps them is better, whatever it gains.
+    """What the proof's study says. `settings` are those that were left out once, `allow` the fatal
+    codes that are let through, `defaults_break` the constraints that the defaults do not keep: what
+    keeps them is better, whatever it gains.
     """
     defaults, tuned = (_side(evidence, case, objective) for case in (DEFAULTS, TUNED))
     goals = [goal.column for goal in objective.goals]
     beside = [m for m in guard.metrics if m not in goals] or guard.metrics
-    comparison = compare(defaults, tuned, replace(guard, metrics=beside))
+    comparison = compare(defaults, tuned, replace(guard, metrics=beside), allow=allow)
     pairs = match(defaults, tuned).pairs
     gains = tuple(gain_over(goal, pairs, guard) for goal in objective.goals)
     kept = tuple(kept_over(one, pairs, guard) for one in objective.constraints)
@@ -181,7 +188,8 @@ def _result(
 
 def _refused(comparison: Comparison) -> str:
     """Which fatal codes the rows carry, and how many."""
-    told = [f"{one.what} ({one.baseline}; {one.candidate})" for one in comparison.refusals]
+    refused = [one for one in comparison.refusals if not one.allowed]
+    told = [f"{one.what} ({one.baseline}; {one.candidate})" for one in refused]
     return f"rows that prove nothing, of the defaults and of the winner: {', '.join(told)}"
 
 

@@ -24,6 +24,7 @@ from harness.sweep import Sweep
 from harness.tables import write_tables
 from harness.tune.answer import MARKDOWN, Answer
 from harness.tune.conclusion import Proven, conclude
+from harness.tune.config import Tune
 from harness.tune.keeping import keep
 from harness.tune.launching import (
     ALONE,
@@ -78,7 +79,7 @@ class Session:
         if self._is_searched():
             return
         each = len(self.tuning.base.plan.runs)
-        done = len(self.study.about["runs"])
+        done = sum(self.study.status(run) is not None for run in self.study.about["runs"])
         with display(allowance.search_launches * each, done) as show:
             while (why := self._reason_to_stop()) is None:
                 trial = self.search.ask()
@@ -186,7 +187,12 @@ class Session:
             guard = read_guard("default")
             evidence = read_evidence(study.folder)
             proof = judged(
-                evidence, tuning.objective, settings, guard, defaults_break=self._broken_defaults()
+                evidence,
+                tuning.objective,
+                settings,
+                guard,
+                allow=self._tune.proof.allow,
+                defaults_break=self.search.trials[0].violations,
             )
             return Proven(winner=winner, proof=proof, settings=settings, evidence=evidence)
         finally:
@@ -216,10 +222,8 @@ class Session:
         kept = self.study.about.get("proof")
         if kept is not None and kept["winner"] == winner.number:
             return tuple(kept["settings"])
-        tune = self.tuning.config.tune
-        assert tune is not None
         settings: tuple[str, ...] = ()
-        if tune.proof.ablation:
+        if self._tune.proof.ablation:
             shares = self.search.importances()
             order = sorted(shares, key=lambda name: -shares[name])
             seen_s = self.study.about.get("seen_s", ())
@@ -228,10 +232,12 @@ class Session:
         self.study.add(proof={"winner": winner.number, "settings": settings})
         return settings
 
-    def _broken_defaults(self) -> tuple[str, ...]:
-        return self.search.trials[0].violations
-
     # ---- what both need
+
+    @property
+    def _tune(self) -> Tune:
+        assert self.tuning.config.tune is not None
+        return self.tuning.config.tune
 
     def _runner(
         self, sweep: Sweep, study: Study, show: Display, steering: Steering | None

@@ -23,6 +23,8 @@ from harness.engines.feasible import obstacle
 from harness.engines.flags import known_flags
 from harness.environment import snapshot
 from harness.errors import UserError
+from harness.guard.likeness import FATAL
+from harness.overrides import did_you_mean
 from harness.plan import Run, as_served
 from harness.sim.options import flags_with_effect
 from harness.study import Study
@@ -173,6 +175,14 @@ def _check(config: Config) -> None:
             "repeats is for sweeps: a trial is one launch, and tune.proof.launches says how often"
             " the proof repeats."
         )
+    assert config.tune is not None
+    for code in config.tune.proof.allow:
+        if code not in FATAL:
+            hint = did_you_mean(code, FATAL)
+            raise UserError(
+                f"tune.proof.allow={code}: there is no such fatal code.{hint} There are:"
+                f" {', '.join(FATAL)}."
+            )
 
 
 def _axes(space: Space) -> str:

@@ -30,7 +30,7 @@ tune:
   space:
     stream_interval: [4, 8]
   budget: {launches: 7, minutes: 60}
-  proof: {launches: 2, ablation: false}
+  proof: {launches: 2, ablation: false, allow: [client_busy, client_late]}
   screen: null
 """
 

@@ -19,7 +19,7 @@ tune:
     api_server_count: [2, 4]
     enforce_eager: [true]
   budget: {launches: 10, minutes: 30}
-  proof: {launches: 2, ablation: false}
+  proof: {launches: 2, ablation: false, allow: [client_busy, client_late, sim_late]}
   screen: null
 """
 

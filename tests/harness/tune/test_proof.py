@@ -171,6 +171,13 @@ def test_rows_with_a_fatal_code_prove_nothing() -> None:
     assert "client_busy" in proof.reason
 
 
+def test_a_fatal_code_that_is_let_through_is_told() -> None:
+    tuned = [replace(run, validity=("client_busy",)) for run in side("tuned", 1.5, 2)]
+    proof = judge(study(side("defaults", 1.0, 1), tuned), allow=["client_busy"])
+    assert proof.result is Result.PROVEN
+    assert proof.let_through == "client_busy"
+
+
 def test_what_a_setting_contributes_is_the_winner_against_the_winner_without_it() -> None:
     found = study(
         side("defaults", 1.0, 1),
