@@ -47,6 +47,9 @@ class Search:
         self._optuna = _optuna()
         self._storage = self._open(storage)
         self._study = self._begin(storage)
+        for trial, kept in zip(self.trials, self._study.get_trials(deepcopy=False), strict=True):
+            if trial.outcome is not None and not kept.state.is_finished():
+                self._end(trial)  # it was killed half way through `tell`
 
     def ask(self) -> Trial | None:
         """The trial that was asked and never told, else a new one; None where nothing is left that
@@ -74,14 +77,7 @@ class Search:
         known = self._study.get_trials(deepcopy=False)[number]
         self._storage.set_trial_user_attr(known._trial_id, OUTCOME, _plain(outcome.to_json()))
         judged = self.trials[number]
-        values = dict(judged.values)
-        columns = [goal.column for goal in self.objective.goals]
-        states = self._optuna.trial.TrialState
-        if outcome.state == "ok" and values.keys() >= set(columns):
-            self._study.tell(number, [values[column] for column in columns])
-        else:
-            pruned = outcome.state == "screened"
-            self._study.tell(number, state=states.PRUNED if pruned else states.FAIL)
+        self._end(judged)
         return judged
 
     @property
@@ -126,6 +122,17 @@ class Search:
         )
         self._study.add_trial(trial)
         return self.trials[-1]
+
+    def _end(self, trial: Trial) -> None:
+        """Let Optuna know what it can show of the outcome."""
+        assert trial.outcome is not None
+        values, columns = dict(trial.values), [goal.column for goal in self.objective.goals]
+        states = self._optuna.trial.TrialState
+        if trial.state == "ok" and values.keys() >= set(columns):
+            self._study.tell(trial.number, [values[column] for column in columns])
+        else:
+            pruned = trial.state == "screened"
+            self._study.tell(trial.number, state=states.PRUNED if pruned else states.FAIL)
 
     def _open(self, path: Path) -> Any:
         """The journal, without what a kill may have left: half a line, and a lock."""

@@ -1,13 +1,47 @@
-"""Which setting to try next. Pure: the same trials and the same seed give the same answer."""
+"""Which setting to try next. Pure: the same trials and the same seed give the same answer.
+
+After the defaults, the setting with the highest
+
+    expected improvement of the score · chance that all constraints hold · chance that it starts
+
+over what the model holds for the best so far. The model of each goal and of each constraint's
+margin is a Gaussian process around the prior (harness/tune/surrogate.py): before much is measured
+it is the prior's order, where a setting that the prior cannot tell from one that was tried promises
+less than one that it can, and as measurements come they outweigh the prior. Settings that the prior
+says cannot fit are not tried. A failure makes settings that are like it less likely to start, the
+more alike the more; it is never tried again.
+
+Two goals are searched as a front: each time with other weights, as the largest weighted distance
+from the best of each goal (J. Knowles, ParEGO, IEEE Trans. Evol. Comput. 10, 2006).
+
+It ends when no setting's expected improvement is worth a launch: below ENOUGH of the noise, once
+LEAST trials are there. The best is chosen by the model's mean, not by the highest measurement: of
+many noisy measurements the highest is mostly one that was lucky.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from harness.tune.objective import Objective
 from harness.tune.space import Space
+from harness.tune.surrogate import (
+    Floats,
+    Grid,
+    Surrogate,
+    chance_below_zero,
+    expected_improvement,
+)
 from harness.tune.trial import Setting, Trial
 
+ENOUGH = 0.05
+LEAST = 10
+FAILURE_WEIGHT = 0.7  # of each name in the likeness to a failure
+FAILURE_NOISE = 0.3
+TIE = 1e-3  # by which seeds break ties
+AUGMENTED = 0.05
 Forecast = Mapping[Setting, Sequence[Mapping[str, Any]] | None]
 
 
@@ -27,31 +61,135 @@ class Strategy:
         self, space: Space, objective: Objective, forecast: Forecast | None, seed: int
     ) -> None:
         self._space = space
-        self._objective = objective
-        self._forecast = forecast or {}
         self._seed = seed
+        self._settings = space.settings()
+        self._index = {setting: index for index, setting in enumerate(self._settings)}
+        self._grid = Grid.of([[s[n][1] for s in self._settings] for n in range(len(space.names))])
+        self._num_goals = len(objective.goals)
+        self._num_constraints = len(objective.constraints)
+        self._fits = np.ones(len(self._settings), dtype=bool)
+        self._prior_gains = np.zeros((len(self._settings), self._num_goals))
+        self._prior_margins = np.zeros((len(self._settings), self._num_constraints))
+        if forecast is not None:
+            self._read(objective, forecast)
 
     def propose(self, trials: Sequence[Trial]) -> Proposal:
-        """The next setting."""
-        tried = {t.setting for t in trials if t.outcome is None or t.outcome.is_of_the_setting}
-        left = [setting for setting in self._space.settings() if setting not in tried]
-        if not left:
-            return Proposal(reason="every setting of the space was tried")
-        return Proposal(setting=max(left, key=self._expected))
+        """The next setting. The first trial is that of the defaults."""
+        left = self._fits.copy()
+        left[[self._index[t.setting] for t in trials if self._is_settled(t, trials)]] = False
+        if not left.any():
+            return Proposal(reason="every setting of the space that should fit was tried")
+        random = np.random.default_rng((self._seed, len(trials)))
+        weights = random.dirichlet(np.ones(self._num_goals))
+        model, promise = self._promise(trials, weights)
+        promise = promise * self._chances(trials)
+        wanted = np.where(left, promise * (1 + TIE * random.random(len(left))), -1.0)
+        best = int(np.argmax(wanted))
+        if len(trials) >= LEAST and wanted[best] < ENOUGH * model.noise and self._num_goals == 1:
+            return Proposal(
+                reason=f"no setting that is left promises more than {wanted[best]:.1%} beyond the"
+                f" best, and measurements scatter by {model.noise:.0%}"
+            )
+        return Proposal(setting=self._settings[best])
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
-        """The best that kept all constraints."""
+        """Of those that kept all constraints, the one with the highest mean of the model."""
         feasible = [trial for trial in trials if trial.is_feasible]
-        return max(feasible, key=lambda trial: trial.score or 0.0, default=None)
+        if not feasible:
+            return None
+        mean, _ = self._model(trials, np.full(self._num_goals, 1 / self._num_goals)).predict()
+        return max(feasible, key=lambda trial: float(mean[self._index[trial.setting]]))
 
     def importances(self, trials: Sequence[Trial]) -> dict[str, float]:
-        """The share of the score's variance that each name explains alone."""
-        return dict.fromkeys(self._space.names, 0.0) if trials else {}
+        """The share of the variance of the model's mean over the space that each name explains
+        alone: a first-order Sobol index over what is allowed."""
+        if not any(trial.gains for trial in trials):
+            return {}
+        mean, _ = self._model(trials, np.full(self._num_goals, 1 / self._num_goals)).predict()
+        whole = float(mean.var())
+        shares = {}
+        for name, codes in zip(self._space.names, self._grid.codes.T, strict=True):
+            counts = np.bincount(codes)
+            means = np.bincount(codes, weights=mean) / counts
+            between = float((counts * (means - mean.mean()) ** 2).sum() / len(mean))
+            shares[name] = between / whole if whole > 0 else 0.0
+        return shares
 
-    def _expected(self, setting: Setting) -> float:
-        rows = self._forecast.get(setting)
-        bases = self._forecast.get(self._space.default)
-        if not rows or not bases:
-            return float("-inf")
-        gains = self._objective.gains(rows, bases)
-        return sum(gains) if gains else float("-inf")
+    def _read(self, objective: Objective, forecast: Forecast) -> None:
+        """Gains and margins of the prior, beside its defaults."""
+        bases = forecast.get(self._space.default)
+        if not bases:
+            return
+        bases = [objective.complete(row) for row in bases]
+        for index, setting in enumerate(self._settings):
+            found = forecast.get(setting)
+            if found is None:
+                self._fits[index] = False
+                continue
+            rows = [objective.complete(row) for row in found]
+            gains = objective.gains(rows, bases)
+            margins = objective.margins(rows, bases, setting)
+            self._prior_gains[index] = gains or 0.0
+            self._prior_margins[index] = [0.0 if m is None else m for m in margins]
+
+    def _is_settled(self, trial: Trial, trials: Sequence[Trial]) -> bool:
+        """Whether there is nothing to be learnt from trying it again."""
+        if trial.outcome is None or trial.outcome.is_of_the_setting:
+            return True
+        return sum(other.setting == trial.setting for other in trials) > 1
+
+    def _promise(self, trials: Sequence[Trial], weights: Floats) -> tuple[Surrogate, Floats]:
+        """Expected improvement over the best that keeps the constraints; all of it where none is
+        known to, so that these decide."""
+        model = self._model(trials, weights)
+        mean, deviation = model.predict()
+        feasible = [self._index[trial.setting] for trial in trials if trial.is_feasible]
+        if not feasible:
+            return model, np.ones(len(mean))
+        return model, expected_improvement(mean, deviation, float(mean[feasible].max()))
+
+    def _model(self, trials: Sequence[Trial], weights: Floats) -> Surrogate:
+        told = [trial for trial in trials if trial.gains]
+        gains = np.array([trial.gains for trial in told])
+        ideal = gains.max(axis=0)
+        return self._fitted(
+            told, _joined(self._prior_gains, weights, ideal), _joined(gains, weights, ideal)
+        )
+
+    def _chances(self, trials: Sequence[Trial]) -> Floats:
+        """That it starts, and keeps every constraint."""
+        chance = self._starts(trials)
+        for place in range(self._num_constraints):
+            told = [t for t in trials if len(t.margins) > place and t.margins[place] is not None]
+            margins = np.array([trial.margins[place] for trial in told], dtype=float)
+            prior = self._prior_margins[:, place]
+            if len(told) and (margins.max() > 0 or prior.max() > 0):  # else nothing speaks of it
+                clipped = np.clip(margins, -1, 1)
+                model = self._fitted(told, np.clip(prior, -1, 1), clipped)
+                chance = chance * chance_below_zero(*model.predict())
+        return chance
+
+    def _starts(self, trials: Sequence[Trial]) -> Floats:
+        ended = [t for t in trials if t.outcome is not None and t.outcome.is_of_the_setting]
+        failed = np.array([trial.failure is not None for trial in ended], dtype=float)
+        if not failed.any():
+            return np.ones(len(self._settings))
+        seen = np.array([self._index[trial.setting] for trial in ended])
+        weights = (FAILURE_WEIGHT,) * len(self._space.names)
+        between = self._grid.correlation(seen, seen, weights) + FAILURE_NOISE**2 * np.eye(len(seen))
+        across = self._grid.correlation(np.arange(len(self._settings)), seen, weights)
+        share: Floats = np.clip(across @ np.linalg.solve(between, failed), 0.0, 0.95)
+        return 1 - share
+
+    def _fitted(self, told: Sequence[Trial], prior: Floats, values: Floats) -> Surrogate:
+        seen = np.array([self._index[trial.setting] for trial in told])
+        return Surrogate.fitted(self._grid, prior, seen, values)
+
+
+def _joined(gains: Floats, weights: Floats, ideal: Floats) -> Floats:
+    """One number for several goals, shape (settings,); one goal is its own."""
+    if gains.shape[1] == 1:
+        return gains[:, 0]
+    behind = weights * (ideal - gains)
+    joined: Floats = -behind.max(axis=1) - AUGMENTED * behind.sum(axis=1)
+    return joined

@@ -26,7 +26,6 @@ QWEN_1_5B = Decoder(
     tie_word_embeddings=True,
     dtype="bfloat16",
 )
-PROMPT = range(512)
 
 
 def roofline(**overrides) -> Roofline:
@@ -96,7 +95,7 @@ class VirtualTime:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Clients:
-    """Streams of 512 tokens in and `output_tokens` out (drawn uniformly between the two).
+    """Streams of `input_tokens` in and `output_tokens` out (drawn uniformly between the two).
 
     Set `concurrency` for a closed loop that starts over one second (each client sends when its
     reply has ended), or `rate_rps` for Poisson arrivals. What ends in the window counts; tokens
@@ -108,6 +107,7 @@ class Clients:
     window_s: float
     concurrency: int | None = None
     rate_rps: float | None = None
+    input_tokens: int = 512
     output_tokens: tuple[int, int] = (64, 192)
     stream_interval: int = 1
     num_tokens: int = 0
@@ -156,4 +156,5 @@ class Clients:
                 if self.concurrency:
                     self._send()
 
-        self.time.engine.submit(PROMPT, num_output, on_tokens, stream_interval=self.stream_interval)
+        prompt = range(self.input_tokens)
+        self.time.engine.submit(prompt, num_output, on_tokens, stream_interval=self.stream_interval)

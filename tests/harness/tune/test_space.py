@@ -1,0 +1,239 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.engines.config import SimEngine, VllmEngine
+from harness.engines.parallel import decided
+from harness.errors import UserError
+from harness.sim.options import flags_with_effect
+from harness.tune.condition import hold
+from harness.tune.space import Space, engine_of, without
+from harness.tune.trial import told
+from tests.harness.tune.spaces import MODEL, space_of, tune
+
+NAMES = ("max_num_seqs", "max_num_batched_tokens", "api_server_count", "stream_interval")
+axes = st.dictionaries(
+    st.sampled_from(NAMES), st.lists(st.integers(1, 9), min_size=1, max_size=2), min_size=1
+)
+conditions = st.dictionaries(
+    st.sampled_from(NAMES),
+    st.one_of(
+        st.none(),
+        st.integers(1, 9),
+        st.lists(st.one_of(st.none(), st.integers(1, 9)), min_size=1, max_size=3),
+        st.builds("{} {}".format, st.sampled_from(["<", "<=", ">", ">="]), st.sampled_from(NAMES)),
+    ),
+    min_size=1,
+    max_size=2,
+)
+
+
+def settings_or_none(space, **said):
+    try:
+        return space_of(space, **said)
+    except UserError as error:
+        assert "nothing but the defaults" in str(error)
+        return None
+
+
+@settings(max_examples=25, deadline=None)
+@given(axes, st.lists(conditions, max_size=3))
+def test_settings_are_distinct_begin_with_the_defaults_and_hold_nothing_forbidden(axes, forbidden):
+    space = settings_or_none(axes, forbidden=forbidden)
+    if space is None:
+        return
+    found = space.settings()
+    assert found[0] == space.default
+    assert all(value is None for _, value in space.default)
+    assert len(set(found)) == len(found) == len(space)
+    for setting in found[1:]:
+        values = dict.fromkeys(NAMES) | dict(setting)
+        assert not any(hold(entry, values) for entry in forbidden)
+
+
+@settings(max_examples=25, deadline=None)
+@given(axes, st.dictionaries(st.sampled_from(NAMES), conditions, max_size=3))
+def test_an_axis_is_left_to_vllm_where_its_condition_does_not_hold(axes, when):
+    space = {name: {"values": values, "when": when.get(name, {})} for name, values in axes.items()}
+    found = settings_or_none(space)
+    for setting in found.settings() if found else ():
+        values = dict.fromkeys(NAMES) | dict(setting)
+        for name, value in setting:
+            assert value is None or hold(when.get(name, {}), values)
+
+
+@settings(max_examples=25, deadline=None)
+@given(axes)
+def test_the_order_is_the_same_each_time(axes):
+    one, two = settings_or_none(axes), settings_or_none(axes)
+    assert one == two
+
+
+def test_a_range_ends_where_it_says_and_the_default_is_always_there():
+    space = space_of(
+        {
+            "max_num_batched_tokens": {"from": 1024, "to": 8192, "times": 2},
+            "gpu_memory_utilization": {"from": 0.8, "to": 0.95, "step": 0.05},
+        }
+    )
+    assert space.choices("max_num_batched_tokens") == [None, 1024, 2048, 4096, 8192]
+    assert space.choices("gpu_memory_utilization") == [None, 0.8, 0.85, 0.9, 0.95]
+    assert len(space) == 25
+
+
+def test_a_range_that_is_not_met_exactly_ends_before_its_end():
+    assert space_of({"max_num_seqs": {"from": 10, "to": 35, "step": 10}}).choices(
+        "max_num_seqs"
+    ) == [None, 10, 20, 30]
+
+
+def test_everything_that_is_named_as_tunable_can_be_written():
+    space = space_of(
+        {
+            "max_num_seqs": [256],
+            "max_num_batched_tokens": [4096],
+            "api_server_count": [4],
+            "stream_interval": [8],
+            "gpu_memory_utilization": [0.9],
+            "kv_cache_dtype": ["fp8"],
+            "enable_prefix_caching": [False],
+            "async_scheduling": [False],
+            "enforce_eager": [True],
+            "block_size": [32],
+            "replicas": [2],
+            "data_parallel_size": [2],
+            "dtype": ["float16"],
+            "quantization": ["fp8"],
+            "extra.compilation_config.cudagraph_mode": {
+                "values": ["FULL", "PIECEWISE"],
+                "when": {"enforce_eager": [None, False]},
+            },
+            "env.VLLM_USE_X": ["1"],
+        },
+        engine=VllmEngine(),
+        constraints=["top1_agreement_frac > 0.99"],
+        forbidden=[{"replicas": 2, "data_parallel_size": 2}],
+    )
+    engine = space.engine(space.settings()[-1])
+    assert engine.extra == {"compilation_config": {"cudagraph_mode": "PIECEWISE"}} or not (
+        engine.extra
+    )
+
+
+def test_names_in_extra_and_env_meet_what_is_pinned_there():
+    pinned = VllmEngine(extra={"compilation_config": {"mode": 3}}, env={"A": "1"})
+    engine = engine_of(
+        pinned, (("extra.compilation_config.cudagraph_mode", "FULL"), ("env.B", "2"))
+    )
+    assert engine.extra == {"compilation_config": {"mode": 3, "cudagraph_mode": "FULL"}}
+    assert engine.env == {"A": "1", "B": "2"}
+    assert pinned.extra == {"compilation_config": {"mode": 3}}
+
+
+def test_a_name_that_is_pinned_is_left_out_with_a_sentence():
+    space = space_of(engine=SimEngine(stream_interval=2))
+    assert space.names == ("max_num_seqs",)
+    assert space.dropped == ("tune.space.stream_interval is left out: it is pinned to 2",)
+    assert all(space.engine(setting).stream_interval == 2 for setting in space.settings())
+
+
+def test_a_flag_that_this_vllm_does_not_know_is_left_out_with_a_sentence():
+    space = space_of(
+        {"max_num_seqs": [64], "extra.new_flag": [1], "env.X": ["1"]},
+        engine=VllmEngine(),
+        of={"flags": frozenset({"--max-num-seqs"})},
+    )
+    assert space.names == ("max_num_seqs", "env.X")
+    assert space.dropped == (
+        "tune.space.extra.new_flag is left out: this vLLM has no flag --new-flag",
+    )
+
+
+def test_what_the_simulator_ignores_is_left_out_with_a_sentence():
+    space = space_of(
+        {
+            "max_num_seqs": [64],
+            "quantization": ["fp8"],
+            "data_parallel_size": [2],
+            "extra.compilation_config.cudagraph_mode": ["FULL"],
+            "env.X": ["1"],
+        },
+        of={"flags": flags_with_effect()},
+    )
+    assert space.names == ("max_num_seqs",)
+    assert len(space.dropped) == 4
+
+
+def test_what_this_machine_cannot_start_is_left_out_and_counted():
+    space = space_of(of={"fits": lambda e: "too many" if (e.max_num_seqs or 0) > 64 else None})
+    assert space.choices("max_num_seqs") == [None, 64]
+    assert space.dropped == ("6 settings are left out: too many",)
+
+
+def test_the_same_server_is_tried_once():
+    space = space_of(
+        {"tensor_parallel_size": [1, 2], "replicas": [2]},
+        of={"decide": lambda engine: decided(engine, MODEL, 2)},
+    )
+    assert [told(setting) for setting in space.settings()] == [
+        "defaults",
+        "replicas=2",
+        "tensor_parallel_size=1",
+        "tensor_parallel_size=2 replicas=2",
+    ]
+
+
+def test_without_a_name_a_setting_is_otherwise_the_same():
+    setting = space_of().settings()[-1]
+    assert told(setting) == "max_num_seqs=256 stream_interval=8"
+    assert told(without(setting, "stream_interval")) == "max_num_seqs=256"
+
+
+@pytest.mark.parametrize(
+    ("space", "said", "told"),
+    [
+        (
+            {"max_num_seqs": ["many"]},
+            {},
+            "tune.space.max_num_seqs: 'many': must be a valid integer",
+        ),
+        ({"max_num_seqs": [True]}, {}, "tune.space.max_num_seqs: True: must be a valid integer"),
+        ({"max_num_seqs": [0]}, {}, "must be greater than or equal to 1"),
+        ({"gpu_memory_utilization": [1.5]}, {}, "less than or equal to 1"),
+        ({"max_num_sequences": [1]}, {}, "Did you mean 'max_num_seqs'"),
+        ({"python": ["a"]}, {}, "there is no engine setting 'python'"),
+        ({"max_num_seqs": [1]}, {"forbidden": [{"max_seqs": 1}]}, "Did you mean 'max_num_seqs'"),
+        (
+            {"max_num_seqs": {"values": [1], "when": {"eager": True}}},
+            {},
+            "tune when: there is no setting 'eager'",
+        ),
+        ({"max_num_seqs": [1]}, {"forbidden": [{"max_num_seqs": 1}]}, "nothing but the defaults"),
+        (
+            {name: list(range(1, 40)) for name in NAMES},
+            {},
+            "has 2,560,000 combinations, over 100,000",
+        ),
+    ],
+)
+def test_a_space_that_cannot_be_is_one_sentence(space, said, told):
+    with pytest.raises(UserError) as caught:
+        space_of(space, **said)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_space_of_which_this_machine_can_start_nothing_says_why():
+    with pytest.raises(UserError, match="nothing but the defaults.*no room"):
+        space_of(of={"fits": lambda _: "no room"})
+
+
+def test_ten_thousand_settings_are_made_in_order():
+    space = Space.of(
+        tune({name: list(range(1, 11)) for name in NAMES}), SimEngine(), decide=lambda e: e
+    )
+    assert len(space) == 11**4
+    places = [[space.choices(n).index(v) for n, v in setting] for setting in space.settings()]
+    assert all(one < two for one, two in pairwise(places))
