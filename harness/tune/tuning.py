@@ -32,9 +32,10 @@ from harness.sweep import Sweep, used
 from harness.tune.allowance import Allowance
 from harness.tune.launching import FULL, SCREEN, Launching
 from harness.tune.objective import Objective
-from harness.tune.prior import forecast, gpu_name
+from harness.tune.prior import forecast, gpu_name, unknown
 from harness.tune.space import Served, Space
 from harness.tune.strategy import Forecast
+from harness.tune.trial import Outcome, told
 from harness.units import plural, span
 
 JOURNAL = "search.journal"
@@ -49,6 +50,7 @@ class Tuning:
     space: Space
     objective: Objective
     forecast: Forecast | None
+    gpu: str | None  # by the simulator's name, where that knows it
     launching: Launching
     allowance: Allowance
 
@@ -91,6 +93,7 @@ class Tuning:
             space=space,
             objective=objective,
             forecast=forecast(space, config.model, launching.loads, gpu, config.choice.num_gpus),
+            gpu=gpu,
             launching=launching,
             allowance=Allowance.of(tune, names=len(space.names), launch_s=launching.launch_s()),
         )
@@ -106,7 +109,7 @@ class Tuning:
         lines = [self.base.engine_line(), f"tune {self.name}: {self.config.model.name}"]
         lines += [f"  {text}" for text in self.goal_lines()]
         lines.append(f"  space: {plural(len(self.space), 'setting')} of {_axes(self.space)}")
-        lines += [f"    {text}" for text in (*self.space.dropped, *self._pruned())]
+        lines += [f"    {text}" for text in (*self.space.dropped, *self._by_prior())]
         lines.append(f"  each launch: {', '.join(_parts(launch.runs))}")
         ablation = f" and of {plural(kept.ablated, 'ablation')}" if kept.ablated else ""
         lines.append(
@@ -135,7 +138,7 @@ class Tuning:
 
         options = self.config.options
         print(self.base.engine_line(), flush=True)
-        for line in (*self.goal_lines(), *self.space.dropped, *self._pruned()):
+        for line in (*self.goal_lines(), *self.space.dropped, *self._by_prior()):
             print(line, flush=True)
         study = Study.open(Path(options.out), self.base.plan, self._about(), fresh=options.fresh)
         try:
@@ -154,12 +157,31 @@ class Tuning:
         assert tune is not None
         return self.base.about() | {"axes": self.launching.axes, "runs": [], "tune": asdict(tune)}
 
-    def _pruned(self) -> list[str]:
-        """What the prior takes out of the space."""
+    def _by_prior(self) -> list[str]:
+        """What the prior takes out of the space, and what it expects most of."""
         if self.forecast is None:
-            return ["no prior: what this machine is to give is not known, the search measures"]
+            why = unknown(self.config.model, self.launching.loads, self.gpu)
+            return [f"no prior, the search goes by its measurements alone: {why}"]
         lost = sum(rows is None for rows in self.forecast.values())
-        return [f"{plural(lost, 'setting')} should not fit, by the prior"] if lost else []
+        told_lost = [f"{plural(lost, 'setting')} should not fit, by the prior"] if lost else []
+        return [*told_lost, *self._expected(self.forecast)]
+
+    def _expected(self, forecast: Forecast) -> list[str]:
+        """The setting that the prior ranks first, among those that should keep the constraints."""
+        defaults = forecast.get(self.space.default)
+        if not defaults:
+            return []
+        base = Outcome.measured(defaults)
+        judged = [
+            self.objective.judge(1, setting, Outcome.measured(rows), base)
+            for setting, rows in forecast.items()
+            if rows
+        ]
+        kept = [t for t in judged if all(margin is None or margin <= 0 for margin in t.margins)]
+        best = max(kept, key=lambda trial: trial.score or 0.0, default=None)
+        if best is None or best.score is None:
+            return []
+        return [f"the prior expects most of {told(best.setting)}: {best.score:.2f} x the defaults"]
 
 
 def _check(config: Config) -> None:
