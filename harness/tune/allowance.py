@@ -59,14 +59,13 @@ class Allowance:
     def stop(self, trials: int, spent_s: float, seen_s: Sequence[float]) -> str | None:
         """Why there is to be no further trial; None where one more is allowed.
 
-        `seen_s`: how long launches took so far; the longest is what the next ones are given. Where
-        time is short, the ablation goes first.
+        `seen_s`: how long launches took so far. Where time is short, the ablation goes first.
         """
         if trials >= self.search_launches:
             return f"{trials} launches are spent, {self.reserved} are kept for the proof"
         if self.budget_s is None:
             return None
-        each_s = max(seen_s, default=self.launch_s)
+        each_s = self._each_s(seen_s)
         needed_s = each_s * (1 + SIDES * self.proof_launches)
         if spent_s + needed_s > self.budget_s:
             return "the minutes that are left are kept for the proof"
@@ -79,9 +78,13 @@ class Allowance:
             return 0
         room = (self.launches - trials) // each - SIDES
         if self.budget_s is not None:
-            left = int((self.budget_s - spent_s) / max(seen_s, default=self.launch_s))
+            left = int((self.budget_s - spent_s) / self._each_s(seen_s))
             room = min(room, left // each - SIDES)
         return max(0, room)
+
+    def _each_s(self, seen_s: Sequence[float]) -> float:
+        """What a launch is given: the longest so far, but for the first, which compiles."""
+        return max(seen_s[1:] or seen_s, default=self.launch_s)
 
     def _check_minutes(self) -> None:
         least_s = self.launch_s * (LEAST_TRIALS + SIDES * self.proof_launches)

@@ -67,6 +67,12 @@ def test_minutes_are_kept_for_the_proof_by_the_longest_launch_so_far() -> None:
     assert made.ablations(3, 0.0, [60.0]) == 1
 
 
+def test_the_first_launch_which_compiles_is_no_measure_for_the_others() -> None:
+    made = allowed(100, minutes=10)
+    assert made.stop(3, 200.0, [300.0, 40.0, 50.0]) is None
+    assert made.stop(3, 200.0, [300.0]) is not None
+
+
 def test_minutes_that_cannot_do_are_refused_before_anything_starts() -> None:
     with pytest.raises(UserError, match=r"tune.budget.minutes=1 is too small.*1\.3 at least"):
         allowed(16, minutes=1)
