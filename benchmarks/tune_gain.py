@@ -1,10 +1,11 @@
 """Whether the gain that a tuning reports is true: 200 searches, each with its proof.
 
-Each search runs as in tune_search.py, on one of its six cases, with 3 % of noise on every launch and
-a budget of 16 launches: 10 for the search, and a proof of 3 launches each of the winner and of the
-defaults, interleaved, whose gain and 95 % interval are what is reported (harness/guard/verdict.py,
-paired by round). Beside it stands what the search itself would claim: the highest score that it has
-seen, which is the luckiest of many, and the same ratio where the winner's trial alone counts.
+Each search runs as in tune_search.py, on one of its six cases, with 3 % of noise on every launch
+and a budget of 16 launches: 10 for the search, and a proof of 3 launches each of the winner and of
+the defaults, interleaved, whose gain and 95 % interval are what is reported
+(harness/guard/verdict.py, paired by round). Beside it stands what the search itself would claim:
+the highest score that it has seen, which is the luckiest of many, and the same ratio where the
+winner's trial alone counts.
 
     python benchmarks/tune_gain.py            # two minutes on two cores
 """

@@ -16,6 +16,7 @@ B is the largest for which
     B + rate · (time outside of the engine) <= concurrency              closed loop, Little's law
     rate <= the rate that is asked for                                  open loop
 
+A load that searches gives the highest rate (or concurrency) at which ttft and tpot keep the limits.
 All tokens leave at B / step_s; tpot is step_s; ttft is what remains of a request's time, in a
 closed loop by Little's law, concurrency / rate. Percentiles are taken to be the mean, and energy
 to be proportional to GPU-seconds: what is wrong by a factor is wrong for the defaults, too, and
@@ -26,8 +27,8 @@ settings that it does not know are all alike to it.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -46,12 +47,15 @@ from harness.sim.roofline import Roofline, Work, captured_tokens
 from harness.tune.space import Served, Space
 from harness.tune.strategy import Forecast
 from harness.tune.trial import Setting
-from loadgen.config import Length, Load, SharedPrefix
+from loadgen.config import Length, Load, SharedPrefix, Slo
 from loadgen.lengths import sampler
 
 BLOCK_TOKENS = 16
 DRAWS = 2000  # for the mean of a length
-HALVINGS = 18
+HALVINGS = 18  # of the logarithm
+LEAST_SHARE = 1e-6  # of the most requests that an engine could keep
+CAPACITY_HALVINGS = 16
+MOST_RPS, MOST_STREAMS = 1e5, 1e5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,7 @@ class Traffic:
     concurrency: int | None
     rate_rps: float | None
     duration_s: float
+    sought: str | None = None  # what is to be found: concurrency or rate_rps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +111,22 @@ def unknown(model: Model, loads: Sequence[Load], gpu: str | None) -> str | None:
     for load in loads:
         if load.arrival in ("ramp", "trace") or load.conversation or load.prompts.kind == "dataset":
             return "loads of traces, ramps, conversations or datasets have no steady state"
-        if load.concurrency is None and load.rate_rps is None:
+        if load.concurrency is None and load.rate_rps is None and _sought(load) is None:
             return "the load's rate is found by measurement"
     return None
 
 
 def forecast(
-    space: Space, model: Model, loads: Sequence[Load], gpu: str | None, num_gpus: int
+    space: Space,
+    model: Model,
+    loads: Sequence[Load],
+    gpu: str | None,
+    num_gpus: int,
+    slo: Slo | None = None,
 ) -> Forecast | None:
     """The rows that each setting should give, one for each load; None for a setting that should not
     fit. `gpu` is one of the simulator's names, and is not asked for where the simulator serves.
+    `slo` has the limits of loads that search for the most that keeps them.
 
     None at all where `unknown` says why: the search then goes by its measurements alone.
     """
@@ -125,7 +136,14 @@ def forecast(
     if unknown(model, loads, gpu) is not None or gpu is None or decoder is None:
         return None
     card, traffics = GPUS[gpu], [_traffic(load) for load in loads]
-    estimate = cache(estimated)  # many settings are alike to the arithmetic
+    limits = slo or Slo()
+
+    @cache  # many settings are alike to the arithmetic
+    def estimate(server: Server, traffic: Traffic) -> dict[str, Any]:
+        return (
+            _at_capacity(server, traffic, limits) if traffic.sought else estimated(server, traffic)
+        )
+
     found: dict[Setting, tuple[dict[str, Any], ...] | None] = {}
     for setting in space.settings():
         engine = decided(space.engine(setting), model, num_gpus)
@@ -168,6 +186,29 @@ def estimated(server: Server, traffic: Traffic) -> dict[str, Any]:
     for name, value in (("ttft", ttft_s), ("tpot", steps.mean_s), ("e2e", e2e_s)):
         row |= {f"{name}_{part}_s": value for part in ("mean", "p50", "p90", "p99")}
     return row
+
+
+def _at_capacity(server: Server, traffic: Traffic, slo: Slo) -> dict[str, Any]:
+    """The row at the highest rate, or concurrency, that keeps the limits, and that number in it."""
+    assert traffic.sought is not None
+    is_rate = traffic.sought == "rate_rps"
+    low, high = 0.0, MOST_RPS if is_rate else MOST_STREAMS
+    best: dict[str, Any] = {}
+    for _ in range(CAPACITY_HALVINGS):
+        middle = (low * high) ** 0.5 if low else high / 8
+        if is_rate:
+            row = estimated(server, replace(traffic, rate_rps=middle))
+        else:
+            row = estimated(server, replace(traffic, concurrency=round(middle)))
+        kept = _keeps(row, slo) and (not is_rate or row["requests_per_s"] > 0.99 * middle)
+        low, high = (middle, high) if kept else (low, middle)
+        best = row if kept or not best else best
+    return best | {"capacity_rps" if is_rate else "capacity_concurrency": low or high}
+
+
+def _keeps(row: Mapping[str, Any], slo: Slo) -> bool:
+    limits = {"ttft_mean_s": slo.ttft_s, "tpot_mean_s": slo.tpot_s, "e2e_mean_s": slo.e2e_s}
+    return all(limit is None or row[name] <= limit for name, limit in limits.items())
 
 
 def server_of(engine: Served, decoder: Decoder, gpu: Gpu) -> Server:
@@ -221,11 +262,11 @@ def _requests(server: Server, traffic: Traffic) -> float:
         server.cache_tokens / (blocks * BLOCK_TOKENS),
         server.step_tokens * reply / (prompt + reply),
     )
-    low, high = 0.0, float(most)
+    low, high = float(most) * LEAST_SHARE, float(most)
     if _has_enough(server, traffic, high):
         return high
     for _ in range(HALVINGS):
-        middle = (low + high) / 2
+        middle = math.sqrt(low * high)
         low, high = (middle, high) if _has_enough(server, traffic, middle) else (low, middle)
     return high
 
@@ -305,7 +346,15 @@ def _traffic(load: Load) -> Traffic:
         concurrency=load.concurrency,
         rate_rps=load.rate_rps,
         duration_s=load.duration_s,
+        sought=_sought(load),
     )
+
+
+def _sought(load: Load) -> str | None:
+    """What a load searches for, if it does (its `search`)."""
+    if getattr(load, "search", None) is None:
+        return None
+    return "rate_rps" if load.is_open else "concurrency"
 
 
 def _mean(length: Length) -> float:

@@ -186,7 +186,7 @@ def test_defaults_that_do_not_start_end_the_search_with_a_reason(space, tmp_path
     assert "the defaults do not start here (out_of_memory)" in search.reason
 
 
-def test_a_failure_makes_settings_like_it_less_likely(tmp_path):
+def test_a_failure_makes_settings_like_it_less_likely():
     space = space_of({"gpu_memory_utilization": [0.95], "max_num_seqs": [64, 128, 256, 512]})
     strategy, trials = Strategy(space, objective(), None, 0), []
     fails = next(s for s in space.settings() if told(s).endswith("0.95 max_num_seqs=256"))

@@ -33,8 +33,7 @@ conditions = st.dictionaries(
 def settings_or_none(space, **said):
     try:
         return space_of(space, **said)
-    except UserError as error:
-        assert "nothing but the defaults" in str(error)
+    except UserError:  # everything but the defaults is forbidden
         return None
 
 
@@ -226,7 +225,7 @@ def test_a_space_that_cannot_be_is_one_sentence(space, said, told):
 
 
 def test_a_space_of_which_this_machine_can_start_nothing_says_why():
-    with pytest.raises(UserError, match="nothing but the defaults.*no room"):
+    with pytest.raises(UserError, match=r"nothing but the defaults.*no room"):
         space_of(of={"fits": lambda _: "no room"})
 
 

@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.engines.config import SimEngine, VllmEngine
+from harness.model import Model
+from harness.sim.gpus import GPUS
+from harness.tune.prior import Traffic, estimated, forecast, gpu_name, server_of, unknown
+from loadgen.config import Load, Trace, Uniform
+from tests.harness.sim.virtual import QWEN_1_5B, Clients, VirtualTime
+from tests.harness.tune.spaces import MODEL, space_of
+
+LOAD = Load(
+    arrival="closed",
+    concurrency=1024,
+    input_tokens=512,
+    output_tokens=Uniform(min=64, max=192),
+    warmup_max_s=60,
+)
+TRAFFIC = Traffic(
+    input_tokens=512,
+    output_tokens=128,
+    shared_frac=0.0,
+    concurrency=64,
+    rate_rps=None,
+    duration_s=10,
+)
+
+
+def server(gpu="h200", **said):
+    return server_of(SimEngine(**({"tensor_parallel_size": 2} | said)), QWEN_1_5B, GPUS[gpu])
+
+
+def row(server, **changes):
+    return estimated(server, replace(TRAFFIC, **changes))
+
+
+@pytest.mark.parametrize(
+    ("said", "concurrency"),
+    [({}, 16), ({}, 64), ({"max_num_seqs": 16}, 64), ({"api_server_count": 4}, 128)],
+)
+def test_the_arithmetic_is_near_the_simulator(said, concurrency):
+    clients = Clients(
+        time=VirtualTime(
+            max_num_seqs=said.get("max_num_seqs", 1024),
+            api_server_count=said.get("api_server_count", 1),
+        ),
+        warmup_s=2,
+        window_s=2,
+        concurrency=concurrency,
+    ).run()
+    found = row(server(**said), concurrency=concurrency)
+    assert found["output_tok_per_s"] == pytest.approx(clients.output_tok_per_s, rel=0.25)
+    assert found["tpot_p50_s"] == pytest.approx(clients.tpot_s, rel=0.25)
+
+
+def test_the_api_server_is_the_wall_at_a_thousand_streams_as_it_was_measured_to_be():
+    """docs/perf-story.md: 4 API servers, or a chunk for 8 tokens, give 1.8 times the tokens."""
+    base = row(server(), concurrency=1024)["output_tok_per_s"]
+    for said in ({"api_server_count": 4}, {"stream_interval": 8}):
+        gain = row(server(**said), concurrency=1024)["output_tok_per_s"] / base
+        assert 1.3 < gain < 2.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 2048), st.integers(1, 512), st.integers(1, 4))
+def test_littles_law_holds_in_a_closed_loop(concurrency, seqs, api_servers):
+    found = row(
+        server(max_num_seqs=seqs, api_server_count=api_servers), concurrency=concurrency
+    )
+    inside = found["requests_per_s"] * found["e2e_mean_s"]
+    assert inside >= 0.95 * min(concurrency, seqs)
+    assert found["output_tok_per_s"] > 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.1, 2000))
+def test_an_open_loop_gives_what_is_asked_or_lets_a_queue_grow(rate_rps):
+    found = row(server(), concurrency=None, rate_rps=rate_rps)
+    assert found["requests_per_s"] <= rate_rps * 1.001
+    if found["requests_per_s"] < 0.9 * rate_rps:
+        assert found["ttft_p50_s"] > row(server(), concurrency=None, rate_rps=1.0)["ttft_p50_s"]
+
+
+def test_what_does_not_fit_has_no_row():
+    space = space_of({"gpu_memory_utilization": [0.02, 0.9]})
+    expected = forecast(space, MODEL, [LOAD], None, 0)
+    fits = {dict(setting)["gpu_memory_utilization"]: rows for setting, rows in expected.items()}
+    assert fits[0.02] is None
+    assert fits[0.9] is not None
+    assert fits[None] is not None
+
+
+def test_replicas_and_engines_halve_the_streams_of_each():
+    one = row(server(tensor_parallel_size=1), concurrency=64)
+    two = row(server(tensor_parallel_size=1, replicas=2), concurrency=128)
+    assert two["output_tok_per_s"] == pytest.approx(2 * one["output_tok_per_s"])
+    assert two["num_gpus"] == 2 * one["num_gpus"]
+
+
+def test_a_prefix_that_is_cached_is_not_computed():
+    cold = row(server(enable_prefix_caching=False), shared_frac=0.9, input_tokens=4096.0)
+    warm = row(server(), shared_frac=0.9, input_tokens=4096.0)
+    assert warm["output_tok_per_s"] > 1.5 * cold["output_tok_per_s"]
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA GeForce RTX 4090", None),
+    ],
+)
+def test_gpus_are_known_by_their_names(told, name):
+    assert gpu_name(told) == name
+
+
+def test_where_nothing_is_known_it_says_why_and_there_is_no_forecast():
+    space = space_of(engine=VllmEngine())
+    assert "peaks" in unknown(MODEL, [LOAD], None)
+    assert forecast(space, MODEL, [LOAD], None, 2) is None
+    hub = Model(name="m", path="nobody/nothing")
+    assert "dense decoder" in unknown(hub, [LOAD], "h200")
+    trace = Load(arrival="trace", trace=Trace(path="x"))
+    assert "steady state" in unknown(MODEL, [trace], "h200")
+    assert unknown(MODEL, [LOAD], "h200") is None
+
+
+def test_every_setting_has_a_row_for_each_load():
+    space = space_of(engine=VllmEngine())
+    expected = forecast(space, MODEL, [LOAD, replace(LOAD, concurrency=8)], "h200", 2)
+    assert set(expected) == set(space.settings())
+    assert all(len(rows) == 2 for rows in expected.values())
