@@ -25,13 +25,16 @@ SHARES = {
 
 
 def wall_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """`api_server`, `gpu`, `between` or `load`; None where nothing of it was measured."""
+    """`api_server`, `gpu`, `compute`, `between`, `load`; None where nothing was measured."""
     seen = shares(rows)
     api, gpu = seen["api_server_cpu_frac"], seen["sm_activity_frac"]
     if api is not None and api >= BUSY_CORE:
         return "api_server"
     if gpu is not None and gpu >= BUSY_GPU:
         return "gpu"
+    worker = seen["worker_cpu_frac"]
+    if worker is not None and worker >= BUSY_CORE and all(r.get("gpus") == "CPU" for r in rows):
+        return "compute"
     loops = [s for n in ("engine_core_cpu_frac", "worker_cpu_frac") if (s := seen[n]) is not None]
     if not loops or (api is None and gpu is None):
         return None
@@ -50,6 +53,7 @@ def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 WALLS = {
     "api_server": "the API server process is the limit",
     "gpu": "the GPUs are the limit",
+    "compute": "the worker, which computes on the CPU, is the limit",
     "between": "neither API server nor GPUs are the limit, but what lies between: the engine's"
     " loop, launches, communication (a trace tells: profile=nsys)",
     "load": "nothing of the server is at its limit: it waits for the load",

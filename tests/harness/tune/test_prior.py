@@ -67,9 +67,7 @@ def test_the_api_server_is_the_wall_at_a_thousand_streams_as_it_was_measured_to_
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 2048), st.integers(1, 512), st.integers(1, 4))
 def test_littles_law_holds_in_a_closed_loop(concurrency, seqs, api_servers):
-    found = row(
-        server(max_num_seqs=seqs, api_server_count=api_servers), concurrency=concurrency
-    )
+    found = row(server(max_num_seqs=seqs, api_server_count=api_servers), concurrency=concurrency)
     inside = found["requests_per_s"] * found["e2e_mean_s"]
     assert inside >= 0.95 * min(concurrency, seqs)
     assert found["output_tok_per_s"] > 0

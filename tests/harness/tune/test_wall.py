@@ -1,9 +1,11 @@
+from typing import Any
+
 from harness.tune.wall import sentences, wall_of
 
 
 def row(
     api: float | None, core: float | None, worker: float | None, sm: float | None
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     return {
         "api_server_cpu_frac": api,
         "engine_core_cpu_frac": core,
@@ -18,6 +20,11 @@ def test_a_full_core_of_the_api_server_is_the_limit_whatever_else_is_busy() -> N
 
 def test_gpus_that_always_have_work_are_the_limit() -> None:
     assert wall_of([row(0.5, 1.0, 1.0, 0.9)]) == "gpu"
+
+
+def test_a_worker_that_computes_on_the_cpu_does_not_spin() -> None:
+    assert wall_of([row(0.2, 0.6, 1.5, None) | {"gpus": "CPU"}]) == "compute"
+    assert wall_of([row(0.2, 0.6, 1.5, None) | {"gpus": "1x NVIDIA L4"}]) == "between"
 
 
 def test_neither_leaves_what_lies_between() -> None:
