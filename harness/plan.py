@@ -116,14 +116,20 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
     settings, options = _settings(config, identity), config.options
     _check_shares(settings)
     order = Random(options.seed)
+
+    def _repeats(cell: _Cell) -> int:
+        """How often it is measured in a launch: a search has a run for each of its probes."""
+        return cell.load.search.probes if cell.load.search else options.repeats.runs
+
     launches = []
     for launch_repeat in range(1, options.repeats.launches + 1):
         # Every round holds every engine setting once: slow drift then hits all of them alike.
         for setting in _ordered(settings, options.order, order):
             runs = [
                 _run(setting, cell, identity, config, (launch_repeat, run_repeat))
-                for run_repeat in range(1, options.repeats.runs + 1)
+                for run_repeat in range(1, max(map(_repeats, setting.cells)) + 1)
                 for cell in _ordered(setting.cells, options.order, order)
+                if run_repeat <= _repeats(cell)
             ]
             launches.append(
                 Launch(
@@ -134,7 +140,7 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
                     repeat=launch_repeat,
                     cases=setting.cases,
                     # those that need a capacity after those that find it
-                    runs=tuple(sorted(runs, key=lambda run: run.load.rate_frac is not None)),
+                    runs=tuple(sorted(runs, key=lambda run: run.load.is_found_late)),
                     obstacle=obstacle(setting.engine, config.model, gpus, flags),
                 )
             )
@@ -142,6 +148,8 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
     # These change no point, but what is stored of it.
     drawn_by = [options.seed, asdict(config.monitor), asdict(options.client)]
     drawn_by += sorted(f"{run.point} {run.case}" for run in runs if run.case)
+    if any(run.load.search for run in runs):
+        drawn_by.append(asdict(options.slo))
     return Plan(
         sweep=config.sweep,
         id=_digest(sorted(run.id for run in runs), options.order, drawn_by)[:6],
@@ -272,6 +280,8 @@ def _run(
     launch_repeat, run_repeat = repeats
     of_several = len({other.case for other in setting.cells}) > 1
     label = _label(load, "load", config.axes)
+    if load.search is not None:
+        label = f"{label} probe {run_repeat} of {load.search.probes}".strip()
     return Run(
         id=f"{point}-{launch_repeat}-{run_repeat}",
         point=point,
@@ -301,7 +311,13 @@ def _label(settings: Any, group: str, axes: dict[str, list[Any]]) -> str:
         intensity = named.get(settings.arrival, "rate_rps")
         if settings.rate_frac is not None:
             intensity = "rate_frac"
+        if settings.search is not None:
+            return _named(settings, names)
         names += [intensity] if intensity not in names else []
+    return _named(settings, names)
+
+
+def _named(settings: Any, names: Sequence[str]) -> str:
     values = {name: value_of(settings, name) for name in names}
     return " ".join(f"{n.rpartition('.')[2]}={v}" for n, v in values.items() if v is not None)
 

@@ -158,5 +158,6 @@ class Bars:
 
 
 def _title(launch: Launch, run: Run) -> str:
-    repeat = f"launch {launch.repeat} run {run.repeat}" if launch.repeat + run.repeat > 2 else ""
+    nth_run = 1 if run.load.search else run.repeat  # a probe says itself which one it is
+    repeat = f"launch {launch.repeat} run {nth_run}" if launch.repeat + nth_run > 2 else ""
     return "  ".join(part for part in (launch.label, run.label, repeat) if part)

@@ -12,6 +12,7 @@ from harness.columns import COLUMNS
 from harness.engines.config import ExternalEngine
 from harness.errors import UserError
 from harness.overrides import did_you_mean
+from loadgen.config import Load, Slo
 from loadgen.lengths import longest_tokens
 from loadgen.prompts import check_files
 
@@ -99,6 +100,28 @@ def _check_rates(config: "Config") -> None:
     if any(load.rate_rps is not None and load.rate_frac is not None for load in config.loads):
         raise UserError(
             "load.rate_rps and load.rate_frac both say how fast requests come: set one to null."
+        )
+    for load in config.loads:
+        if load.search is not None:
+            _check_search(load, config.options.slo)
+
+
+def _check_search(load: Load, slo: Slo) -> None:
+    """There is something to search for, and limits that can be broken."""
+    for name in ("rate_rps", "concurrency"):
+        if getattr(load, name) is not None:
+            raise UserError(
+                f"load.search looks for what load.{name}={getattr(load, name):g} says: set one to"
+                " null."
+            )
+    if not slo.is_set:
+        raise UserError(
+            "load.search looks for the largest load that keeps the limits of slo, and there is"
+            " none: set slo.ttft_s, slo.tpot_s or slo.e2e_s."
+        )
+    if not load.stream and slo.e2e_s is None:
+        raise UserError(
+            "load.stream=false has no TTFT and no TPOT to keep a limit: set slo.e2e_s, or stream."
         )
 
 

@@ -162,7 +162,6 @@ class Runner:
             Sampler(self.config.monitor, targets) as sampler,
         ):
             for index, run in enumerate(runs):
-                self.display.running(launch, run)
                 if not self._measure_one(server, generator, sampler, folder, launch, run):
                     return index
         return len(runs)
@@ -178,23 +177,34 @@ class Runner:
     ) -> bool:
         """Measure one run and save it. False if the server did not survive it."""
         record = self._record(launch, folder, run)
-        match self.decide(launch, run):
+        decision = self.decide(launch, run)
+        label = getattr(decision, "label", None) or run.label
+        self.display.running(launch, replace(run, label=label))
+        match decision:
             case Skip() as skip:
                 self._skip(record, skip)
                 return True
             case Failure() as failure:
                 self._save_failure(record, failure)
                 return True
-            case Send(load=load, judge=judge):
+            case Send() as send:
+                load = send.load
                 record["load"] = asdict(load)
+                if load != run.load:
+                    record["load_asked"] = asdict(run.load)
         server.settle()
         target = target_of(server, launch.engine, self.config)
-        watch = _Watch(server=server, display=self.display, judge=judge)
+        watch = _Watch(server=server, display=self.display, judge=send.judge)
         lag_before_s = server.step_lag_s()
         sampler.start()
         try:
             result = generator.run(
-                load, target, seed=record["seed"], on_progress=watch.see, should_stop=watch.is_over
+                load,
+                target,
+                seed=record["seed"],
+                on_progress=watch.see,
+                should_stop=watch.is_over,
+                slo=send.slo,
             )
         except Exception:  # a fault of ours: recorded with its trace, the sweep goes on
             sampler.stop()
@@ -227,7 +237,7 @@ class Runner:
         if watch.stopped is not None:
             record["stopped"] = watch.stopped
         self.study.save_run(run.id, record | {"status": "ok"}, **raw)
-        self.display.finished(_brief(result) if watch.stopped is None else watch.stopped)
+        self.display.finished(watch.stopped or (send.brief or _brief)(result))
         return True
 
     def decide(self, launch: Launch, run: Run) -> Decision:

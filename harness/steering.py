@@ -9,11 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.capacity.closed import capacity_rps
+from harness.capacity.found import capacity_of
+from harness.capacity.probe import ProbeJudge, looked_at
+from harness.capacity.search import Alone, At, Done
+from harness.capacity.text import ended, shown, told
 from harness.engines.failure import Failure, FailureKind
 from harness.plan import Launch, Run
 from harness.study import Study
-from loadgen.config import Load
-from loadgen.records import Progress
+from loadgen.config import Load, Slo
+from loadgen.records import Progress, Result
 
 NO_CAPACITY = Failure(
     kind=FailureKind.NO_CAPACITY,
@@ -37,6 +41,9 @@ class Send:
 
     load: Load
     judge: Judge = never
+    label: str | None = None  # of this run, where it is more than the plan can tell
+    slo: Slo | None = None  # limits that progress counts for the judge
+    brief: Callable[[Result], str] | None = None  # one line on what came out, if not the usual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +61,36 @@ Steering = Callable[[Launch, Run], Decision]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Following:
-    """Follows what the launch's earlier runs found: a rate that is a share of their capacity."""
+    """Follows what the launch's earlier runs found: a rate that is a share of their capacity, or
+    the next one of a search."""
 
     study: Study
 
     def __call__(self, launch: Launch, run: Run) -> Decision:
         """The run's load, its rate found."""
+        if run.load.search is not None:
+            return self._probe(launch, run)
         if run.load.rate_frac is None:
             return Send(load=run.load)
         found_rps = capacity_rps(self.study, launch.id, run.load)
         return NO_CAPACITY if found_rps is None else Send(load=run.load.at_capacity(found_rps))
+
+    def _probe(self, launch: Launch, run: Run) -> Decision:
+        so_far = capacity_of(self.study, launch.id, run.point, run.load)
+        match so_far.step:
+            case Done():
+                return Skip(reason=ended(so_far))
+            case Alone():
+                load, at = run.load.alone(), ", one request at a time"
+            case At(rate=rate):
+                load, at = run.load.at_intensity(rate), f" at {shown(rate, run.load)}"
+        slo = so_far.slo
+        return Send(
+            load=load,
+            judge=ProbeJudge(load=load, share_frac=slo.share_frac),
+            label=f"{run.label}{at}",
+            slo=slo,
+            brief=lambda result: told(
+                looked_at(result.requests, result.window, load, slo), slo.share_frac
+            ),
+        )

@@ -251,6 +251,7 @@ def tabulate(study: Study) -> bool:
     """
     from rich.console import Console
 
+    from harness.capacity.page import write_capacity
     from harness.plots import draw
     from harness.screen import print_table
     from harness.tables import markdown, write_tables
@@ -263,12 +264,15 @@ def tabulate(study: Study) -> bool:
         return False
     plots = draw(points, study.about, study.folder / "plots")
     plots += draw_timelines(study, points, study.folder / "plots")
+    searches = write_capacity(study)
     console = Console(highlight=False)
     print()
     if console.is_terminal:
         print_table(console, points, study.about)
     else:
         print(markdown(points, study.about))
+    if searches is not None:
+        print(searches)
     print(f"table.md, .csv, .parquet and {plural(len(plots), 'plot')}: {study.folder}", flush=True)
     if len(study.about["runs"]) > MAX_RUNS:
         print(f"no timelines: there are more than {MAX_RUNS} runs", flush=True)

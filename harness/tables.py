@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.capacity.columns import capacity_columns
 from harness.ceilings import (
     Ceiling,
     decoder_of,
@@ -24,9 +25,10 @@ from harness.errors import UserError
 from harness.kv_cache import demand_frac, expected_tokens
 from harness.plan import setting_of
 from harness.relations import related
+from harness.slo import limits_text, slo_of
 from harness.study import SavedRun, Study
 from harness.validity import codes
-from loadgen.config import Load, Slo
+from loadgen.config import Load
 from loadgen.metrics import Goodput, Summary, failures_by_kind, goodput, summarise
 from loadgen.records import Window
 from monitors.metrics import MonitorSummary
@@ -38,6 +40,7 @@ INTENSITY = (
     "rate_rps",
     "rate_frac",
 )  # of a closed or an open loop: one of them applies
+ONE_OF = (*INTENSITY, "capacity_rps", "capacity_concurrency")  # shown where they hold anything
 SIMULATED = "SIMULATED: no hardware was measured."
 
 
@@ -47,12 +50,13 @@ def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFram
     """
     about = study.about
     ceiling = measured_ceiling(study.folder, about)
-    checked = check_columns(study, about)
+    checked, searched = check_columns(study, about), capacity_columns(study)
     rows = []
     for run in study.runs(only):
         try:
             row = _row(run, about, ceiling)
-            rows.append(row | checked.columns(row["setting"], run.record["load"]))
+            of_checks = checked.columns(row["setting"], run.record["load"])
+            rows.append(row | of_checks | searched.get(row["run"], {}))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the"
@@ -80,6 +84,8 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
         good = group[group["status"] == "ok"]
         if "stopped" in good:  # of a run that was cut short there are no numbers
             good = good[good["stopped"].isna()]
+        if "at_capacity" in good and good["at_capacity"].any():  # of a search, what it found
+            good = good[good["at_capacity"] == True]  # noqa: E712  # it may hold None
         row = group.iloc[0].to_dict()
         if len(good):
             row = good.iloc[0].to_dict() | good.median(numeric_only=True).to_dict()
@@ -88,7 +94,8 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
                 (rate.max() - rate.min()) / rate.median() if len(good) > 1 else None
             )
         row["runs_ok"], row["runs_all"] = len(good), len(group)
-        row["validity"] = _union(group["validity"])
+        told = good if "at_capacity" in good and len(good) else group
+        row["validity"] = _union(told["validity"])
         rows.append(row)
     return related(pd.DataFrame(rows), swept(axes))
 
@@ -108,7 +115,7 @@ def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
 def point_columns(points: pd.DataFrame, about: dict[str, Any]) -> list[Column]:
     """What people are shown of these points."""
     shown = [c for c in shown_columns(about) if c.name in points]
-    shown = [c for c in shown if c.name not in INTENSITY or points[c.name].notna().any()]
+    shown = [c for c in shown if c.name not in ONE_OF or points[c.name].notna().any()]
     if (points["runs_all"] > 1).any():
         shown.append(Column(name="runs_ok", meaning="", title="runs", shown=lambda v: f"{v:.0f}"))
         spread = Column(name="spread_frac", meaning="", title="spread %", shown=_percent)
@@ -125,13 +132,8 @@ def heading(about: dict[str, Any], points: pd.DataFrame) -> str:
 
 def slo_text(about: dict[str, Any]) -> str:
     """The limits that `goodput_rps` and `slo_met_frac` are about; empty where there are none."""
-    slo = (about.get("options") or {}).get("slo") or {}
-    limits = [
-        f"{name.removesuffix('_s').upper()} ≤ {limit * 1e3:g} ms"
-        for name, limit in slo.items()
-        if limit is not None
-    ]
-    return f" SLO: {', '.join(limits)}." if limits else ""
+    limits = limits_text(slo_of(about))
+    return f" SLO: {limits}." if limits else ""
 
 
 def write_tables(study: Study) -> pd.DataFrame | None:
@@ -245,7 +247,7 @@ def _measures(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
     monitored = summarise_monitors(
         Samples(**sampled, notes=()), window.opened_at_s, window.closed_at_s
     )
-    slo = Slo(**(about.get("options") or {}).get("slo") or {})
+    slo = slo_of(about)
     useful = goodput(requests, window=window, load=load, slo=slo)
     told = {"failure_kinds": ", ".join(kinds)}
     return asdict(summary) | asdict(monitored) | asdict(useful) | told
@@ -262,7 +264,7 @@ def load_id(load: dict[str, Any], but: Sequence[str] = ()) -> str:
 
     Loads that differ in nothing `but` these settings get the same name.
     """
-    found = ("rate_rps",) if load.get("rate_frac") else ()
+    found = ("rate_rps",) if load.get("rate_frac") or load.get("search") else ()
     what = {name: value for name, value in load.items() if name not in (*but, *found)}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
 

@@ -139,6 +139,22 @@ class Trace:
 
 
 @dataclass(kw_only=True, config=STRICT)
+class Search:
+    """Runs that look for the largest rate, or concurrency, at which limits hold."""
+
+    probes: int = Field(default=12, ge=4, le=100, description="runs that look for it, at most")
+    resolution_frac: float = Field(
+        default=0.05, gt=0, lt=1, description="found when what held and what did not are so near"
+    )
+    tries: int = Field(
+        default=3, ge=1, description="runs at one rate while its answer is not clear, at most"
+    )
+    start_rps: float | None = Field(
+        default=None, gt=0, description="first rate [what closed loops of the launch suggest]"
+    )
+
+
+@dataclass(kw_only=True, config=STRICT)
 class Load:
     """How the server is driven."""
 
@@ -153,6 +169,9 @@ class Load:
     )
     rate_frac: float | None = Field(
         default=None, gt=0, description="instead of rate_rps: share of a capacity found before"
+    )
+    search: Search | None = Field(
+        default=None, description="instead of a rate or concurrency: the largest that keeps slo"
     )
     burstiness: float | None = Field(
         default=None, gt=0, description="gamma: shape; 1 is poisson, below 1 comes in bursts"
@@ -219,16 +238,20 @@ class Load:
             "trace": ["trace"],
         }
         mine = needed[self.arrival]
+        found = self._found()
         for name in dict.fromkeys(name for names in needed.values() for name in names):
             is_set = getattr(self, name) is not None
-            is_found = name == "rate_rps" and self.rate_frac is not None
-            if name in mine and not is_set and not is_found:
+            if name in mine and not is_set and name not in found:
                 return f"{name} is required for arrival={self.arrival}"
             if name not in mine and is_set:
                 users = [arrival for arrival, names in needed.items() if name in names]
                 return f"{name} is for arrival={', '.join(users)}, not for {self.arrival}"
         if self.rate_frac is not None and self.arrival not in ("constant", "poisson", "gamma"):
             return f"rate_frac is for arrival=constant, poisson, gamma, not for {self.arrival}"
+        if self.search is not None and self.arrival in ("ramp", "trace"):
+            return f"search is for a rate or a concurrency, not for arrival={self.arrival}"
+        if self.rate_frac is not None and self.search is not None:
+            return "rate_frac and search both say how fast requests come: set one to null"
         if not self.is_open and self.warmup_max_s < max(self.warmup_s, self.ramp_s):
             return "warmup_max_s must be >= warmup_s and >= ramp_s"
         return None
@@ -239,6 +262,17 @@ class Load:
         if self.arrival == "trace" and (self.conversation or self.prompts.kind != "unique"):
             return "a trace says itself what its prompts share: leave prompts and conversation out"
         return None
+
+    def _found(self) -> tuple[str, ...]:
+        """What is not set, but found while the server is up."""
+        if self.search is not None:
+            return ("rate_rps", "concurrency")
+        return ("rate_rps",) if self.rate_frac is not None else ()
+
+    @property
+    def is_found_late(self) -> bool:
+        """Whether its rate follows from what the same server did before."""
+        return self.rate_frac is not None or self.search is not None
 
     @property
     def is_open(self) -> bool:
@@ -255,6 +289,24 @@ class Load:
         if self.rate_frac is None:
             return self
         return replace(self, rate_rps=self.rate_frac * capacity_rps)
+
+    def at_intensity(self, intensity: float) -> "Load":
+        """This load at a rate; a closed loop at a concurrency."""
+        if self.is_open:
+            return replace(self, rate_rps=intensity)
+        return replace(self, concurrency=int(intensity))
+
+    def alone(self) -> "Load":
+        """The same requests, one at a time."""
+        return replace(
+            self,
+            arrival="closed",
+            concurrency=1,
+            rate_rps=None,
+            rate_frac=None,
+            burstiness=None,
+            warmup_max_s=max(self.warmup_s, self.warmup_max_s, self.ramp_s),
+        )
 
     @property
     def planned_s(self) -> float:
@@ -275,11 +327,20 @@ class Slo:
     ttft_s: float | None = Field(default=None, gt=0, description="time to first token, at most")
     tpot_s: float | None = Field(default=None, gt=0, description="time per output token, at most")
     e2e_s: float | None = Field(default=None, gt=0, description="a whole request, at most")
+    share_frac: float = Field(
+        default=0.99, gt=0, lt=1, description="search: share of requests that must keep them all"
+    )
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Those that are set."""
+        told = {"ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "e2e_s": self.e2e_s}
+        return {name: limit_s for name, limit_s in told.items() if limit_s is not None}
 
     @property
     def is_set(self) -> bool:
         """Whether there is any limit."""
-        return any(limit is not None for limit in (self.ttft_s, self.tpot_s, self.e2e_s))
+        return bool(self.limits)
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from loadgen import child
-from loadgen.config import Client, Load
+from loadgen.config import Client, Load, Slo
 from loadgen.loop import Share
 from loadgen.messages import Crash, Job, Open, Outcome, Prepared, Reached, Start, Stop
 from loadgen.records import ClientHealth, Progress, Result, Target, merge
@@ -95,9 +95,11 @@ class Generator:
         seed: int,
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        slo: Slo | None = None,
     ) -> Result:
         """Drive the target and return all that was seen; about 4 times a second, tell and ask.
 
+        With `slo`, progress counts the requests that have broken a limit.
         When `should_stop` says so the run ends at once, with what it has. No two runs against one
         server may have the same seed: their prompts would be the same. After an exception (Ctrl-C
         too) the load has ended, and the next run starts new workers. Raises ValueError if the
@@ -111,7 +113,14 @@ class Generator:
             for index, worker in enumerate(self._workers):
                 share = Share(index, len(self._workers))
                 worker.tell(
-                    Job(load=load, target=target, seed=seed, client=self._client, share=share)
+                    Job(
+                        load=load,
+                        target=target,
+                        seed=seed,
+                        client=self._client,
+                        share=share,
+                        slo=slo,
+                    )
                 )
             return run.result()
         except BaseException:
@@ -239,6 +248,7 @@ def _together(parts: Sequence[Progress]) -> Progress:
         in_flight=sum(part.in_flight for part in parts),
         completed=sum(part.completed for part in parts),
         failed=sum(part.failed for part in parts),
+        out_of_limits=sum(part.out_of_limits for part in parts),
     )
 
 

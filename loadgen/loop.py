@@ -12,9 +12,9 @@ from itertools import islice
 from math import nan
 from time import perf_counter
 
-from loadgen.config import Load
+from loadgen.config import Load, Slo
 from loadgen.prompts import Prompts, Request
-from loadgen.records import Exchange
+from loadgen.records import Exchange, is_out
 from loadgen.schedule import offsets_s, ramp_offsets_s
 
 Send = Callable[[Exchange, bytes], Awaitable[None]]
@@ -91,7 +91,9 @@ class Reader:
     At 20,000 chunks a second those would be 6 MB more each second. It costs about 1 us a chunk.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slo: Slo | None = None) -> None:
+        self.out_of_limits: list[float] = []  # when those that broke one were due
+        self._slo = slo
         self._ended: deque[Exchange] = deque()
         self._more = asyncio.Event()
 
@@ -107,7 +109,9 @@ class Reader:
                 await asyncio.sleep(REST_S)
                 until_s = perf_counter() + TURN_S
                 while self._ended and perf_counter() < until_s:
-                    self._ended.popleft().read()
+                    row, _ = self._ended.popleft().read()
+                    if self._slo is not None and is_out(row, self._slo):
+                        self.out_of_limits.append(row.due_at_s)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,7 +10,7 @@ parent: Stop (or early) worker: Outcome     so that the run is over
 
 from dataclasses import dataclass
 
-from loadgen.config import Client, Load
+from loadgen.config import Client, Load, Slo
 from loadgen.loop import Share
 from loadgen.records import ClientHealth, Columns, Target, Window
 
@@ -22,6 +22,7 @@ class Job:
     seed: int
     client: Client
     share: Share
+    slo: Slo | None = None  # counted while the run goes
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,14 +146,27 @@ def goodput(requests: Columns, *, window: Window, load: Load, slo: Slo) -> Goodp
     if not slo.is_set:
         return Goodput(goodput_rps=None, slo_met_frac=None)
     mine = counted(requests, window, load)
-    good = mine & (requests["status"] != Status.FAILED)
-    limits = ((ttft_s, slo.ttft_s), (tpot_s, slo.tpot_s), (e2e_s, slo.e2e_s))
-    for time_s, limit_s in limits if load.stream else limits[2:]:
-        if limit_s is not None:
-            good &= ~(time_s(requests) > limit_s)
-    kept = int(good.sum())
+    good = int((mine & keeps(requests, load, slo)).sum())
     window_s = window.closed_at_s - window.opened_at_s
-    return Goodput(goodput_rps=_ratio(kept, window_s), slo_met_frac=_ratio(kept, int(mine.sum())))
+    return Goodput(goodput_rps=_ratio(good, window_s), slo_met_frac=_ratio(good, int(mine.sum())))
+
+
+def keeps(requests: Columns, load: Load, slo: Slo) -> Bools:
+    """Whether each request kept every limit, whenever it was due."""
+    good: Bools = requests["status"] != Status.FAILED
+    for broken in breaks(requests, load, slo).values():
+        good = good & ~broken
+    return good
+
+
+def breaks(requests: Columns, load: Load, slo: Slo) -> dict[str, Bools]:
+    """Whether each request broke a limit, for each that is set and that a reply can break."""
+    times = {"ttft_s": ttft_s, "tpot_s": tpot_s, "e2e_s": e2e_s}
+    return {
+        name: times[name](requests) > limit_s
+        for name, limit_s in slo.limits.items()
+        if load.stream or name == "e2e_s"
+    }
 
 
 def counted(requests: Columns, window: Window, load: Load) -> Bools:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.config import Load
+from loadgen.config import Load, Slo
 from loadgen.reply import Reply, parse_stream, parse_whole
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -135,6 +135,7 @@ class Progress:
     in_flight: int
     completed: int
     failed: int
+    out_of_limits: int = 0  # ended, due in the window, and broke a limit that was asked about
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -207,6 +208,17 @@ class RequestRow:
     http_status: float
     finish_reason: str
     detail: str
+
+
+def is_out(row: RequestRow, slo: Slo) -> bool:
+    """Whether one request failed or broke a limit: `loadgen.metrics.keeps` is the same of many."""
+    if row.status == Status.FAILED:
+        return True
+    tokens, e2e_s = row.output_tokens, row.last_at_s - row.sent_at_s
+    times = {"ttft_s": row.first_at_s - row.sent_at_s, "e2e_s": e2e_s, "tpot_s": nan}
+    if tokens > 1:
+        times["tpot_s"] = (row.last_at_s - row.first_at_s) / (tokens - 1)
+    return any(times[name] > limit_s for name, limit_s in slo.limits.items())
 
 
 DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64, str: np.object_}

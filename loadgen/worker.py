@@ -24,7 +24,7 @@ import numpy as np
 import uvloop
 
 from loadgen.client import Sender, make_transport
-from loadgen.loop import Larder, Run, drive
+from loadgen.loop import Larder, Reader, Run, drive
 from loadgen.messages import Crash, Job, Open, Outcome, Prepared, Reached, Start, Stop
 from loadgen.prompts import Prompts
 from loadgen.records import ClientHealth, Progress, Window, tabulate
@@ -142,6 +142,7 @@ async def _drive(job: Job, connection: Connection) -> tuple[Run, Pulse]:
             opening=orders.opening,
             reached=lambda: connection.send(Reached()),
             share=job.share,
+            reader=Reader(job.slo),
         )
         with suppress(asyncio.CancelledError), _no_garbage_collection():  # cancelled: a Stop
             await transport.warm(min(at_once, MAX_WARM_CONNECTIONS))
@@ -200,6 +201,7 @@ def _progress(run: Run, sender: Sender, output_tok_per_s: float) -> Progress:
         in_flight=run.in_flight,
         completed=run.completed,
         failed=run.failed,
+        out_of_limits=sum(due_at_s >= run.opened_at_s for due_at_s in run.reader.out_of_limits),
     )
 
 

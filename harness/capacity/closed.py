@@ -25,4 +25,4 @@ def _is_of(run: SavedRun, launch: str) -> bool:
 
 def _is_like(run: SavedRun, load: Load) -> bool:
     had = Load(**run.record["load"])
-    return had.arrival == "closed" and had.asks_like(load)
+    return had.arrival == "closed" and had.search is None and had.asks_like(load)

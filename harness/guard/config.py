@@ -37,7 +37,7 @@ class Guard:
 
 def higher_is_better(metric: str) -> bool:
     """Rates are to be high; times and joules are to be low."""
-    return metric.endswith("_per_s")
+    return metric.endswith(("_per_s", "_rps")) or metric == "capacity_concurrency"
 
 
 def read_guard(name: str) -> Guard:

@@ -54,7 +54,7 @@ class Evidence:
     folder: Path
     about: dict[str, Any]
     runs: tuple[Measured, ...]
-    skipped: int = 0  # runs that were not needed
+    skipped: int = 0  # runs that were not needed, or only led to what a search found
     has_table: bool = False  # which was stored: a study that was sent without its runs has no more
 
     @property
@@ -80,13 +80,14 @@ def read_evidence(folder: Path) -> Evidence:
     sampled = [run for run in saved if not run.ok or _has_samples(run)]
     table = runs_table(study) if saved and len(sampled) == len(saved) else None
     rows = {} if table is None else {row["run"]: row for row in table.to_dict("records")}
-    runs = [_measured(run, rows.get(run.record["id"])) for run in saved]
+    measured = [_measured(run, rows.get(run.record["id"])) for run in saved]
+    runs = [run for run in measured if run.row.get("at_capacity") is not False]
     has_table = any((folder / f"table.{kind}").is_file() for kind in ("parquet", "csv"))
     return Evidence(
         folder=folder,
         about=about,
         runs=tuple(runs),
-        skipped=len(study.skipped()),
+        skipped=len(study.skipped()) + len(measured) - len(runs),
         has_table=has_table,
     )
 
@@ -95,6 +96,9 @@ def _measured(run: SavedRun, row: Mapping[Any, Any] | None) -> Measured:
     record = run.record
     known = dict(row) if row is not None else {"status": record["status"], "simulated": False}
     engine = {n: v for n, v in record["engine"].items() if n not in (*OPERATIONAL, *NOT_SET)}
+    # of a search as it was asked for: its rate is not set, but found
+    is_found = bool(record["load"].get("search"))
+    load = record.get("load_asked", record["load"]) if is_found else record["load"]
     return Measured(
         id=record["id"],
         launch=record["launch"],
@@ -102,7 +106,7 @@ def _measured(run: SavedRun, row: Mapping[Any, Any] | None) -> Measured:
         run_repeat=record["run_repeat"],
         begun_at_s=_begun_at_s(record),
         engine=dict(_flat(engine)),
-        load=dict(_flat(record["load"])),
+        load=dict(_flat(load)),
         row={str(name): value for name, value in known.items()},
         validity=tuple(str(known.get("validity") or "").split()),
         prompts=_prompts(run) if run.ok else {},

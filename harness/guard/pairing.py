@@ -129,5 +129,7 @@ def _by_key(runs: Iterable[Measured], swept: Sequence[str]) -> dict[Key, list[Me
     groups: dict[Key, list[Measured]] = {}
     for run in runs:
         values = [json.dumps(run.engine.get(name), default=str) for name in swept]
-        groups.setdefault((json.dumps(run.load, sort_keys=True), *values), []).append(run)
+        # what is not set is as good as not known: an older harness had fewer settings
+        load = {name: value for name, value in run.load.items() if value is not None}
+        groups.setdefault((json.dumps(load, sort_keys=True), *values), []).append(run)
     return groups

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.capacity.page import write_capacity
 from harness.captures import Capture, captures
 from harness.errors import UserError
 from harness.plots import draw
@@ -78,6 +79,7 @@ def read(study: Study, *, remake: bool = True) -> Contents:
         assert points is not None, "there are runs"
         draw(points, about, study.folder / "plots")
         draw_timelines(study, points, study.folder / "plots")
+        write_capacity(study)
     tables = stored_tables(study)
     runs = tables.runs
     order = [run for run in about["runs"] if (runs["run"] == run).any()]

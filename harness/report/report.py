@@ -12,7 +12,7 @@ from harness.report.evidence import evidence
 from harness.report.failures import failures
 from harness.report.machine import machine
 from harness.report.profiled import profiles
-from harness.report.results import in_short, plots, table, timelines, validity
+from harness.report.results import capacity, in_short, plots, table, timelines, validity
 from harness.report.setup import setup
 from harness.report.tuned import tuned
 from harness.report.verdict import settling, verdict
@@ -42,6 +42,7 @@ def compile_report(contents: Contents, comparison: Comparison | None) -> Report:
         machine(contents),
         setup(contents),
         table(contents),
+        capacity(contents),
         plots(contents),
         timelines(contents),
         validity(contents),

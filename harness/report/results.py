@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.capacity.page import TABLE
 from harness.columns import COLUMNS, Column
 from harness.report.blocks import (
     Block,
@@ -102,6 +103,15 @@ def _code(code: str) -> tuple[str, Tone]:
     if code not in CODES:
         return UNKNOWN, "doubt"
     return CODES[code].meaning, "bad" if CODES[code].fatal else "doubt"
+
+
+def capacity(contents: Contents) -> Section | None:
+    """What was found under limits on latency, by each launch."""
+    file = contents.folder / TABLE
+    if not file.is_file():
+        return None
+    blocks = (Page(markdown=file.read_text()),)
+    return Section(id="capacity", title="Capacity", blocks=blocks)
 
 
 def plots(contents: Contents) -> Section | None:

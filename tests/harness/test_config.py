@@ -113,6 +113,36 @@ def test_a_case_that_is_not_there_is_one_sentence(words: list[str], says: str) -
     assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["slo.ttft_s=null", "slo.tpot_s=null"],
+            "load.search looks for the largest load that keeps the limits of slo, and there is",
+        ),
+        (["case=rate", "load.rate_rps=3"], "looks for what load.rate_rps=3 says: set one to null"),
+        (
+            ["case=rate", "load.arrival=ramp", "load.rate_rps=1", "load.rate_end_rps=2"],
+            "search is for a rate or a concurrency, not for arrival=ramp",
+        ),
+        (["load.search.resolution_frac=0"], "load.search.resolution_frac=0: must be greater than"),
+        (["load.search.probes=3"], "load.search.probes=3: must be greater than or equal to 4"),
+        (["slo.share_frac=1"], "slo.share_frac=1: must be less than 1"),
+        (["case=rate", "load.rate_frac=0.5"], "rate_frac and search both say"),
+        (["load.stream=false"], "load.stream=false has no TTFT and no TPOT to keep a limit"),
+    ],
+)
+def test_a_search_that_cannot_be_is_one_sentence(words: list[str], says: str) -> None:
+    text = refused("sweep=capacity", *words)
+    assert says in text
+    assert "\n" not in text
+
+
+def test_a_closed_loop_of_one_has_nothing_to_search() -> None:
+    said = ["sweep=single", "load.concurrency=1", "load.search.probes=8", "slo.ttft_s=1"]
+    assert "looks for what load.concurrency=1 says" in refused(*said)
+
+
 def test_an_open_case_can_be_given_a_rate_instead_of_a_share() -> None:
     words = ["case=open", "load.rate_frac=null", "load.rate_rps=3,5"]
     config = composed("sweep=baseline", *words)

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from loadgen.config import Client
+from loadgen.config import Client, Slo
 from loadgen.generator import Generator, WorkerError
 from loadgen.metrics import summarise
 
@@ -301,3 +301,22 @@ def test_the_worker_dies_in_the_middle_of_a_run_when_its_parent_is_killed(start_
         assert not ended_within(pid, 0)
         parent.kill()
     assert ended_within(pid, 30)
+
+
+def test_progress_counts_what_broke_a_limit_inside_the_window(generator, start_server, poisson):
+    told = []
+    load = poisson(warmup_s=0.5, duration_s=1.0)
+    for limit_s in (30.0, 1e-6):
+        generator.run(
+            load,
+            start_server().target(),
+            seed=1,
+            on_progress=told.append,
+            slo=Slo(ttft_s=limit_s),
+        )
+        told.append(None)
+    kept, broken = told[: told.index(None)], told[told.index(None) + 1 : -1]
+    assert not any(now.out_of_limits for now in kept)
+    assert not any(now.out_of_limits for now in broken if now.phase == "warmup")
+    assert max(now.out_of_limits for now in broken) > 0
+    assert all(now.out_of_limits <= now.completed for now in broken)

@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.config import Slo
-from loadgen.metrics import Goodput, e2e_s, goodput, itl_s, quantile, summarise, tpot_s, ttft_s
+from loadgen.metrics import (
+    Goodput,
+    e2e_s,
+    goodput,
+    itl_s,
+    keeps,
+    quantile,
+    summarise,
+    tpot_s,
+    ttft_s,
+)
+from loadgen.records import RequestRow, is_out
 
 FLOATS = st.floats(-1e6, 1e6) | st.just(math.inf)
 
@@ -223,6 +234,17 @@ FAST, SLOW_START, SLOW_TOKENS = at(11, 0.5, 0.1), at(11, 2.0, 0.1), at(11, 0.5, 
 def test_goodput_counts_the_requests_that_kept_every_limit(useful, limits, kept):
     made = useful(FAST, SLOW_START, SLOW_TOKENS, **limits)
     assert made == Goodput(goodput_rps=kept / 10, slo_met_frac=kept / 3)
+
+
+@given(
+    ttft_s=st.floats(0.01, 3), tpot_s=st.floats(0.01, 1), tokens=st.integers(1, 5),
+    limits=st.dictionaries(st.sampled_from(["ttft_s", "tpot_s", "e2e_s"]), st.floats(0.1, 3)),
+    status=st.sampled_from(["ok", "failed"]),
+)  # fmt: skip
+def test_one_request_is_judged_as_many_are(tables, closed, ttft_s, tpot_s, tokens, limits, status):
+    requests, _ = tables(at(11, ttft_s, tpot_s, tokens, status=status))
+    row = RequestRow(**{name: column[0] for name, column in requests.items()})
+    assert is_out(row, Slo(**limits)) == (not keeps(requests, closed(), Slo(**limits))[0])
 
 
 def test_without_a_limit_there_is_no_goodput(useful):

@@ -1,0 +1,41 @@
+"""What a search adds to the table: to each probe its verdict, to all of them what they found."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.capacity.found import Capacity, capacities
+from harness.capacity.probe import Probe
+from harness.study import Study
+
+Row = dict[str, Any]
+
+
+def capacity_columns(study: Study) -> dict[str, Row]:
+    """The columns of every probe, by its run; empty of a study that searches nothing."""
+    return {run: row for found in capacities(study) for run, row in _rows(found)}
+
+
+def _rows(found: Capacity) -> Iterator[tuple[str, Row]]:
+    known, best = found.bracket, found.best
+    is_rate = found.load.is_open
+    of_all = {
+        "capacity_rps": known.best if is_rate else None,
+        "capacity_concurrency": None if is_rate else known.best,
+        "capacity_low": known.low,
+        "capacity_high": known.high,
+        "capacity_breaks": found.breaks_first,
+        "capacity_probes": len(found.probes),
+    }
+    for probe in found.probes:
+        yield probe.run, of_all | _of(probe, found) | {"at_capacity": probe is best}
+
+
+def _of(probe: Probe, found: Capacity) -> Row:
+    is_seen = probe.kept_frac is not None
+    low, high = probe.answer.share.interval(found.effect) if is_seen else (None, None)
+    return {
+        "slo_verdict": str(found.verdict(probe)),
+        "slo_met_low_frac": low,
+        "slo_met_high_frac": high,
+        "backlog_rps": probe.backlog.growth_rps if probe.backlog else None,
+    }

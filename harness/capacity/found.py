@@ -1,0 +1,150 @@
+"""The capacity under limits that a launch has: what its probes have found so far.
+
+    for found in capacities(study):
+        print(found.launch, found.value, found.low, found.high)
+
+The state of a search is its saved runs and nothing else, so a search that was cut off goes on.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.capacity.closed import capacity_rps
+from harness.capacity.probe import Probe, probe_of
+from harness.capacity.search import (
+    Bracket,
+    Done,
+    Question,
+    Step,
+    bracket,
+    effect_of,
+    is_too_much,
+    next_step,
+)
+from harness.capacity.share import Verdict
+from harness.slo import slo_of
+from harness.study import SavedRun, Study
+from loadgen.config import Load, Slo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What the search of one load in one launch has come to."""
+
+    launch: str  # its id, not that of one of its lives
+    point: str
+    load: Load  # as asked for
+    slo: Slo
+    question: Question
+    probes: tuple[Probe, ...]
+
+    @property
+    def step(self) -> Step:
+        """What comes next."""
+        return next_step([probe.answer for probe in self.probes], self.question)
+
+    @property
+    def bracket(self) -> Bracket:
+        """What held, what held clearly, and what was missed clearly."""
+        return bracket([probe.answer for probe in self.probes], self.question)
+
+    @property
+    def value(self) -> float | None:
+        """The largest rate, or concurrency, that held; None if none did."""
+        return self.bracket.best
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether even one request alone misses the limits."""
+        return is_too_much([probe.answer for probe in self.probes], self.question)
+
+    @property
+    def best(self) -> Probe | None:
+        """The run of that rate that kept the limits best."""
+        if self.value is None:
+            return None
+        return max(self._at(self.value), key=lambda probe: probe.kept_frac or 0.0, default=None)
+
+    @property
+    def alone(self) -> Probe | None:
+        """The run of one request at a time."""
+        return next((probe for probe in self.probes if probe.rate is None), None)
+
+    @property
+    def breaks_first(self) -> str | None:
+        """Which limit breaks at the lowest rate above the capacity that was tried."""
+        rates = [p.rate for p in self.probes if p.rate is not None and self._is_above(p.rate)]
+        if not rates:
+            return self.alone.worst if self.is_too_much and self.alone else None
+        return next((p.worst for p in self._at(min(rates)) if p.worst), None)
+
+    @property
+    def reason(self) -> str:
+        """Why the search ended, or that it has not."""
+        step = self.step
+        return step.reason if isinstance(step, Done) else "unfinished"
+
+    def verdict(self, probe: Probe) -> Verdict:
+        """Of one run alone."""
+        return probe.verdict(self.slo.share_frac, self.effect)
+
+    @property
+    def effect(self) -> float:
+        """The design effect of the search: requests over those that are as good as independent."""
+        return effect_of([probe.answer for probe in self.probes], self.question)
+
+    def _is_above(self, rate: float) -> bool:
+        return self.value is None or rate > self.value
+
+    def _at(self, rate: float) -> list[Probe]:
+        return [p for p in self.probes if (1.0 if p.rate is None else p.rate) == rate]
+
+
+def capacity_of(study: Study, launch: str, point: str, load: Load) -> Capacity:
+    """What the launch with this id has found so far of a point, whose load is `load`."""
+    runs = [r for r in study.runs() if launch_of(r) == launch and r.record["point"] == point]
+    return _searched(study, launch, point, load, runs)
+
+
+def capacities(study: Study, launch: str | None = None) -> Iterator[Capacity]:
+    """One for each launch and load that searches, in the order of the plan; of all launches, or
+    of the one with this id."""
+    groups: dict[tuple[str, str], list[SavedRun]] = {}
+    for run in study.runs():
+        mine = launch_of(run)
+        if run.record["load"].get("search") and launch in (None, mine):
+            groups.setdefault((mine, str(run.record["point"])), []).append(run)
+    for (of_launch, point), runs in groups.items():
+        yield _searched(study, of_launch, point, asked(runs[0]), runs)
+
+
+def _searched(study: Study, launch: str, point: str, load: Load, runs: list[SavedRun]) -> Capacity:
+    """The state of a search by its runs."""
+    slo = slo_of(study.about)
+    assert load.search is not None
+    start = load.search.start_rps
+    if start is None and load.is_open and (closed_rps := capacity_rps(study, launch, load)):
+        start = closed_rps / 2  # what they reached with no limit: the double is tried next
+    return Capacity(
+        launch=launch,
+        point=point,
+        load=load,
+        slo=slo,
+        question=Question(
+            search=load.search,
+            share_frac=slo.share_frac,
+            is_whole=not load.is_open,
+            start=start,
+        ),
+        probes=tuple(probe for run in runs if (probe := probe_of(run, slo)) is not None),
+    )
+
+
+def asked(run: SavedRun) -> Load:
+    """The load of a probe as it was asked for, whichever rate it was sent at."""
+    return Load(**run.record.get("load_asked", run.record["load"]))
+
+
+def launch_of(run: SavedRun) -> str:
+    """The id of the run's launch, not of its life."""
+    return str(run.record["launch"]).rpartition(".")[0]

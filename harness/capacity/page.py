@@ -1,0 +1,118 @@
+"""What searches found, as a table for people: capacity.md of a study, its curves beside it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from harness.capacity.curves import draw_curves
+from harness.capacity.found import Capacity, capacities
+from harness.capacity.text import floor, name_of, number
+from harness.plan import setting_of
+from harness.slo import limits_text
+from harness.study import SavedRun, Study
+from harness.tables import SIMULATED, axis_columns, heading, swept, value_of_record, value_text
+
+TABLE = "capacity.md"
+HEADS = (
+    *("", "launch", "capacity", "clearly kept at", "clearly missed at", "breaks first"),
+    *("probes", "ended"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A search, and what tells its engine setting and load from the others."""
+
+    found: Capacity
+    label: str
+
+
+def write_capacity(study: Study) -> str | None:
+    """Write the table and the plots; returns the table, None if nothing was searched.
+
+    The study's own table must be there.
+    """
+    saved = {str(run.record["id"]): run for run in study.runs()}
+    named = [
+        Named(found=found, label=_label(saved[found.probes[0].run], study.about))
+        for found in capacities(study)
+        if found.probes
+    ]
+    if not named:
+        return None
+    text = page(named, simulated=bool(study.about["simulated"]))
+    with study.draft(TABLE) as path:
+        path.write_text(text)
+    runs = pd.read_parquet(study.folder / "table.parquet")
+    for is_open, name in ((True, "rate"), (False, "concurrency")):
+        mine = [(one.label, one.found) for one in named if one.found.load.is_open == is_open]
+        if mine:
+            title, path = heading(study.about, runs), study.folder / f"plots/capacity-{name}.png"
+            draw_curves(mine, runs, title, path)
+    return text
+
+
+def page(named: Sequence[Named], *, simulated: bool) -> str:
+    """A row a launch; below several launches of one engine setting their median and spread."""
+    slo = named[0].found.slo
+    lines = [
+        *([f"**{SIMULATED}**", ""] if simulated else []),
+        f"Capacity: the largest load at which {slo.share_frac * 100:.6g} % of the requests keep"
+        f" {limits_text(slo)}.",
+        "",
+        f"| {' | '.join(HEADS)} |",
+        "|---|---:|---:|---:|---:|---|---:|---|",
+    ]
+    groups: dict[tuple[str, str], list[Named]] = {}
+    for one in named:
+        groups.setdefault((setting_of(one.found.launch), one.found.point), []).append(one)
+    for mine in groups.values():
+        lines += [_line(one) for one in mine]
+        lines += _together(mine)
+    return "\n".join([*lines, *_floors(named), ""])
+
+
+def _line(one: Named) -> str:
+    found, known = one.found, one.found.bracket
+    rates = [_rate(found, x) for x in (known.best, known.low, known.high)]
+    breaks = "–" if found.breaks_first is None else name_of(found.breaks_first)
+    launch, probes = found.launch.rpartition("-")[2], str(len(found.probes))
+    return f"| {' | '.join((one.label, launch, *rates, breaks, probes, found.reason))} |"
+
+
+def _rate(found: Capacity, rate: float | None) -> str:
+    if rate is None:
+        return "–"
+    return f"{number(rate)} req/s" if found.load.is_open else f"{rate:.0f} streams"
+
+
+def _together(mine: Sequence[Named]) -> Iterator[str]:
+    values = [one.found.value for one in mine if one.found.value is not None]
+    if len(mine) > 1 and values:
+        middle, most, least = median(values), max(values), min(values)
+        text = _rate(mine[0].found, middle)
+        of = f"median of {len(values)}" + (f" of {len(mine)}" if len(values) < len(mine) else "")
+        spread = f"spread {(most - least) / middle:.1%}"
+        yield f"| {mine[0].label} | {of} | **{text}** | | | | | {spread} |"
+
+
+def _floors(named: Sequence[Named]) -> Iterator[str]:
+    """What one request alone takes, where that is too much already."""
+    for one in named:
+        if one.found.is_too_much:
+            yield ""
+            yield f"{one.label}: these limits hold at no load. {floor(one.found)}."
+
+
+def _label(run: SavedRun, about: dict[str, Any]) -> str:
+    names = {column: name for name, column in axis_columns(about["axes"]).items()}
+    parts = [
+        f"{column}={value_text(value)}"
+        for column in swept(about["axes"])
+        if column not in ("case", "concurrency", "rate_rps")
+        and (value := value_of_record(run.record, names[column])) is not None
+    ]
+    return ", ".join(parts) or str(run.record.get("case") or run.record["engine"]["kind"])

@@ -1,0 +1,210 @@
+"""One probe: a run at one rate, and what it says of the limits. Pure, but for reading its samples.
+
+Missed are the limits also where requests in flight grow steadily, whatever those in the window
+took: it would only have to be longer. A server that died or hung in a probe has missed them, too.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.capacity.backlog import Backlog, backlog
+from harness.capacity.search import Answer
+from harness.capacity.share import EFFECT, Share, Verdict, is_hopeless, share_of
+from harness.engines.failure import FailureKind
+from harness.study import SavedRun
+from loadgen.config import Load, Slo
+from loadgen.metrics import (
+    Bools,
+    breaks,
+    counted,
+    e2e_s,
+    finished_at_s,
+    keeps,
+    quantile,
+    requests_per_s,
+    tpot_s,
+    ttft_s,
+)
+from loadgen.records import Columns, Progress, Status, Window
+
+OVER_SATURATED = "over-saturated"
+GRID = 40  # places in a window at which requests in flight are counted
+ENDED_BY_LOAD = (FailureKind.DIED_UNDER_LOAD, FailureKind.HANGS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A run, and what came out."""
+
+    answer: Answer
+    broken: dict[str, int]  # limit -> requests that broke it; `failures` among them
+    requests: int
+    times_s: dict[str, float] = field(default_factory=dict)  # limit -> the share's own quantile
+    backlog: Backlog | None = None
+    run: str = ""  # its id
+    stopped: str | None = None
+    failure: str | None = None  # of the server
+
+    @property
+    def rate(self) -> float | None:
+        """Requests a second, or streams; None for one request at a time."""
+        return self.answer.rate
+
+    @property
+    def kept_frac(self) -> float | None:
+        """Share of requests that kept the limits; None if the run was not seen to its end."""
+        return None if self.stopped or self.failure else self.answer.share.frac
+
+    def verdict(self, share_frac: float, effect: float = EFFECT) -> Verdict:
+        """Of this run alone; `effect` is the design effect."""
+        if self.answer.is_out or self.stopped:
+            return Verdict.MISSED
+        return self.answer.share.verdict(share_frac, effect)
+
+    @property
+    def worst(self) -> str | None:
+        """Which limit most requests broke."""
+        if any(self.broken.values()):
+            return max(self.broken, key=lambda name: self.broken[name])
+        if self.failure:
+            return self.failure
+        return OVER_SATURATED if self.answer.is_out else None
+
+
+def probe_of(run: SavedRun, slo: Slo) -> Probe | None:
+    """What a saved run says; None if it says nothing: it never came to send."""
+    load = Load(**run.record["load"])
+    if load.rate_rps is None and load.concurrency is None:
+        return None
+    name = str(run.record["id"])
+    if not run.ok:
+        kind = run.record["failure"]["kind"]
+        if kind not in ENDED_BY_LOAD:
+            return None
+        answer = Answer(rate=rate_of(load), share=Share(), is_out=True)
+        return Probe(run=name, answer=answer, broken={}, requests=0, failure=str(kind))
+    window, stopped = Window(**run.record["window"]), run.record.get("stopped")
+    return looked_at(run.samples("requests"), window, load, slo, stopped=stopped, run=name)
+
+
+def looked_at(
+    requests: Columns,
+    window: Window,
+    load: Load,
+    slo: Slo,
+    *,
+    stopped: str | None = None,
+    run: str = "",
+) -> Probe:
+    """What a run says by its requests.
+
+    Of one that was stopped for those that are out of limits, its share is at most what it would
+    be if all the rest of its planned requests had kept them; of an over-saturated one it has none.
+    """
+    is_over = stopped is not None and stopped.startswith(OVER_SATURATED)
+    if stopped:
+        mine = requests["due_at_s"] >= window.opened_at_s
+        share, growing = Share(), None
+        if not is_over:
+            share = _at_most(int((mine & ~keeps(requests, load, slo)).sum()), load, int(mine.sum()))
+    else:
+        mine = counted(requests, window, load)
+        order = np.argsort(requests["due_at_s"] if load.is_open else finished_at_s(requests))
+        share = share_of(keeps(requests, load, slo)[order][mine[order]])
+        growing = backlog_of(requests, window, load)
+    over = {n: int((mine & out).sum()) for n, out in breaks(requests, load, slo).items()}
+    over["failures"] = int((mine & (requests["status"] == Status.FAILED)).sum())
+    return Probe(
+        run=run,
+        answer=Answer(
+            rate=rate_of(load),
+            share=share,
+            is_out=is_over or growing is not None,
+            rate_rps=None if stopped else requests_per_s(requests, window),
+        ),
+        broken=over,
+        requests=int(mine.sum()),
+        times_s=_times_s(requests, mine, load, slo),
+        backlog=growing,
+        stopped=stopped,
+    )
+
+
+def _times_s(requests: Columns, mine: Bools, load: Load, slo: Slo) -> dict[str, float]:
+    """Of each limit's time, what the share of requests that must keep it did not exceed."""
+    of = {"ttft_s": ttft_s, "tpot_s": tpot_s, "e2e_s": e2e_s}
+    names = [name for name in slo.limits if load.stream or name == "e2e_s"]
+    found = {name: quantile(of[name](requests)[mine], slo.share_frac) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _at_most(broken: int, load: Load, seen: int) -> Share:
+    planned = max(float(seen), (load.rate_rps or 0.0) * load.duration_s)
+    return Share(kept=(planned - broken,), counts=(planned,))
+
+
+def rate_of(load: Load) -> float | None:
+    """What is searched for: requests a second, or streams; None of one request at a time."""
+    if load.is_open:
+        return load.rate_rps
+    return None if load.concurrency == 1 else float(load.concurrency or 0)
+
+
+def backlog_of(requests: Columns, window: Window, load: Load) -> Backlog | None:
+    """Whether requests in flight grew over the window of an open loop."""
+    if load.rate_rps is None:
+        return None
+    at_s = np.linspace(window.opened_at_s, window.closed_at_s, GRID)
+    sent = ~np.isnan(requests["sent_at_s"])
+    begun, ended = (
+        np.searchsorted(np.sort(requests[name][sent]), at_s, side="right").astype(float)
+        for name in ("sent_at_s", "ended_at_s")
+    )
+    return backlog(at_s, begun - ended, ended, load.rate_rps)
+
+
+@dataclass(slots=True, kw_only=True)
+class ProbeJudge:
+    """Watches a probe, and ends it when its answer is clear: limits that cannot be kept any more,
+    or requests in flight that grow and grow."""
+
+    load: Load
+    share_frac: float
+    _seen: list[Progress] = field(default_factory=list)
+
+    def __call__(self, now: Progress) -> str | None:
+        """Why to end the run now, if there is a reason."""
+        if now.phase != "window":
+            return None
+        self._seen.append(now)
+        planned = self._planned()
+        if planned is not None and is_hopeless(now.out_of_limits, planned, self.share_frac):
+            allowed = (1 - self.share_frac) * planned
+            return (
+                f"missed: {now.out_of_limits} of about {planned:.0f} requests are out of limits"
+                f" already, and {allowed:.0f} may be"
+            )
+        growing = self._backlog()
+        return None if growing is None else f"{OVER_SATURATED}: {growing}"
+
+    def _planned(self) -> float | None:
+        """How many requests the window will have, about; a closed loop tells by its pace."""
+        if self.load.rate_rps is not None:
+            return self.load.rate_rps * self.load.duration_s
+        first, last = self._seen[0], self._seen[-1]
+        span_s = last.elapsed_s - first.elapsed_s
+        if span_s < self.load.duration_s / 4:
+            return None
+        ended = last.completed + last.failed - first.completed - first.failed
+        return ended / span_s * self.load.duration_s
+
+    def _backlog(self) -> Backlog | None:
+        if self.load.rate_rps is None:
+            return None
+        columns: Any = zip(
+            *((p.elapsed_s, p.in_flight, p.completed + p.failed) for p in self._seen), strict=True
+        )
+        at_s, in_flight, ended = (np.array(column, dtype=float) for column in columns)
+        return backlog(at_s, in_flight, ended, self.load.rate_rps)

@@ -1,0 +1,200 @@
+"""Which rate to try next, from the answers so far. Pure: the same answers, the same next step.
+
+First one request at a time: limits that it misses hold at no rate. Then rates, each twice the one
+before while limits hold, or half of it while they do not; then the middle of the bracket, the
+highest rate at which they held and the lowest at which they did not, until that is narrow enough.
+A rate whose answer is not clear is tried again, its runs together being one longer run; if
+it then still is not, it counts by its share alone, and is no end of the bracket that is told.
+
+The same holds for the concurrency of a closed loop, in whole numbers. "Rate" stands for both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from math import sqrt
+from operator import add
+
+from harness.capacity.share import EFFECT, Share, Verdict, design_effect
+from loadgen.config import Search
+
+STEP = 2.0  # of a rate to the next, before there is a bracket
+REOPENED = 4.0  # times the resolution: the step from an end of a bracket that turned
+LEAST_FRAC = 0.1  # of the rate of one request at a time: below, there is hardly any load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one run says of the limits; `rate` is None for one request at a time."""
+
+    rate: float | None
+    share: Share
+    is_out: bool = False  # missed whatever the share: over-saturated, or the server died
+    rate_rps: float | None = None  # at which requests were completed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A rate, and what its runs say together."""
+
+    rate: float
+    share: Share
+    verdict: Verdict
+    runs: int
+    holds: bool  # as it counts for the search: an unclear one by its share alone
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Send one request at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Send at this rate."""
+
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing is left to try, because."""
+
+    reason: str
+
+
+Step = Alone | At | Done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is looked for. `is_whole`: in whole numbers, a concurrency."""
+
+    search: Search
+    share_frac: float
+    is_whole: bool = False
+    start: float | None = None  # first rate; None: what one request at a time reaches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bracket:
+    """`best` held, `low` held clearly, `high` was missed clearly; None: there is none such."""
+
+    best: float | None
+    low: float | None
+    high: float | None
+
+
+def next_step(answers: Sequence[Answer], question: Question) -> Step:
+    """What to try after these answers."""
+    if not any(answer.rate is None for answer in answers):
+        return Alone()
+    if is_too_much(answers, question):
+        return Done("one request alone misses the limits")
+    if len(answers) >= question.search.probes:
+        return Done(f"all {question.search.probes} probes were used")
+    return _between(tried(answers, question), _reached_alone(answers), question)
+
+
+def is_too_much(answers: Sequence[Answer], question: Question) -> bool:
+    """Whether one request alone misses the limits."""
+    return any(
+        answer.is_out or answer.share.verdict(question.share_frac, EFFECT) == Verdict.MISSED
+        for answer in answers
+        if answer.rate is None
+    )
+
+
+def effect_of(answers: Sequence[Answer], question: Question) -> float:
+    """The design effect of these answers together."""
+    return design_effect(share for share, _ in _by_rate(answers, question).values())
+
+
+def bracket(answers: Sequence[Answer], question: Question) -> Bracket:
+    """What is known so far. The truth lies in `low` .. `high` if no clear answer is wrong.
+
+    Where limits hold at a rate they hold below, so what is above an end also speaks for it: `low`
+    is the highest rate at which the runs from it up to `best`, taken together, met the limits;
+    `high` the lowest at which those from the first miss up to it missed them.
+    """
+    effect, rates = effect_of(answers, question), sorted(tried(answers, question), key=_rate)
+    first_miss = next((t.rate for t in rates if not t.holds), float("inf"))
+    held = [t for t in rates if t.rate < first_miss]
+    missed = [t for t in rates if t.rate >= first_miss]
+
+    def clear(nearest_first: Sequence[Tried], verdict: Verdict) -> float | None:
+        together = Share()
+        for one in nearest_first:
+            together += one.share
+            if verdict in (one.verdict, together.verdict(question.share_frac, effect)):
+                return one.rate
+        return None
+
+    return Bracket(
+        best=held[-1].rate if held else None,
+        low=clear(held[::-1], Verdict.MET),
+        high=clear(missed, Verdict.MISSED),
+    )
+
+
+def tried(answers: Sequence[Answer], question: Question) -> list[Tried]:
+    """Each rate once, in the order of their first tries."""
+    effect, found = effect_of(answers, question), []
+    for rate, (share, group) in _by_rate(answers, question).items():
+        verdict = share.verdict(question.share_frac, effect)
+        if any(answer.is_out for answer in group):
+            verdict = Verdict.MISSED
+        leans = share.frac is not None and share.frac >= question.share_frac
+        holds = leans if verdict == Verdict.UNRESOLVED else verdict == Verdict.MET
+        found.append(Tried(rate=rate, share=share, verdict=verdict, runs=len(group), holds=holds))
+    return found
+
+
+def _by_rate(
+    answers: Sequence[Answer], question: Question
+) -> dict[float, tuple[Share, list[Answer]]]:
+    """The answers of each rate, and their share together."""
+    groups: dict[float, list[Answer]] = {}
+    for answer in answers:
+        rate = 1.0 if answer.rate is None and question.is_whole else answer.rate
+        if rate is not None:
+            groups.setdefault(rate, []).append(answer)
+    return {rate: (reduce(add, (a.share for a in group)), group) for rate, group in groups.items()}
+
+
+def _reached_alone(answers: Sequence[Answer]) -> float | None:
+    """Requests a second, one at a time."""
+    return next((a.rate_rps for a in answers if a.rate is None and a.rate_rps), None)
+
+
+def _between(rates: Sequence[Tried], floor: float | None, question: Question) -> Step:
+    """A rate that narrows the bracket, or makes it sure."""
+    high = min((t for t in rates if not t.holds), key=_rate, default=None)
+    below = [t for t in rates if t.holds and (high is None or t.rate < high.rate)]
+    low = max(below, key=_rate, default=None)
+    if low is None and high is None:
+        first = question.start or floor
+        return At(first) if first else Done("no request alone was completed, and no rate is given")
+    if high is None:
+        assert low is not None
+        reopened = 1 + REOPENED * question.search.resolution_frac
+        step = low.rate * (STEP if low.runs == 1 else min(reopened, STEP))
+        return At(max(round(step), low.rate + 1) if question.is_whole else step)
+    if low is None:
+        if floor is not None and high.rate < LEAST_FRAC * floor:
+            return Done("the limits are missed with hardly any load")
+        half = high.rate / STEP
+        return At(float(round(half)) if question.is_whole else half)
+    middle = sqrt(low.rate * high.rate)
+    if question.is_whole:
+        middle = min(max(float(round(middle)), low.rate + 1), high.rate - 1)
+    if high.rate / low.rate - 1 > question.search.resolution_frac and middle > low.rate:
+        return At(middle)
+    for end in (low, high):
+        if end.verdict == Verdict.UNRESOLVED and end.runs < question.search.tries:
+            return At(end.rate)
+    return Done("found")
+
+
+def _rate(one: Tried) -> float:
+    return one.rate

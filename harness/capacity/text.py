@@ -1,0 +1,59 @@
+"""A search in words and numbers for people."""
+
+from harness.capacity.found import Capacity
+from harness.capacity.probe import Probe
+from harness.capacity.share import EFFECT
+from harness.slo import limits_text
+from harness.units import milliseconds, significant
+from loadgen.config import Load
+
+number = significant(1.0)
+
+
+def shown(rate: float | None, load: Load) -> str:
+    """`12.5 req/s`, or `concurrency 12`."""
+    if rate is None:
+        return "–"
+    return f"{number(rate)} req/s" if load.is_open else f"concurrency {rate:.0f}"
+
+
+def told(probe: Probe, share_frac: float) -> str:
+    """What a probe answers, in a line."""
+    verdict = probe.verdict(share_frac)
+    if probe.kept_frac is None:
+        return f"{verdict}: no request to judge"
+    low, high = probe.answer.share.interval(EFFECT)
+    text = (
+        f"{verdict}: {probe.kept_frac:.1%} of {probe.requests} requests kept the limits"
+        f" ({low:.1%} to {high:.1%}; {share_frac:.1%} wanted)"
+    )
+    return text + (f", over-saturated: {probe.backlog}" if probe.backlog else "")
+
+
+def ended(found: Capacity) -> str:
+    """Why there is nothing left to probe, and what was found."""
+    if found.is_too_much:
+        return f"{found.reason} ({limits_text(found.slo)}): {floor(found)}"
+    known = found.bracket
+    if found.value is None:
+        return f"{found.reason}: no load that was tried kept the limits"
+    low, high = (x and shown(x, found.load) for x in (known.low, known.high))
+    sure = [f"clearly kept at {low}"] if low else []
+    sure += [f"clearly missed at {high}"] if high else []
+    return f"{found.reason}: {shown(found.value, found.load)}, " + (
+        ", ".join(sure) or "nothing of it clear"
+    )
+
+
+def floor(found: Capacity) -> str:
+    """What one request alone takes, for each limit that there is."""
+    alone = found.alone
+    if alone is None or not alone.times_s:
+        return "One request alone was not completed"
+    times = ", ".join(f"{name_of(n)} {milliseconds(x)} ms" for n, x in alone.times_s.items())
+    return f"One request alone takes {times} ({found.slo.share_frac * 100:.6g} % of them no longer)"
+
+
+def name_of(limit: str) -> str:
+    """`TTFT` of `ttft_s`; other reasons as they are."""
+    return limit.removesuffix("_s").upper() if limit.endswith("_s") else limit

@@ -1,0 +1,18 @@
+"""The limits of a study, as study.json has them and as people read them."""
+
+from typing import Any
+
+from loadgen.config import Slo
+
+
+def slo_of(about: dict[str, Any]) -> Slo:
+    """The study's limits; a study from before there were any has none."""
+    return Slo(**(about.get("options") or {}).get("slo") or {})
+
+
+def limits_text(slo: Slo) -> str:
+    """`TTFT ≤ 500 ms, TPOT ≤ 30 ms`; empty without any."""
+    return ", ".join(
+        f"{name.removesuffix('_s').upper()} ≤ {limit_s * 1e3:g} ms"
+        for name, limit_s in slo.limits.items()
+    )
