@@ -9,9 +9,11 @@ The runs of one launch, in this order, each a case of the study:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.capacity.found import Capacity
+from harness.capacity.text import floor
 from harness.columns import metric
 from harness.config import Case, Config, Repeats
 from harness.engines.failure import FailureKind
@@ -19,6 +21,7 @@ from harness.errors import UserError
 from harness.guard.likeness import FATAL
 from harness.plan import Launch, Plan, make_plan
 from harness.plan import Run as PlannedRun
+from harness.slo import limits_text
 from harness.steering import Decision, Skip, Steering
 from harness.study import Study
 from harness.tables import points_table, runs_table
@@ -94,28 +97,20 @@ class Launching:
         engines = (self.space.engine(setting),)
         first = self.loads[0]
         parts: list[tuple[str, tuple[Load, ...]]] = []
-        if is_first and first.arrival != "trace" and limits_s(self.config, self.objective):
+        is_plain = first.search is None  # a search asks both by itself
+        can_be_alone = is_plain and first.arrival != "trace"
+        if is_first and can_be_alone and limits_s(self.config, self.objective):
             parts.append((ALONE, (alone(first),)))
-        if self.screen is not None and self.screen.duration_s < first.duration_s:
+        if is_plain and self.screen is not None and self.screen.duration_s < first.duration_s:
             parts.append((SCREEN, (shortened(first, self.screen.duration_s),)))
         parts.append((FULL, self.loads))
         return tuple(Case(name=name, engines=engines, loads=loads) for name, loads in parts)
 
 
 def alone(load: Load) -> Load:
-    """The same requests, one at a time."""
-    return replace(
-        load,
-        arrival="closed",
-        concurrency=1,
-        rate_rps=None,
-        rate_frac=None,
-        burstiness=None,
-        rate_end_rps=None,
-        ramp_s=0.0,
-        warmup_s=min(load.warmup_s, 1.0),
-        duration_s=ALONE_S,
-    )
+    """The same requests, one at a time, for a short time."""
+    warmup_s = min(load.warmup_s, 1.0)
+    return replace(load.alone(), ramp_s=0.0, warmup_s=warmup_s, duration_s=ALONE_S)
 
 
 def shortened(load: Load, duration_s: float) -> Load:
@@ -191,17 +186,25 @@ class Screening:
 def limits_s(config: Config, objective: Objective) -> dict[str, float]:
     """The limits of times, in seconds, by what they are of: ttft, tpot, itl, e2e. The lowest."""
     found: dict[str, float] = {}
-    slo = config.options.slo
-    told = [(name.removesuffix("_s"), value) for name, value in asdict(slo).items()]
+    told = [(name.removesuffix("_s"), value) for name, value in config.options.slo.limits.items()]
     told += [
         (one.limit.metric.partition("_")[0], one.limit.value)
         for one in objective.constraints
         if not one.relative and not one.limit.is_floor
     ]
     for part, value in told:
-        if part in PARTS and value is not None:
+        if part in PARTS:
             found[part] = min(value, found.get(part, math.inf))
     return found
+
+
+def check_search(found: Capacity) -> None:
+    """Raises UserError if a search has found that requests alone on the server miss its limits."""
+    if found.is_too_much:
+        limits = limits_text(found.slo)
+        raise UserError(
+            f"{limits} cannot be kept, with the defaults not even without load: {floor(found)}."
+        )
 
 
 def check_floor(row: Mapping[str, Any], limits: Mapping[str, float]) -> None:

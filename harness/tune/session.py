@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from harness.capacity.found import capacities
 from harness.export import export
 from harness.guard.config import read_guard
 from harness.guard.evidence import read_evidence
@@ -31,6 +32,7 @@ from harness.tune.launching import (
     SCREEN,
     Screening,
     check_floor,
+    check_search,
     is_sound,
     limits_s,
     outcome_of,
@@ -156,6 +158,9 @@ class Session:
         """Limits that even a request alone misses end the search after the first launch."""
         if (row := self._row_of_defaults(ALONE)) is not None:
             check_floor(row, limits_s(self.tuning.config, self.tuning.objective))
+        (launch,) = self.tuning.base.plan.launches
+        for found in capacities(self.study, launch.id):
+            check_search(found)
 
     def _progress(self, trial: Trial) -> str:
         best = self.search.best
