@@ -45,6 +45,8 @@ bench: setup           ## prints the numbers that this project promises
 	$(BIN)/python benchmarks/verdict_errors.py
 	$(BIN)/python benchmarks/capacity_search.py
 	$(BIN)/python benchmarks/simulator_error.py
+	$(BIN)/python benchmarks/tune_search.py
+	$(BIN)/python benchmarks/tune_gain.py
 	$(BIN)/python -m pytest -m benchmark -s benchmarks/harness_costs.py benchmarks/simulator_speed.py
 
 wheel: setup

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import optuna
 
 NAME = "tune"
+TRIES = 2  # of a setting whose launch failed for a reason of the machine's
 OUTCOME = "outcome"  # the user attribute of a trial that was told
 INSTALL = "pip install 'vllm-harness[tune]'"
 
@@ -59,14 +60,10 @@ class Search:
         if running is not None:
             return running
         self.reason = None
-        if not trials:
-            return self._add(self.space.default)
-        if trials[0].failure is not None:
-            self.reason = (
-                f"the defaults do not start here ({trials[0].failure}), so there is nothing to be"
-                " better than: pin settings with which they do"
-            )
-            return None
+        defaults = [trial for trial in trials if trial.setting == self.space.default]
+        if not any(trial.gains for trial in defaults):
+            self.reason = self._without_defaults(defaults)
+            return self._add(self.space.default) if self.reason is None else None
         proposal = self._strategy.propose(trials)
         self.reason = proposal.reason
         return None if proposal.setting is None else self._add(proposal.setting)
@@ -110,6 +107,22 @@ class Search:
         """Of each name, the share of the score's variance over the space that it explains alone, by
         the model of what was measured; empty before there is any."""
         return self._strategy.importances(self.trials)
+
+    def _without_defaults(self, tried: Sequence[Trial]) -> str | None:
+        """Why there is nothing to be better than; None where the defaults are still to be tried."""
+        if not tried:
+            return None
+        outcome = tried[-1].outcome
+        assert outcome is not None
+        if outcome.failure is None:
+            names = " and ".join(goal.column for goal in self.objective.goals)
+            return f"the launch of the defaults gave no {names}, so there is nothing to tune for"
+        if not outcome.is_of_the_setting and len(tried) < TRIES:
+            return None
+        return (
+            f"the defaults do not start here ({outcome.failure}), so there is nothing to be better"
+            " than: pin settings with which they do"
+        )
 
     def _add(self, setting: Setting) -> Trial:
         categorical = self._optuna.distributions.CategoricalDistribution

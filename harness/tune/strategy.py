@@ -36,8 +36,8 @@ from harness.tune.surrogate import (
 )
 from harness.tune.trial import Setting, Trial
 
-ENOUGH = 0.05
-LEAST = 10
+ENOUGH = 0.02
+LEAST = 12
 FAILURE_WEIGHT = 0.7  # of each name in the likeness to a failure
 FAILURE_NOISE = 0.3
 TIE = 1e-3  # by which seeds break ties

@@ -186,6 +186,22 @@ def test_defaults_that_do_not_start_end_the_search_with_a_reason(space, tmp_path
     assert "the defaults do not start here (out_of_memory)" in search.reason
 
 
+def test_defaults_that_the_machine_failed_are_tried_once_more(space, tmp_path):
+    search = Search(space, objective(), None, tmp_path / "j")
+    search.tell(search.ask(), Outcome.failed(FailureKind.PORT_TAKEN))
+    again = search.ask()
+    assert again.setting == space.default
+    search.tell(again, measured(again.setting))
+    assert search.ask().setting != space.default
+
+
+def test_defaults_without_the_goal_end_the_search_with_a_reason(space, tmp_path):
+    search = Search(space, objective(minimise="j_per_output_token"), None, tmp_path / "j")
+    search.tell(search.ask(), measured(space.default))
+    assert search.ask() is None
+    assert "gave no j_per_output_token" in search.reason
+
+
 def test_a_failure_makes_settings_like_it_less_likely():
     space = space_of({"gpu_memory_utilization": [0.95], "max_num_seqs": [64, 128, 256, 512]})
     strategy, trials = Strategy(space, objective(), None, 0), []
