@@ -96,11 +96,10 @@ def _deployment(answer: Answer, told: Deployment) -> Part:
 
 
 def _proof(answer: Answer, proof: Proof) -> Part:
-    launches = max((gain.launches for gain in proof.gains), default=0)
     blocks: list[Block] = [
         Text(
             text=f"The winner and the defaults, measured again after the search:"
-            f" {plural(launches, 'launch')} of each side, interleaved; each interval at"
+            f" {plural(proof.launches, 'launch')} of each side, interleaved; each interval at"
             f" {proof.confidence * 100:g} % for itself. Study: {answer.proof_study}."
         ),
         _findings("goal", proof.gains),

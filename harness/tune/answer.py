@@ -244,9 +244,8 @@ def _lines(answer: Answer) -> Iterator[str]:
 
 
 def _proof_lines(proof: Proof, not_ablated: Sequence[str]) -> Iterator[str]:
-    launches = max((gain.launches for gain in proof.gains), default=0)
     yield (
-        f"proof: {plural(launches, 'launch')} of each side, interleaved;"
+        f"proof: {plural(proof.launches, 'launch')} of each side, interleaved;"
         f" intervals at {proof.confidence * 100:g} %"
     )
     if proof.let_through:

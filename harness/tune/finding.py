@@ -21,6 +21,8 @@ from harness.tune.constraint import Constraint
 from harness.tune.objective import Goal
 
 THRESHOLD_FRAC = 0.03  # of a goal that conf/guard/ has no threshold for
+CAPACITIES = ("capacity_rps", "capacity_concurrency")
+BRACKET = ("capacity_low", "capacity_high")  # beside these: clearly kept, clearly missed
 KEPT = {Verdict.UNCHANGED: "kept", Verdict.REGRESSED: "broken", Verdict.INCONCLUSIVE: "open"}
 
 
@@ -57,12 +59,54 @@ class Finding:
 def gain_over(goal: Goal, pairs: Sequence[Pair], guard: Guard) -> Finding:
     """How much better the candidates are than the baselines, over all loads."""
     told = Finding(what=goal.column, metric=goal.column)
-    found = _over_loads([_samples(pair, goal.column) for pair in pairs])
-    if isinstance(found, str):
-        return replace(told, reason=found)
     threshold_frac = guard.thresholds_frac.get(goal.column, THRESHOLD_FRAC)
     region = verdict.Region.around_one(threshold_frac)
+    found = _over_loads([_samples(pair, goal.column) for pair in pairs])
+    if isinstance(found, str):
+        by_brackets = _bracketed(told, pairs, region, higher_is_better=goal.maximise)
+        return by_brackets or replace(told, reason=found)
     return _decided(told, found, region, guard, higher_is_better=goal.maximise)
+
+
+def _bracketed(
+    told: Finding, pairs: Sequence[Pair], region: verdict.Region, *, higher_is_better: bool
+) -> Finding | None:
+    """A capacity by its brackets, where every launch of a side found the same.
+
+    All launches try the same rates, so that often shows no noise. The ratio is then at least what
+    the winner clearly keeps over what the defaults clearly miss, and at most the reverse, of all
+    launches. None where there are no such rates, or of several loads.
+    """
+    if told.metric not in CAPACITIES or len(pairs) != 1:
+        return None
+    sides = [[r.row for r in side if r.ok] for side in (pairs[0].baseline, pairs[0].candidate)]
+    found = [[_values(rows, n) for rows in sides] for n in (told.metric, *BRACKET)]
+    if any(not values for both in found for values in both):
+        return None
+    (before, after), (low_before, low_after), (high_before, high_after) = found
+    interval = verdict.Interval(
+        estimate=np.log(after).mean() - np.log(before).mean(),
+        low=np.log(min(low_after) / max(high_before)),
+        high=np.log(max(high_after) / min(low_before)),
+    )
+    word = verdict.judge(interval, region, higher_is_better=higher_is_better).item()
+    return replace(
+        told,
+        before=float(np.exp(np.log(before).mean())),
+        after=float(np.exp(np.log(after).mean())),
+        ratio=math.exp(float(interval.estimate)),
+        low=math.exp(float(interval.low)),
+        high=math.exp(float(interval.high)),
+        word=str(word),
+        launches=min(map(len, sides)),
+    )
+
+
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Of every row; empty if one has none."""
+    values = [row.get(name) for row in rows]
+    known = [float(v) for v in values if v is not None and math.isfinite(v) and v > 0]
+    return known if len(known) == len(values) else []
 
 
 def kept_over(constraint: Constraint, pairs: Sequence[Pair], guard: Guard) -> Finding:

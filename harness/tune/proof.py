@@ -56,6 +56,7 @@ class Proof:
     contributions: dict[str, Finding]  # by setting; empty without ablation
     comparison: Comparison  # of the guard's other metrics
     confidence: float
+    launches: int  # that measured something, of the side that has fewer
 
     @property
     def let_through(self) -> str:
@@ -141,6 +142,7 @@ def judged(
         },
         comparison=comparison,
         confidence=1 - guard.alpha,
+        launches=min(defaults.launches, tuned.launches),
     )
 
 

@@ -72,6 +72,7 @@ PROOF = Proof(
         verdict=Compared.PASS, summary="", baseline=SIDE, candidate=SIDE, confidence=0.95, family=4
     ),
     confidence=0.95,
+    launches=3,
 )
 ANSWER = Answer(
     name="throughput",

@@ -209,6 +209,24 @@ def test_a_column_that_others_give_is_proven_like_any() -> None:
     assert gain.ratio == pytest.approx(2.0, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("tuned", "word"), [((800, 800, 1600), "improved"), ((800, 400, 1600), "inconclusive")]
+)
+def test_a_capacity_that_all_launches_find_alike_is_judged_by_what_was_clear(
+    tuned: tuple[int, int, int], word: str
+) -> None:
+    def at(case: str, found: tuple[int, int, int], place: int) -> list[Measured]:
+        told = dict(zip(("capacity_rps", "capacity_low", "capacity_high"), found, strict=True))
+        return runs(case, [1000, 1000, 1000], place, **told)
+
+    found = study(at("defaults", (400, 400, 566), 1), at("tuned", tuned, 2))
+    (gain,) = judge(found, goal="capacity_rps").gains
+    assert gain.word == word
+    assert gain.ratio == pytest.approx(2.0)
+    assert gain.low == pytest.approx(tuned[1] / 566)
+    assert gain.high == pytest.approx(tuned[2] / 400)
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     """No winner's curse: whoever won the search, its launches in the proof are new ones."""
     random = np.random.default_rng(1)
