@@ -86,6 +86,8 @@ class Strategy:
         wanted = np.where(left, promise * (1 + TIE * random.random(len(left))), -1.0)
         best = int(np.argmax(wanted))
         if len(trials) >= LEAST and wanted[best] < ENOUGH * model.noise and self._num_goals == 1:
+            if not any(trial.is_feasible for trial in trials):
+                return Proposal(reason="no setting that is left is likely to keep the constraints")
             return Proposal(
                 reason=f"no setting that is left promises more than {wanted[best]:.1%} beyond the"
                 f" best, and measurements scatter by {model.noise:.0%}"

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from harness.engines.config import SimEngine, VllmEngine
 from harness.model import Model
 from harness.sim.gpus import GPUS
-from harness.tune.prior import Traffic, estimated, forecast, gpu_name, server_of, unknown
-from loadgen.config import Load, Trace, Uniform
+from harness.tune.prior import forecast, gpu_name, server_of, unknown
+from harness.tune.steady import Traffic, at_capacity, estimated
+from loadgen.config import Load, Slo, Trace, Uniform
 from tests.harness.sim.virtual import QWEN_1_5B, Clients, VirtualTime
 from tests.harness.tune.spaces import MODEL, space_of
 
@@ -127,6 +128,17 @@ def test_where_nothing_is_known_it_says_why_and_there_is_no_forecast():
     trace = Load(arrival="trace", trace=Trace(path="x"))
     assert "steady state" in unknown(MODEL, [trace], "h200")
     assert unknown(MODEL, [LOAD], "h200") is None
+
+
+@pytest.mark.parametrize("sought", ["rate_rps", "concurrency"])
+def test_a_capacity_keeps_its_limits_and_a_tighter_limit_gives_less(sought):
+    asked = replace(TRAFFIC, concurrency=None, rate_rps=None, sought=sought)
+    name = "capacity_rps" if sought == "rate_rps" else "capacity_concurrency"
+    loose = at_capacity(server(), asked, Slo(ttft_s=1.0, tpot_s=0.01))
+    tight = at_capacity(server(), asked, Slo(ttft_s=1.0, tpot_s=0.005))
+    assert loose["tpot_p50_s"] <= 0.01
+    assert tight["tpot_p50_s"] <= 0.005
+    assert 0 < tight[name] < loose[name]
 
 
 def test_every_setting_has_a_row_for_each_load():
