@@ -14,8 +14,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 MIN_SAMPLES = 8
-MIN_SPAN_S = 1.5
+MIN_SPAN_S = 2.0
 CHANCE = 3.0  # times sqrt(arrivals): more is no chance
+CHANCE_OF_MANY = 5.0  # the same for who looks again and again, and stops at the first find
+SETTLED = 2.0  # so many times as many have ended as are in flight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +31,17 @@ class Backlog:
         return f"{self.in_flight} requests in flight, and {self.growth_rps:.1f} more each second"
 
 
-def backlog(at_s: Floats, in_flight: Floats, ended: Floats, rate_rps: float) -> Backlog | None:
+def backlog(
+    at_s: Floats, in_flight: Floats, ended: Floats, rate_rps: float, *, chance: float = CHANCE
+) -> Backlog | None:
     """Whether requests in flight grow steadily, from samples of them and of how many had ended.
 
-    Only samples count at which as many had ended as were in flight: before, a load that has just
-    begun fills the server. Growth is the slope of a straight line through the rest. It is no chance
-    if over their time it comes to more than `CHANCE` * sqrt(arrivals), and each third of them has
-    more in flight than the one before.
+    Only samples count at which `SETTLED` times as many had ended as were in flight: before, a load
+    that has just begun fills the server. Growth is the slope of a straight line through the rest.
+    It is no chance if over their time it comes to more than `chance` * sqrt(arrivals), and each
+    third of them has more in flight than the one before.
     """
-    settled = ended >= in_flight
+    settled = ended >= SETTLED * in_flight
     at_s, in_flight = at_s[settled], in_flight[settled]
     if len(at_s) < MIN_SAMPLES or at_s[-1] - at_s[0] < MIN_SPAN_S:
         return None
@@ -45,6 +49,6 @@ def backlog(at_s: Floats, in_flight: Floats, ended: Floats, rate_rps: float) -> 
     slope_rps = float(np.polyfit(at_s - at_s[0], in_flight, 1)[0])
     thirds = [float(part.mean()) for part in np.array_split(in_flight, 3)]
     is_steady = thirds[0] < thirds[1] < thirds[2]
-    if not is_steady or slope_rps * span_s <= CHANCE * sqrt(rate_rps * span_s):
+    if not is_steady or slope_rps * span_s <= chance * sqrt(rate_rps * span_s):
         return None
     return Backlog(in_flight=int(in_flight[-1]), growth_rps=slope_rps)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.capacity.backlog import Backlog, backlog
+from harness.capacity.backlog import CHANCE_OF_MANY, Backlog, backlog
 from harness.capacity.search import Answer
 from harness.capacity.share import EFFECT, Share, Verdict, is_hopeless, share_of
 from harness.engines.failure import FailureKind
@@ -207,4 +207,4 @@ class ProbeJudge:
             *((p.elapsed_s, p.in_flight, p.completed + p.failed) for p in self._seen), strict=True
         )
         at_s, in_flight, ended = (np.array(column, dtype=float) for column in columns)
-        return backlog(at_s, in_flight, ended, self.load.rate_rps)
+        return backlog(at_s, in_flight, ended, self.load.rate_rps, chance=CHANCE_OF_MANY)
