@@ -160,8 +160,12 @@ class Answer:
         more = max((gain.more_launches or 0 for gain in gains), default=0)
         if not more:
             return ""
-        had = max(gain.launches for gain in gains)
-        return f"; tune.proof.launches={had + more} would settle it, if noise stays as it is"
+        each = more + max(gain.launches for gain in gains)
+        launches = len(self.tried) + 2 * each
+        return (
+            f"; tune.proof.launches={each} tune.budget.launches={launches} would settle it, if"
+            " noise stays as it is"
+        )
 
     @property
     def next_command(self) -> str | None:

@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from harness.capacity.found import capacities
+from harness.errors import UserError
 from harness.export import export
 from harness.guard.config import read_guard
 from harness.guard.evidence import read_evidence
@@ -23,6 +24,7 @@ from harness.steering import Following, Steering
 from harness.study import Study
 from harness.sweep import Sweep
 from harness.tables import write_tables
+from harness.tune.allowance import SIDES
 from harness.tune.answer import MARKDOWN, Answer
 from harness.tune.conclusion import Proven, conclude
 from harness.tune.config import Tune
@@ -56,18 +58,14 @@ class Session:
 
     def run(self) -> int:
         """Do what is left; returns the exit code. Raises UserError for limits that none keeps."""
-        is_whole = False
         try:
             self._search()
             proven = self._prove()
-            is_whole = True
         except (KeyboardInterrupt, SystemExit):
             fresh = " (without fresh=true)" if self.tuning.config.options.fresh else ""
             print(f"stopped: finished runs are kept; the same command{fresh} continues")
+            self._keep(None, is_whole=False)
             raise
-        finally:
-            if not is_whole:
-                self._keep(None, is_whole=False)
         found = self._keep(proven, is_whole=True)
         print(f"\n{found.text()}\n\n{MARKDOWN}, plots and tables: {self.study.folder}")
         return found.exit_code
@@ -205,13 +203,12 @@ class Session:
 
     def _measure(self, sweep: Sweep, study: Study, left: list[Launch]) -> None:
         """The launches that a proof still lacks."""
-        runs = sum(len(launch.runs) for launch in left)
-        what = "the defaults, the winner" + (
-            " and the winner without each of its settings"
-            if "without" in str(sweep.plan.axes)
-            else ""
-        )
+        self._check_launches(len(sweep.plan.launches))
+        what = "the defaults, the winner, and the winner without one of its settings"
+        if len(sweep.plan.axes["case"]) == SIDES:
+            what = "the defaults and the winner"
         print(f"proof: {plural(len(left), 'launch')} of {what}: {study.folder}", flush=True)
+        runs = sum(len(launch.runs) for launch in left)
         instrument = self._calibrated()
         study.add(instrument=asdict(instrument))
         whole = len(sweep.plan.runs)
@@ -221,6 +218,16 @@ class Session:
                 begun_s = perf_counter()
                 runner.work([launch])
                 self._spend(perf_counter() - begun_s, is_whole=True)
+
+    def _check_launches(self, proof: int) -> None:
+        """Raises UserError where a proof was made longer, and not the budget."""
+        trials, allowed = len(self.search.trials), self.tuning.allowance.launches
+        if trials + proof > allowed:
+            raise UserError(
+                f"the proof wants {plural(proof, 'launch')}, and {trials} of"
+                f" tune.budget.launches={allowed} are spent: set tune.budget.launches="
+                f"{trials + proof}."
+            )
 
     def _settings_left_out(self, winner: Trial) -> tuple[str, ...]:
         """Those of the ablation: decided once, so that a continued proof is the same."""

@@ -220,10 +220,12 @@ def _axes(space: Space) -> str:
 
 def _parts(runs: Sequence[Run]) -> list[str]:
     """What a launch measures, for people."""
-    full = sum(run.case == FULL for run in runs)
+    full = [run for run in runs if run.case == FULL]
+    loads = plural(len({run.point for run in full}), "load")
+    probes = f", searched in {len(full)} runs at most" if full[0].load.search else ""
     short = [run.load.duration_s for run in runs if run.case == SCREEN]
     first = [f"a short run of {seconds:g} s that tells a clear loser" for seconds in short]
-    return [*first, plural(full, "load")]
+    return [*first, loads + probes]
 
 
 def _digest(*parts: Any) -> str:

@@ -97,6 +97,14 @@ def test_the_same_command_answers_again_and_starts_nothing(tool: Tool, study: Pa
     assert kept(study) == before
 
 
+def test_a_longer_proof_wants_a_larger_budget(tool: Tool, study: Path) -> None:
+    done = tool(*words(tool.folder, "tune.proof.launches=4"))
+    assert done.returncode == 2, done.stdout
+    assert "the proof wants 8 launches" in done.stderr
+    assert done.stderr.endswith("set tune.budget.launches=14.\n")
+    assert answer_of(study).proof is not None, "what was found before stands"
+
+
 def test_the_tuned_engine_is_there_for_the_next_sweep(tool: Tool, study: Path) -> None:
     done = tool("--config-dir", str(study / "conf"), "sweep=single", "engine=tuned", "plan=true")
     assert done.returncode == 0, done.stderr
