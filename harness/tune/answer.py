@@ -161,7 +161,7 @@ class Answer:
         if not more:
             return ""
         each = more + max(gain.launches for gain in gains)
-        launches = len(self.tried) + 2 * each
+        launches = self.spent.search_launches + self.spent.proof_launches + 2 * each
         return (
             f"; tune.proof.launches={each} tune.budget.launches={launches} would settle it, if"
             " noise stays as it is"

@@ -86,12 +86,12 @@ def _with_proof(made: Answer, tuning: Tuning, folder: Path, proven: Proven) -> A
         python=getattr(config.engines[0], "python", None),
         proof_study=str(proven.evidence.folder.relative_to(folder)),
         proof=proven.proof,
-        not_ablated=_not_ablated(tuning, proven),
+        not_ablated=_not_ablated(tuning, proven, made.spent.proof_launches),
         walls=sentences(proven.rows_of(DEFAULTS), proven.rows_of(TUNED)),
     )
 
 
-def _not_ablated(tuning: Tuning, proven: Proven) -> tuple[str, ...]:
+def _not_ablated(tuning: Tuning, proven: Proven, proof_launches: int) -> tuple[str, ...]:
     """Which settings of the winner were not left out once, and why."""
     space, tune = tuning.space, tuning.config.tune
     assert tune is not None
@@ -106,7 +106,7 @@ def _not_ablated(tuning: Tuning, proven: Proven) -> tuple[str, ...]:
     spent = [name for name in left if name not in bound]
     told = [f"{', '.join(bound)} cannot be left out alone"] if bound else []
     if spent:
-        needed = launches_for(tune.proof.launches, len(mine) - len(bound))
+        needed = proof_launches + launches_for(tune.proof.launches, len(mine) - len(bound))
         told.append(
             f"{', '.join(spent)} not left out: the budget has no launches for that;"
             f" tune.budget.launches={needed} has"

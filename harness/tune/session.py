@@ -40,7 +40,7 @@ from harness.tune.launching import (
     outcome_of,
     rows_of,
 )
-from harness.tune.proof import ablated, judged, proof_config
+from harness.tune.proof import SWEEP, ablated, judged, proof_config
 from harness.tune.search import Search
 from harness.tune.trial import Trial, told
 from harness.tune.tuning import Tuning
@@ -106,8 +106,8 @@ class Session:
         trials = self.search.trials
         if any(trial.state == "running" for trial in trials):
             return None
-        about = self.study.about
-        return self.tuning.allowance.stop(len(trials), self._spent_s, about.get("seen_s", ()))
+        seen_s = self.study.about.get("seen_s", ())
+        return self.tuning.allowance.stop(self._launches(), self._spent_s, seen_s)
 
     def _try(self, trial: Trial, show: Display) -> None:
         """One launch, with everything that is asked in it."""
@@ -203,7 +203,7 @@ class Session:
 
     def _measure(self, sweep: Sweep, study: Study, left: list[Launch]) -> None:
         """The launches that a proof still lacks."""
-        self._check_launches(len(sweep.plan.launches))
+        self._check_launches(study, len(sweep.plan.launches))
         what = "the defaults, the winner, and the winner without one of its settings"
         if len(sweep.plan.axes["case"]) == SIDES:
             what = "the defaults and the winner"
@@ -219,15 +219,20 @@ class Session:
                 runner.work([launch])
                 self._spend(perf_counter() - begun_s, is_whole=True)
 
-    def _check_launches(self, proof: int) -> None:
+    def _check_launches(self, study: Study, proof: int) -> None:
         """Raises UserError where a proof was made longer, and not the budget."""
-        trials, allowed = len(self.search.trials), self.tuning.allowance.launches
-        if trials + proof > allowed:
+        spent, allowed = self._launches(but=study.folder), self.tuning.allowance.launches
+        if spent + proof > allowed:
             raise UserError(
-                f"the proof wants {plural(proof, 'launch')}, and {trials} of"
+                f"the proof wants {plural(proof, 'launch')}, and {spent} of"
                 f" tune.budget.launches={allowed} are spent: set tune.budget.launches="
-                f"{trials + proof}."
+                f"{spent + proof}."
             )
+
+    def _launches(self, but: Path | None = None) -> int:
+        """Those of the search so far, and of proofs `but` this one."""
+        proofs = self.study.folder.glob(f"{SWEEP}/*/launches/*")
+        return len(self.search.trials) + sum(path.parents[1] != but for path in proofs)
 
     def _settings_left_out(self, winner: Trial) -> tuple[str, ...]:
         """Those of the ablation: decided once, so that a continued proof is the same."""
@@ -239,7 +244,7 @@ class Session:
             shares = self.search.importances()
             order = sorted(shares, key=lambda name: -shares[name])
             seen_s = self.study.about.get("seen_s", ())
-            most = self.tuning.allowance.ablations(len(self.search.trials), self._spent_s, seen_s)
+            most = self.tuning.allowance.ablations(self._launches(), self._spent_s, seen_s)
             settings = ablated(self.tuning.space, winner.setting, order, most)
         self.study.add(proof={"winner": winner.number, "settings": settings})
         return settings

@@ -58,7 +58,7 @@ def test_simulated_numbers_say_so_first() -> None:
 def test_an_inconclusive_proof_says_how_many_launches_would_settle_it() -> None:
     proof: Proof = replace(PROOF, gains=(replace(GAIN, word="inconclusive", more_launches=2),))
     told = replace(ANSWER, outcome=Outcome.INCONCLUSIVE, proof=proof).headline()
-    assert "tune.proof.launches=5 tune.budget.launches=16 would settle it" in told
+    assert "tune.proof.launches=5 tune.budget.launches=28 would settle it" in told
 
 
 def test_the_text_holds_command_engine_container_and_reasons() -> None:

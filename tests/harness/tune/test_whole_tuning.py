@@ -101,7 +101,7 @@ def test_a_longer_proof_wants_a_larger_budget(tool: Tool, study: Path) -> None:
     done = tool(*words(tool.folder, "tune.proof.launches=4"))
     assert done.returncode == 2, done.stdout
     assert "the proof wants 8 launches" in done.stderr
-    assert done.stderr.endswith("set tune.budget.launches=14.\n")
+    assert done.stderr.endswith("set tune.budget.launches=18.\n")
     assert answer_of(study).proof is not None, "what was found before stands"
 
 
