@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.columns import metric
 from harness.errors import UserError
+from harness.guard.outcome import Outcome as Compared
 from harness.guard.summary import number
 from harness.tables import SIMULATED, value_text
 from harness.tune.deployment import Deployment
@@ -156,7 +157,8 @@ class Answer:
         return f": in the proof {setting_text(self.setting)} gave {gains}"
 
     def _more(self) -> str:
-        gains = self.proof.gains if self.proof else ()
+        is_void = self.proof is None or self.proof.comparison.verdict is Compared.REFUSED
+        gains = () if is_void or self.proof is None else self.proof.gains
         more = max((gain.more_launches or 0 for gain in gains), default=0)
         if not more:
             return ""

@@ -102,7 +102,7 @@ def _mark_proof(answer: Answer, plot: "Axes") -> None:
         [len(answer.tried)], [at], yerr=[[at - low], [high - at]], fmt="s", color="C2", capsize=4,
         label=label,
     )  # fmt: skip
-    plot.set_ylim(top=min(plot.get_ylim()[1], 3 * max(1.0, at, *_scores(_scored(answer)))))
+    plot.set_ylim(top=min(plot.get_ylim()[1], 1.6 * max(1.0, at, *_scores(_scored(answer)))))
 
 
 def _importance(answer: Answer) -> "Figure | None":
