@@ -138,7 +138,7 @@ class Answer:
             case Outcome.PROVEN:
                 assert self.proof is not None
                 gains = " and ".join(gain_text(gain) for gain in self.proof.gains)
-                return f"{setting_text(self.setting)} gives {gains} against the defaults"
+                return f"{setting_text(self.setting)} gives {gains} against the defaults{why}"
             case Outcome.DEFAULTS:
                 return f"The defaults are best{why or self._no_gain()}"
             case Outcome.BROKEN:
@@ -244,6 +244,9 @@ def _lines(answer: Answer) -> Iterator[str]:
     if answer.proof is not None:
         yield from _proof_lines(answer.proof, answer.not_ablated)
     yield from answer.walls
+    if answer.front:
+        yield "front, by the search's own measurements:"
+        yield from (f"  {_on_front(answer, answer.tried[number])}" for number in answer.front)
     yield _spent(answer.spent)
     if answer.deployment is not None and answer.outcome is not Outcome.BROKEN:
         yield from _deployment_lines(answer, answer.deployment)
@@ -262,6 +265,14 @@ def _proof_lines(proof: Proof, not_ablated: Sequence[str]) -> Iterator[str]:
         told = gain_text(found) if found.ratio is not None else f"unknown ({found.reason})"
         yield f"  {name} contributes {told}: {found.word}"
     yield from (f"  {text}" for text in not_ablated)
+
+
+def _on_front(answer: Answer, one: Tried) -> str:
+    values = []
+    for column, _ in answer.goals:
+        title, form = metric(column)
+        values.append(f"{title} {form(one.values[column]) if column in one.values else '–'}")
+    return f"trial {one.number}, {setting_text(one.setting)}: {', '.join(values)}"
 
 
 def _spent(spent: Spent) -> str:

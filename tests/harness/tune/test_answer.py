@@ -51,6 +51,11 @@ def test_only_what_is_settled_exits_with_0(outcome: str, code: int) -> None:
     assert replace(ANSWER, outcome=Outcome(outcome)).exit_code == code
 
 
+def test_a_trade_of_two_goals_is_called_one() -> None:
+    told = replace(ANSWER, reason="one goal is traded for the other").headline()
+    assert told.endswith("against the defaults: one goal is traded for the other.")
+
+
 def test_simulated_numbers_say_so_first() -> None:
     assert replace(ANSWER, simulated=True).headline().startswith("SIMULATED")
 
@@ -104,5 +109,6 @@ def test_two_goals_have_a_front(tmp_path: Path) -> None:
         for one in TRIED
     )
     goals = (("output_tok_per_s_per_gpu", True), ("tpot_p50_s", False))
-    both = replace(ANSWER, goals=goals, tried=scored, front=(0, 2, 5), proof=None)
+    both = replace(ANSWER, goals=goals, tried=scored, front=(0, 2, 5), outcome=Outcome.UNFINISHED)
+    assert "\n  trial 2, api_server_count=4: " in both.text()
     assert PLOTS[3] in [path.name for path in draw(both, tmp_path)]
