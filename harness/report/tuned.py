@@ -251,6 +251,9 @@ def _fate(answer: Answer, one: Tried) -> Cell:
         return Cell(text="clear loser, short run only", tone="muted")
     if one.violations:
         return Cell(text=f"breaks {'; '.join(one.violations)}", tone="bad")
+    if one.void:
+        winner = "the winner, " if one.number == answer.winner else ""
+        return Cell(text=f"{winner}to be doubted: {' '.join(one.void)}", tone="doubt")
     if one.number == answer.winner:
         return Cell(text="the winner", tone="good")
     return Cell(text="on the front" if one.number in answer.front else one.state, tone="muted")

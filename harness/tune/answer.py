@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.columns import metric
 from harness.errors import UserError
+from harness.guard.likeness import FATAL
 from harness.guard.outcome import Outcome as Compared
 from harness.guard.summary import number
 from harness.tables import SIMULATED, value_text
@@ -60,6 +61,7 @@ class Tried:
     values: dict[str, float]
     violations: tuple[str, ...]
     failure: str | None
+    void: tuple[str, ...] = ()  # fatal codes of its rows
 
     @classmethod
     def of(cls, trial: Trial) -> "Tried":
@@ -73,6 +75,7 @@ class Tried:
             values={name: value for name, value in trial.values if math.isfinite(value)},
             violations=trial.violations,
             failure=trial.failure,
+            void=fatal_codes(trial),
         )
 
     @property
@@ -200,6 +203,13 @@ def read(folder: Path) -> Answer | None:
         first = str(error).splitlines()[0]
         raise UserError(f"{folder / JSON} is damaged ({first}): delete it.") from None
     return answer
+
+
+def fatal_codes(trial: Trial) -> tuple[str, ...]:
+    """Why the numbers of a trial must not be believed; it is in the search all the same."""
+    rows = trial.outcome.rows if trial.outcome else ()
+    codes = dict.fromkeys(code for row in rows for code in (row.get("validity") or "").split())
+    return tuple(code for code in codes if code in FATAL)
 
 
 def chosen(setting: Setting) -> dict[str, Any]:

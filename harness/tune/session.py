@@ -25,7 +25,7 @@ from harness.study import Study
 from harness.sweep import Sweep
 from harness.tables import write_tables
 from harness.tune.allowance import SIDES
-from harness.tune.answer import MARKDOWN, Answer
+from harness.tune.answer import MARKDOWN, Answer, fatal_codes
 from harness.tune.conclusion import Proven, conclude
 from harness.tune.config import Tune
 from harness.tune.keeping import keep
@@ -301,7 +301,8 @@ def _came_of(trial: Trial) -> str:
         case "screened":
             return f"{text}: a clear loser"
     score = "not measured" if trial.score is None else _change(trial.score)
-    return f"{text}: {score}" + "".join(f", breaks {one}" for one in trial.violations)
+    doubts = f" ({' '.join(codes)})" if (codes := fatal_codes(trial)) else ""
+    return f"{text}: {score}{doubts}" + "".join(f", breaks {one}" for one in trial.violations)
 
 
 def _change(score: float) -> str:

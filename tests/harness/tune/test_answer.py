@@ -9,9 +9,11 @@ from harness.report.blocks import Report
 from harness.report.html import written as html
 from harness.report.markdown import written as markdown
 from harness.report.tuned import tuned
-from harness.tune.answer import JSON, Outcome, read
+from harness.tune.answer import JSON, Outcome, Tried, read
 from harness.tune.plots import draw
 from harness.tune.proof import Proof
+from harness.tune.trial import Outcome as Outcomes
+from harness.tune.trial import Trial
 from tests.harness.tune.answers import ANSWER, GAIN, PROOF, TRIED, tried
 
 PLOTS = ("tune_history.png", "tune_importance.png", "tune_slices.png", "tune_pareto.png")
@@ -94,6 +96,16 @@ def test_the_section_has_the_answer_the_proof_and_every_trial(tmp_path: Path) ->
                  "it is pinned to bfloat16"):  # fmt: skip
         assert text in page, text
     assert "What each setting contributes" in html(report)
+
+
+def test_a_trial_with_a_fatal_code_is_to_be_doubted(tmp_path: Path) -> None:
+    rows = [{"validity": "simulated sim_late"}, {"validity": "sim_late not_steady"}]
+    trial = Trial(number=0, setting=(), outcome=Outcomes.measured(rows), score=1.0)
+    told = replace(ANSWER, tried=(Tried.of(trial),), winner=None)
+    report = Report(
+        title="t", subtitle="s", simulated=None, sections=(tuned(told, tmp_path),), made="m"
+    )
+    assert "to be doubted: sim\\_late |" in markdown(report, tmp_path)
 
 
 def test_what_there_is_to_draw_is_drawn(tmp_path: Path) -> None:
