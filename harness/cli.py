@@ -1,7 +1,8 @@
 """The command line: words in, exit code out.
 
     0    everything that was asked for is done
-    1    done, but runs or checks failed; of compare and against=: regressed
+    1    done, but runs or checks failed; of compare and against=: regressed;
+         of tune: not proven
     2    the request cannot be carried out as written; nothing was started; of compare and against=:
          not comparable, or it could not be told
     130  interrupted (Ctrl-C), 143 terminated, 141 nobody reads: what was finished is kept
@@ -55,6 +56,8 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     if argv[0] in VERBS:
         return _VERBS[argv[0]](argv[1:], extra)
+    if any(word.startswith("tune=") for word in argv):
+        return _tune(argv, extra)
     return _sweep(argv, extra)
 
 
@@ -82,6 +85,22 @@ def _duel(words: list[str], extra_conf_dir: Path | None) -> int:
 
     with _terminable():
         return run(words, extra_conf_dir)
+
+
+def _tune(words: list[str], extra_conf_dir: Path | None) -> int:
+    """python -m harness tune=NAME [setting=value ...]"""
+    from harness.config import compose
+    from harness.overrides import parse
+    from harness.tune.tuning import Tuning
+
+    config = compose(parse(words), extra_conf_dir)
+    told = [] if extra_conf_dir is None else [f"--config-dir={extra_conf_dir}"]
+    tuning = Tuning.prepare(config, [*told, *words])
+    if config.options.plan:
+        print(tuning.plan_text())
+        return 0
+    with _terminable():
+        return tuning.run()
 
 
 def _table(words: list[str], _extra_conf_dir: Path | None) -> int:

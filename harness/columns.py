@@ -15,6 +15,7 @@ from harness.units import (
     milliseconds,
     percent,
     rate,
+    significant,
     whole,
 )
 
@@ -231,3 +232,16 @@ COUNTS = (
 )
 
 COLUMNS = (*IDENTITY, *SETTINGS, MEASURES[0], *RELATIONS, *MEASURES[1:], *COUNTS)
+_BY_NAME = {column.name: column for column in COLUMNS}
+
+
+def metric(name: str) -> tuple[str, Format]:
+    """What people call a metric, with its display unit, and how its values are shown in that."""
+    column = _BY_NAME.get(name)
+    if column is not None and column.title and column.shown:
+        return column.title, column.shown
+    if name.endswith("_s") and not name.endswith("_per_s"):
+        return f"{name.removesuffix('_s')} ms", significant(1e3)
+    if name.endswith("_frac"):
+        return f"{name.removesuffix('_frac')} %", percent
+    return name, significant(1.0)

@@ -122,10 +122,12 @@ def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
     python = words.settings.get("engine.python")
     if not isinstance(python, str | None):
         raise UserError("engine.python names one interpreter: it cannot be an axis.")
-    choice = choose(choices["engine"], python=python)
+    kind = _kind_of(choices["engine"], conf_dirs)
+    choice = choose(kind, python=python)
     _check_names(words.settings, ENGINES[choice.kind])
 
-    tree = _compose_tree(choices | {"engine": choice.kind}, choice.place, conf_dirs)
+    engine = choice.kind if choices["engine"] == kind else choices["engine"]
+    tree = _compose_tree(choices | {"engine": engine}, choice.place, conf_dirs)
     for name, value in words.settings.items():
         if name.partition(".")[0] not in SWEPT:  # those are the grid's to place
             parts = 2 if name.startswith(AXIS) else -1  # an axis may be called extra.NAME
@@ -145,7 +147,8 @@ def documented_settings() -> Iterator[tuple[str, str]]:
                 told.add(name)
                 default = field.get_default(call_default_factory=True)
                 default = getattr(default, "kind", default)
-                shown = "" if field.is_required() or default in (None, {}, []) else f" [{default}]"
+                is_bare = field.is_required() or is_dataclass(default)
+                shown = "" if is_bare or default in (None, {}, []) else f" [{default}]"
                 yield name, field.description + shown
 
 
@@ -231,7 +234,7 @@ def _hydra_tree(choices: dict[str, str], conf_dirs: list[Path]) -> dict[str, Any
         raise UserError(f"the configuration cannot be composed: {_one_line(error)}") from None
     if not is_file:  # real weights: a folder or a hub id
         tree["model"] = {"name": model.rstrip("/").rpartition("/")[2], "path": model}
-    elif choices["engine"] == "external" and not model:
+    elif tree["engine"]["kind"] == "external" and not model:
         tree["model"] = {
             "name": "external",
             "path": "external",
@@ -262,6 +265,21 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
             ", or a folder with weights, or a hub id like Qwen/Qwen3-8B" if group == "model" else ""
         )
         raise UserError(f"there is no {group} '{name}'.{hint} There are: {', '.join(known)}{also}.")
+
+
+def _kind_of(engine: str, conf_dirs: Sequence[Path]) -> str:
+    """What an engine's YAML of the user's own is a setting of: vllm, sim or external."""
+    if engine in ("auto", *ENGINES):
+        return engine
+    path = options("engine", conf_dirs)[engine]
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {_one_line(error)}") from None
+    kind = tree.get("kind") if isinstance(tree, dict) else None
+    if kind not in ENGINES:
+        raise UserError(f"{path}: an engine says its kind: {', '.join(ENGINES)}.")
+    return str(kind)
 
 
 def _check_names(settings: Mapping[str, Any], engine: type) -> None:

@@ -18,10 +18,14 @@ vLLM serving benchmark and tuning harness.
 
   python -m harness sweep=NAME [setting=value ...]     measure
   python -m harness sweep=NAME ... against=BASELINE    measure both until there is a verdict
+  python -m harness tune=NAME [setting=value ...]      find the best settings, and prove it
   python -m harness VERB ...                           work on what was measured
 
 Sweeps
 {sweeps}
+
+Tunings
+{tunings}
 
 Verbs
 {verbs}
@@ -37,7 +41,7 @@ engine=auto, vllm, sim or external; the same command continues a study that was 
   --help settings    every setting, with its meaning and default
   --help columns     every column of a table
   --help validity    the codes beside the numbers
-  --help compare     what a verb can be told; also: report, table, validate
+  --help compare     what a verb can be told; also: tune, report, table, validate
   --config-dir DIR   a folder like conf/ with sweeps, models and loads of your own
   --version\
 """
@@ -88,6 +92,19 @@ are those that the sweep's last command asked for; a plot that nothing asks for 
 Damaged runs are named and left out. Exit code 0: made; 2: there are no samples.\
 """
 
+_TUNE = """\
+  python -m harness tune=NAME [setting=value ...]    search, prove, answer, or go on with that
+  python -m harness tune=NAME plan=true              the space, how many launches and minutes
+
+{settings}
+
+engine.NAME=VALUE pins a setting for all trials and the defaults. tune.space.NAME=[1,2] changes an
+axis, null takes it out. Budgets cover search and proof together.
+
+Exit code 0: a gain is proven, or the defaults are best; 1: neither; 2: bad input, and limits that
+one request alone misses. docs/tune.md has the method.\
+"""
+
 
 def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
     """The short help, or that of a topic. Raises UserError for a topic that is not there."""
@@ -98,21 +115,25 @@ def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
         "compare": lambda: _COMPARE,
         "report": lambda: _REPORT,
         "table": lambda: _TABLE,
+        "tune": _tune,
         "validate": _validate,
     }
-    if topic is None or topic.startswith("sweep="):
-        verbs = _listed(VERBS.items())
-        return _HELP.format(sweeps=_listed(_sweeps(extra_conf_dir)), verbs=verbs)
+    if topic is None or topic.startswith(("sweep=", "tune=")):
+        return _HELP.format(
+            sweeps=_listed(_choices("sweep", extra_conf_dir)),
+            tunings=_listed(_choices("tune", extra_conf_dir)),
+            verbs=_listed(VERBS.items()),
+        )
     if topic not in topics:
         raise UserError(f"there is no help on '{topic}'; there is on: {', '.join(topics)}.")
     return topics[topic]()
 
 
-def _sweeps(extra_conf_dir: Path | None) -> Iterator[tuple[str, str]]:
+def _choices(group: str, extra_conf_dir: Path | None) -> Iterator[tuple[str, str]]:
     from harness.conf_files import conf_dir, describe, options
 
     dirs = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
-    for name, path in options("sweep", dirs).items():
+    for name, path in options(group, dirs).items():
         yield name, describe(path)
 
 
@@ -120,6 +141,13 @@ def _settings() -> str:
     from harness.config import documented_settings
 
     return _listed(documented_settings())
+
+
+def _tune() -> str:
+    from harness.config import documented_settings
+
+    told = (pair for pair in documented_settings() if pair[0].startswith("tune."))
+    return _TUNE.format(settings=_listed(told))
 
 
 def _columns() -> str:

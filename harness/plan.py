@@ -195,7 +195,7 @@ def _settings(config: Config, identity: dict[str, Any]) -> list[_Setting]:
     for number, case in enumerate(config.cases):
         mine: set[str] = set()
         for (row, asked), (column, load) in product(enumerate(case.engines), enumerate(case.loads)):
-            engine = _decided(asked, config)
+            engine = as_served(asked, config)
             digest = digest_of(_what(engine), identity)
             point = digest_of(digest, asdict(load))
             if point in mine:
@@ -234,7 +234,7 @@ def _check_shares(settings: Sequence[_Setting]) -> None:
                 )
 
 
-def _decided(engine: Engine, config: Config) -> Engine:
+def as_served(engine: Engine, config: Config) -> Engine:
     """The engine with its tensor parallel size, so that ids and tables know it."""
     if isinstance(engine, ExternalEngine):
         return engine

@@ -24,6 +24,10 @@ def draw(points: pd.DataFrame, about: dict[str, Any], folder: Path) -> list[Path
     import matplotlib as mpl
 
     mpl.use("agg")
+    if "tune" in about:  # what trials are to one another, no grid's plot shows
+        from harness.tune.plots import draw_answer
+
+        return draw_answer(folder)
     good = _drawable(points[points["status"] == "ok"].reset_index(drop=True))
     axes = swept(about["axes"])
     if len(good) < 2 or not axes:

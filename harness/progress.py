@@ -29,6 +29,7 @@ class Display(Protocol):
     def live(self, now: LoadProgress) -> None: ...
     def finished(self, text: str) -> None: ...
     def note(self, text: str) -> None: ...
+    def tell(self, text: str) -> None: ...
 
 
 def display(total_runs: int, done_runs: int) -> Display:
@@ -76,6 +77,10 @@ class Lines:
         if text not in self._noted:
             self._noted.add(text)
             print(f"note: {text}", flush=True)
+
+    def tell(self, text: str) -> None:
+        """What came of what was done so far."""
+        print(text, flush=True)
 
 
 class Bars:
@@ -146,6 +151,10 @@ class Bars:
         if text not in self._noted:
             self._noted.add(text)
             self._progress.console.print(f"note: {text}", markup=False)
+
+    def tell(self, text: str) -> None:
+        """What came of what was done so far."""
+        self._progress.console.print(text, markup=False)
 
 
 def _title(launch: Launch, run: Run) -> str:

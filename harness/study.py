@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -219,9 +219,11 @@ class Study:
         yield path
         path.replace(self.folder / name)
 
-    def runs(self) -> Iterator[SavedRun]:
-        """All saved runs, in the order of the plan; not those that were skipped."""
+    def runs(self, only: Collection[str] | None = None) -> Iterator[SavedRun]:
+        """Saved runs in the order of the plan, or `only` these; not those that were skipped."""
         for run_id in self.about["runs"]:
+            if only is not None and run_id not in only:
+                continue
             if (record := self._record(run_id)) and record["status"] != "skipped":
                 told = self._launch(str(record.get("launch")))
                 folder = self.folder / "runs" / run_id

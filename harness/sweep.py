@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.instrument import Instrument
     from harness.progress import Display
     from harness.runner import Runner
+    from harness.steering import Steering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +42,13 @@ class Sweep:
         """Look at the machine and expand the grid."""
         environment = snapshot(getattr(config.engines[0], "python", None))
         flags = known_flags(config.choice.vllm_folder)
-        plan = make_plan(config, _used(config, environment), flags)
+        plan = make_plan(config, used(config, environment), flags)
         return cls(config=config, plan=plan, environment=environment, words=tuple(words))
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The uuids of those that servers may take, in CUDA's order."""
+        return tuple(gpu.uuid for gpu in used(self.config, self.environment))
 
     @property
     def command(self) -> str:
@@ -130,27 +136,34 @@ class Sweep:
         Raises UserError if it cannot be written, or was begun in another environment.
         """
         options = self.config.options
-        study = Study.open(Path(options.out), self.plan, self._about(), fresh=options.fresh)
+        study = Study.open(Path(options.out), self.plan, self.about(), fresh=options.fresh)
         try:
-            self._check_environment(study)
+            self.check_environment(study)
             # what is shown, and which checks, may have changed
             study.add(options=asdict(options), **about)
             yield study
         finally:
             study.close()
 
-    def runner(self, study: Study, instrument: "Instrument", show: "Display") -> "Runner":
+    def runner(
+        self,
+        study: Study,
+        instrument: "Instrument",
+        show: "Display",
+        steering: "Steering | None" = None,
+    ) -> "Runner":
         """What works off the plan's launches."""
         from harness.runner import Runner
 
         return Runner(
             config=self.config,
             study=study,
-            gpus=tuple(gpu.uuid for gpu in _used(self.config, self.environment)),
+            gpus=self.gpus,
             instrument=instrument,
             display=show,
-            models=study.models,
+            models=Path(self.config.options.out) / ".models",
             salt=randbits(32) if self.config.choice.kind == "external" else 0,
+            steering=steering,
         )
 
     def stopped(self) -> str:
@@ -186,7 +199,7 @@ class Sweep:
         print(instrument.line(), flush=True)
         return instrument
 
-    def _check_environment(self, study: Study) -> None:
+    def check_environment(self, study: Study) -> None:
         """Nothing unlike is mixed: a study is continued on what it was begun on."""
         if (what := changed(study.about["environment"], self.environment)) is not None:
             raise UserError(
@@ -209,7 +222,7 @@ class Sweep:
             time = f"{span(least_s * share)} to {span(most_s * share)}"
             print(f"{had}{left_runs} to do, {time}", flush=True)
 
-    def _about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """What study.json tells besides the plan."""
         config = self.config
         return {
@@ -251,6 +264,6 @@ def _told(word: str) -> str:
     return name + equals + (masked(name.rpartition(".")[2], value) if secret else value)
 
 
-def _used(config: Config, environment: Environment) -> tuple[Gpu, ...]:
+def used(config: Config, environment: Environment) -> tuple[Gpu, ...]:
     """The GPUs that servers of this configuration may take, in CUDA's order."""
     return environment.gpus if config.choice.place == "gpu" else ()

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -44,15 +44,15 @@ ONE_OF = (*INTENSITY, "capacity_rps", "capacity_concurrency")  # shown where the
 SIMULATED = "SIMULATED: no hardware was measured."
 
 
-def runs_table(study: Study) -> pd.DataFrame:
+def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFrame:
     """One row a run, in the order of the grid: every column of harness/columns.py that a run has,
-    before them one for each axis that has no column of its own.
+    before them one for each axis that has no column of its own. `only`: of these runs.
     """
     about = study.about
     ceiling = measured_ceiling(study.folder, about)
     checked, searched = check_columns(study, about), capacity_columns(study)
     rows = []
-    for run in study.runs():
+    for run in study.runs(only):
         try:
             row = _row(run, about, ceiling)
             of_checks = checked.columns(row["setting"], run.record["load"])

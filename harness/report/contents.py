@@ -20,6 +20,8 @@ from harness.pictures import draw_all
 from harness.reading import has_samples, label_of, stored_tables
 from harness.study import SavedRun, Study
 from harness.tables import write_tables
+from harness.tune.answer import Answer
+from harness.tune.answer import read as read_answer
 
 TIMELINE = "timeline-"
 
@@ -38,6 +40,7 @@ class Contents:
     captures: tuple[Capture, ...]
     plots: tuple[Path, ...]
     validation: Any  # validation.json, None without
+    answer: Answer | None  # of a tuning
 
     @property
     def simulated(self) -> bool:
@@ -88,6 +91,7 @@ def read(study: Study, *, remake: bool = True) -> Contents:
         captures=captures(study.folder, order),
         plots=tuple(_plots(study.folder, order)),
         validation=_validation(study.folder / "validation.json"),
+        answer=read_answer(study.folder),
     )
 
 

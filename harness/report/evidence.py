@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from harness.captures import Capture
+from harness.columns import metric
 from harness.errors import UserError
 from harness.guard.outcome import Comparison, Judgement
 from harness.guard.summary import change, regressed_points
@@ -13,7 +14,7 @@ from harness.report.blocks import Block, Gallery, Items, Log, Part, Picture, Sec
 from harness.report.contents import Contents, read
 from harness.report.profiled import capture_part, diff_part, profiler_of
 from harness.report.traces import POINTS, baseline_of
-from harness.report.verdict import metric, point_label
+from harness.report.verdict import point_label
 from harness.units import plural
 
 

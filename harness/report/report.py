@@ -14,6 +14,7 @@ from harness.report.machine import machine
 from harness.report.profiled import profiles
 from harness.report.results import capacity, in_short, plots, table, timelines, validity
 from harness.report.setup import setup
+from harness.report.tuned import tuned
 from harness.report.verdict import settling, verdict
 from harness.study import Study
 from harness.tables import SIMULATED
@@ -37,7 +38,9 @@ def compile_report(contents: Contents, comparison: Comparison | None) -> Report:
     points = tuple(points_of(comparison, contents)) if comparison else ()
     shown = {s.capture.folder for p in points for s in p.sides if s.capture is not None}
     sections: list[Section | None] = [
-        verdict(comparison) if comparison else in_short(contents),
+        tuned(contents.answer, contents.folder) if contents.answer else None,
+        verdict(comparison) if comparison else None,
+        in_short(contents) if not (comparison or contents.answer) else None,
         machine(contents),
         setup(contents),
         table(contents),

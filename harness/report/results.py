@@ -23,6 +23,7 @@ from harness.report.blocks import (
 )
 from harness.report.contents import Contents
 from harness.tables import cell, point_columns
+from harness.tune.plots import PREFIX
 from harness.units import plural, whole
 from harness.validity import CODES
 
@@ -118,7 +119,7 @@ def plots(contents: Contents) -> Section | None:
     pictures = tuple(
         Picture(file=path, caption=path.stem.replace("_", " "))
         for path in contents.plots
-        if path not in timelines
+        if path not in timelines and not path.name.startswith(PREFIX)  # those are the answer's
     )
     if not pictures:
         return None

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from harness.columns import COLUMNS
+from harness.columns import metric
 from harness.guard.outcome import Comparison, Judgement, Side, Variance, Verdict
 from harness.guard.summary import number as change_of
 from harness.report.blocks import (
@@ -26,7 +26,7 @@ from harness.report.blocks import (
 )
 from harness.report.contents import Contents
 from harness.tables import value_text
-from harness.units import Format, percent, significant, whole
+from harness.units import Format, percent, whole
 
 WORDS: Mapping[str, tuple[str, Tone]] = {
     "pass": ("Pass", "good"),
@@ -41,7 +41,6 @@ TONES: Mapping[str, Tone] = {
     "inconclusive": "doubt",
 }
 ORDER = ("regressed", "inconclusive", "improved", "unchanged")
-_COLUMNS = {column.name: column for column in COLUMNS}
 
 
 def verdict(told: Comparison) -> Section:
@@ -121,18 +120,6 @@ def _row(told: Judgement) -> tuple[Cell, ...]:
         Cell(text=told.verdict, tone=TONES[told.verdict]),
         Cell(text=f"{told.launches[0]} + {told.launches[1]}{paired}", value=sum(told.launches)),
     )
-
-
-def metric(name: str) -> tuple[str, Format]:
-    """What people call a metric, with its display unit, and how its values are shown in that."""
-    column = _COLUMNS.get(name)
-    if column is not None and column.title and column.shown:
-        return column.title, column.shown
-    if name.endswith("_s") and not name.endswith("_per_s"):
-        return f"{name.removesuffix('_s')} ms", significant(1e3)
-    if name.endswith("_frac"):
-        return f"{name.removesuffix('_frac')} %", percent
-    return name, significant(1.0)
 
 
 def point_label(point: Mapping[str, Any]) -> str:

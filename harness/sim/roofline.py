@@ -35,15 +35,17 @@ uniform 64 to 192 out (`results/reference/2xh200`).
     points                    output tok/s         TTFT p50             TPOT p50
                               median, worst        median, worst        median, worst
     24 used for the fit           5 %, 21 %            12 %, 62 %           11 %, 85 %
-    12 others                    11 %, 25 %             7 %, 33 %           28 %, 48 %
+    22 others                    11 %, 31 %             9 %, 62 %           18 %, 48 %
 
-The others are nearly all at 2,048 streams on one saturated API server. There throughput and time to
+Twelve of the others are at 2,048 streams on one saturated API server. There throughput and time to
 first token come near, TPOT does not: at 2,048 streams the studies measured 7 to 20 ms where the
 simulator says 14. The real server seems to hand requests to the engine in bunches of changing size;
 that is not modelled, and so merged chunks are too few as well. In an open loop above its capacity
-the real server gives 13 to 16 % less than the simulated one, for a reason not found. Other models,
-other GPUs, FP8 and TP 1 were not compared; eager mode and synchronous scheduling only where the API
-server was the limit, which says little about them.
+the real server gives 13 to 16 % less than the simulated one, for a reason not found. Ten were
+measured on another host with busy neighbours (`perf_story`, `parallel`): 512 sequences come out
+within 2 %, CUDA graphs up to 8,192 tokens 20 to 30 % too fast, for a graph is taken to cost
+nothing. Other models, other GPUs and FP8 were not compared; eager mode and synchronous scheduling
+only where the API server was the limit, which says little about them.
 """
 
 import math

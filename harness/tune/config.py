@@ -126,6 +126,9 @@ class Proof:
 
     launches: int = Field(3, ge=2, description="of each side, interleaved")
     ablation: bool = Field(True, description="also the winner without each of its settings")
+    allow: Annotated[list[str], BeforeValidator(_listed)] = Field(
+        default_factory=list, description="fatal codes that rows may carry all the same"
+    )
 
     @property
     def least_launches(self) -> int:

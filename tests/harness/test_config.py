@@ -428,3 +428,18 @@ def test_the_sweeps_that_contributing_shows_have_a_plan(tmp_path: Path, text: st
 
 def test_contributing_shows_sweeps() -> None:
     assert len(EXAMPLES) == 2
+
+
+def test_an_engine_of_ones_own_is_taken_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "tuned.yaml").write_text("kind: sim\ngpu: l4\nmax_num_seqs: 7\n")
+    (engine,) = compose(parse(["engine=tuned", "sweep=single", "model=tiny"]), tmp_path).engines
+    assert (engine.kind, engine.gpu, engine.max_num_seqs) == ("sim", "l4", 7)
+
+
+@pytest.mark.parametrize("text", ["max_num_seqs: 7\n", "kind: other\n", "7\n"])
+def test_an_engine_of_ones_own_says_its_kind(tmp_path: Path, text: str) -> None:
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "tuned.yaml").write_text(text)
+    told = refused("engine=tuned", conf=tmp_path)
+    assert told.endswith("tuned.yaml: an engine says its kind: vllm, sim, external.")

@@ -353,12 +353,18 @@ def test_help_lists_the_sweeps_with_their_first_comment_line(tool: Tool) -> None
     done = tool("--help")
     assert done.returncode == 0
     assert "batching   Batching: batch size, step size" in done.stdout
+    assert "throughput  Throughput: the most output tokens a second" in done.stdout
     assert tool().stdout == done.stdout, "no words: help, not a server"
 
 
 @pytest.mark.parametrize(
     ("topic", "line"),
-    [("settings", "engine.max_num_seqs"), ("columns", "ttft_p99_s"), ("validity", "not_steady")],
+    [
+        ("settings", "engine.max_num_seqs"),
+        ("columns", "ttft_p99_s"),
+        ("validity", "not_steady"),
+        ("tune", "tune.budget.launches"),
+    ],
 )
 def test_help_topics_list_names_with_their_meaning(tool: Tool, topic: str, line: str) -> None:
     assert f"\n  {line} " in tool("--help", topic).stdout

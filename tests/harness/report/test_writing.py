@@ -8,10 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from harness.columns import metric
 from harness.report.blocks import Interval
 from harness.report.html import WIDTH, places, rendered
 from harness.report.markdown import escaped
-from harness.report.verdict import metric
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=60)
 MARKED = st.text("ab1 \n`*_#-+>|<!&;[](){}\\\"':./~=htpscriml", max_size=60)

@@ -1,0 +1,130 @@
+"""From what search and proof left on disk to the answer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.engines.config import SimEngine, VllmEngine
+from harness.guard.evidence import Evidence
+from harness.study import Study
+from harness.tune.allowance import LEAST_TRIALS, launches_for
+from harness.tune.answer import CONF, OUTCOMES, Answer, Outcome, Spent, Tried, chosen
+from harness.tune.deployment import Deployment
+from harness.tune.launching import DEFAULTS
+from harness.tune.proof import SWEEP, TUNED, Proof
+from harness.tune.search import Search
+from harness.tune.space import without
+from harness.tune.trial import Trial
+from harness.tune.tuning import Tuning
+from harness.tune.wall import sentences
+from harness.units import plural
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """A winner, and the study that judged it."""
+
+    winner: Trial
+    proof: Proof
+    settings: tuple[str, ...]
+    evidence: Evidence
+
+    def rows_of(self, case: str) -> list[dict[str, Any]]:
+        """The rows of one side."""
+        return [run.row for run in self.evidence.runs if run.ok and run.row.get("case") == case]
+
+
+def conclude(
+    tuning: Tuning, study: Study, search: Search, proven: Proven | None, *, is_whole: bool
+) -> Answer:
+    """The answer as it stands; `is_whole`: search and proof have come to their end."""
+    trials, objective, about = search.trials, tuning.objective, study.about
+    outcome, reason = _outcome(trials, search.best, proven, about)
+    if not is_whole:
+        outcome, reason = Outcome.UNFINISHED, f"{plural(len(trials), 'trial')} so far"
+    made = Answer(
+        name=tuning.name,
+        outcome=outcome,
+        reason=reason,
+        simulated=about["simulated"],
+        engine=about["engine"],
+        model=about["model"]["name"],
+        load=about["load"],
+        goals=tuple((goal.column, goal.maximise) for goal in objective.goals),
+        constraints=tuple(map(str, objective.constraints)),
+        space_size=len(tuning.space),
+        dropped=tuning.space.dropped,
+        names=tuning.space.names,
+        tried=tuple(map(Tried.of, trials)),
+        front=tuple(t.number for t in search.pareto) if len(objective.goals) > 1 else (),
+        importances=search.importances(),
+        spent=Spent(
+            search_launches=len(trials),
+            proof_launches=len(list(study.folder.glob(f"{SWEEP}/*/launches/*"))),
+            budget_launches=tuning.allowance.launches,
+            seconds=float(about.get("spent_s", 0.0)),
+            budget_s=tuning.allowance.budget_s,
+        ),
+    )
+    if proven is not None:
+        return _with_proof(made, tuning, study.folder, proven)
+    return replace(made, winner=0) if outcome is Outcome.DEFAULTS else made
+
+
+def _with_proof(made: Answer, tuning: Tuning, folder: Path, proven: Proven) -> Answer:
+    """The answer with what is to be run, and the reasons."""
+    config, winner = tuning.config, proven.winner
+    (launch,) = tuning.launching.plan(winner.setting, winner.number).launches
+    assert isinstance(launch.engine, VllmEngine | SimEngine), "nobody else's server is tuned"
+    return replace(
+        made,
+        winner=winner.number,
+        setting=chosen(winner.setting),
+        deployment=Deployment.of(launch.engine, config.model, config.choice.vllm_version),
+        conf=str(folder / CONF),
+        python=getattr(config.engines[0], "python", None),
+        proof_study=str(proven.evidence.folder.relative_to(folder)),
+        proof=proven.proof,
+        not_ablated=_not_ablated(tuning, proven, made.spent.proof_launches),
+        walls=sentences(proven.rows_of(DEFAULTS), proven.rows_of(TUNED)),
+    )
+
+
+def _not_ablated(tuning: Tuning, proven: Proven, proof_launches: int) -> tuple[str, ...]:
+    """Which settings of the winner were not left out once, and why."""
+    space, tune = tuning.space, tuning.config.tune
+    assert tune is not None
+    mine = list(chosen(proven.winner.setting))
+    left = [name for name in mine if name not in proven.settings]
+    if len(mine) < 2 or not left:
+        return ()
+    if not tune.proof.ablation:
+        return ("no ablation: tune.proof.ablation=false",)
+    known = set(space.settings())
+    bound = [name for name in left if without(proven.winner.setting, name) not in known]
+    spent = [name for name in left if name not in bound]
+    told = [f"{', '.join(bound)} cannot be left out alone"] if bound else []
+    if spent:
+        needed = proof_launches + launches_for(tune.proof.launches, len(mine) - len(bound))
+        told.append(
+            f"{', '.join(spent)} not left out: the budget has no launches for that;"
+            f" tune.budget.launches={needed} has"
+        )
+    return tuple(told)
+
+
+def _outcome(
+    trials: Sequence[Trial], best: Trial | None, proven: Proven | None, about: Mapping[str, Any]
+) -> tuple[Outcome, str]:
+    """How it ended, and why where that is not the proof's to say."""
+    if proven is not None:
+        return OUTCOMES[proven.proof.result], proven.proof.reason
+    why = str((about.get("searched") or {}).get("why"))
+    if best is None and trials and trials[0].failure:
+        return Outcome.NOTHING, why
+    if best is None:
+        return Outcome.NOTHING, f"of {plural(len(trials), 'trial')} none keeps all constraints"
+    if len(trials) < LEAST_TRIALS:
+        return Outcome.NOTHING, f"nothing but the defaults was tried: {why}"
+    return Outcome.DEFAULTS, f"none of {len(trials) - 1} others was measured to be better"

@@ -1,0 +1,217 @@
+"""One question of a proof: a ratio, its interval over launches, and the word for it. Pure.
+
+The interval, its confidence and the three words are the guard's (harness/guard/verdict.py), asked
+about one question alone.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from harness.guard import verdict
+from harness.guard.config import Guard
+from harness.guard.limit import Limit
+from harness.guard.outcome import Verdict
+from harness.guard.pairing import Pair
+from harness.guard.question import Question, Samples, samples_of
+from harness.tune.constraint import Constraint
+from harness.tune.objective import Goal
+
+THRESHOLD_FRAC = 0.03  # of a goal that conf/guard/ has no threshold for
+CAPACITIES = ("capacity_rps", "capacity_concurrency")
+BRACKET = ("capacity_low", "capacity_high")  # beside these: clearly kept, clearly missed
+KEPT = {Verdict.UNCHANGED: "kept", Verdict.REGRESSED: "broken", Verdict.INCONCLUSIVE: "open"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A ratio and its interval. `before` and `after` are geometric means over launches; of a
+    constraint `before` is the limit. What could not be computed is None, and `reason` says why.
+    """
+
+    what: str  # the column, or the constraint
+    metric: str
+    before: float | None = None
+    after: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    word: str = Verdict.INCONCLUSIVE.value  # of a constraint: kept, broken, open
+    launches: int = 0  # pairs, or launches of the winner
+    more_launches: int | None = None  # what would settle it
+    reason: str | None = None
+
+    @property
+    def is_on_the_bad_side(self) -> bool:
+        """Whether a constraint is more likely broken than kept."""
+        return self.word == "broken" or (self.word == "open" and not self._estimate_is_good)
+
+    @property
+    def _estimate_is_good(self) -> bool:
+        if self.ratio is None:
+            return False
+        return self.ratio >= 1 if ">" in self.what else self.ratio <= 1
+
+
+def gain_over(goal: Goal, pairs: Sequence[Pair], guard: Guard) -> Finding:
+    """How much better the candidates are than the baselines, over all loads."""
+    told = Finding(what=goal.column, metric=goal.column)
+    threshold_frac = guard.thresholds_frac.get(goal.column, THRESHOLD_FRAC)
+    region = verdict.Region.around_one(threshold_frac)
+    found = _over_loads([_samples(pair, goal.column) for pair in pairs])
+    if isinstance(found, str):
+        by_brackets = _bracketed(told, pairs, region, higher_is_better=goal.maximise)
+        return by_brackets or replace(told, reason=found)
+    return _decided(told, found, region, guard, higher_is_better=goal.maximise)
+
+
+def _bracketed(
+    told: Finding, pairs: Sequence[Pair], region: verdict.Region, *, higher_is_better: bool
+) -> Finding | None:
+    """A capacity by its brackets, where every launch of a side found the same.
+
+    All launches try the same rates, so that often shows no noise. The ratio is then at least what
+    the winner clearly keeps over what the defaults clearly miss, and at most the reverse, of all
+    launches. None where there are no such rates, or of several loads.
+    """
+    if told.metric not in CAPACITIES or len(pairs) != 1:
+        return None
+    sides = [[r.row for r in side if r.ok] for side in (pairs[0].baseline, pairs[0].candidate)]
+    found = [[_values(rows, n) for rows in sides] for n in (told.metric, *BRACKET)]
+    if any(not values for both in found for values in both):
+        return None
+    (before, after), (low_before, low_after), (high_before, high_after) = found
+    interval = verdict.Interval(
+        estimate=np.log(after).mean() - np.log(before).mean(),
+        low=np.log(min(low_after) / max(high_before)),
+        high=np.log(max(high_after) / min(low_before)),
+    )
+    word = verdict.judge(interval, region, higher_is_better=higher_is_better).item()
+    return replace(
+        told,
+        before=float(np.exp(np.log(before).mean())),
+        after=float(np.exp(np.log(after).mean())),
+        ratio=math.exp(float(interval.estimate)),
+        low=math.exp(float(interval.low)),
+        high=math.exp(float(interval.high)),
+        word=str(word),
+        launches=min(map(len, sides)),
+    )
+
+
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Of every row; empty if one has none."""
+    values = [row.get(name) for row in rows]
+    known = [float(v) for v in values if v is not None and math.isfinite(v) and v > 0]
+    return known if len(known) == len(values) else []
+
+
+def kept_over(constraint: Constraint, pairs: Sequence[Pair], guard: Guard) -> Finding:
+    """Whether the candidates keep a constraint, at the load where they are nearest to breaking it.
+
+    Of what has no logarithm (no failure at all) every launch must be on the good side.
+    """
+    found = [_kept_at(constraint, pair, guard) for pair in pairs]
+    if not found:
+        return Finding(what=str(constraint), metric=constraint.limit.metric, word="open")
+    order = ("kept", "open", "broken")
+    return max(found, key=lambda one: (order.index(one.word), _excess(constraint, one)))
+
+
+def _excess(constraint: Constraint, found: Finding) -> float:
+    if found.ratio is None or found.ratio <= 0:
+        return -math.inf
+    return -math.log(found.ratio) if constraint.limit.is_floor else math.log(found.ratio)
+
+
+def _kept_at(constraint: Constraint, pair: Pair, guard: Guard) -> Finding:
+    limit = constraint.limit
+    told = Finding(what=str(constraint), metric=limit.metric, word="open")
+    found = _samples(pair, limit.metric, None if constraint.relative else limit)
+    if isinstance(found, str):
+        return _counted(told, constraint, pair, found)
+    base = 1.0
+    if found.baseline is not None:
+        base = math.exp(found.baseline.mean())
+        found = replace(found, candidate=found.candidate - math.log(limit.value))
+    region = verdict.Region.kept(is_floor=limit.is_floor)
+    decided = _decided(told, found, region, guard, higher_is_better=limit.is_floor)
+    allowed = limit.value * base
+    ratio = decided.ratio or math.nan
+    return replace(decided, before=allowed, after=allowed * ratio, word=KEPT[Verdict(decided.word)])
+
+
+def _counted(told: Finding, constraint: Constraint, pair: Pair, reason: str) -> Finding:
+    """A constraint of which there are no intervals, by each launch's own value."""
+    rows = [run.row for run in pair.candidate if run.ok]
+    bases = [run.row for run in pair.baseline if run.ok]
+    base = _mean(bases, constraint.limit.metric) if constraint.relative else 1.0
+    margins = [constraint.margin(row, {constraint.limit.metric: base}) for row in rows]
+    if not margins or None in margins:
+        return replace(told, reason=reason)
+    over = [margin > 0 for margin in margins if margin is not None]
+    word = "broken" if all(over) else "open" if any(over) else "kept"
+    allowed = None if base is None else constraint.limit.value * base
+    after = _mean(rows, constraint.limit.metric)
+    ratio = after / allowed if after is not None and allowed else None
+    return replace(
+        told,
+        before=allowed,
+        after=after,
+        ratio=ratio,
+        word=word,
+        launches=len(rows),
+        reason="every launch by itself: its values have no interval",
+    )
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], metric: str) -> float | None:
+    values = [row[metric] for row in rows if row.get(metric) is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _samples(pair: Pair, metric: str, limit: Limit | None = None) -> Samples | str:
+    return samples_of(Question(metric=metric, pair=pair, limit=limit, threshold_frac=0.0))
+
+
+def _over_loads(each: Sequence[Samples | str]) -> Samples | str:
+    """The mean of the logarithms over the loads, launch by launch."""
+    samples = [one for one in each if isinstance(one, Samples)]
+    if len(samples) < len(each) or not each:
+        reasons = [one for one in each if isinstance(one, str)]
+        return reasons[0] if reasons else "the two have no load in common"
+    if len({len(one.candidate) for one in samples}) > 1 or len({s.paired for s in samples}) > 1:
+        return "not every load was measured in every launch"
+    baselines = [one.baseline for one in samples if one.baseline is not None]
+    return Samples(
+        baseline=np.mean(baselines, axis=0),
+        candidate=np.mean([one.candidate for one in samples], axis=0),
+        paired=samples[0].paired,
+    )
+
+
+def _decided(
+    told: Finding, found: Samples, region: verdict.Region, guard: Guard, *, higher_is_better: bool
+) -> Finding:
+    """The guard's interval and word for one question."""
+    sure = verdict.Sureness.of(guard.alpha, family=1)
+    sides = (found.baseline, found.candidate)
+    interval = verdict.deciding(*sides, region, sure, paired=found.paired)
+    word = Verdict(verdict.judge(interval, region, higher_is_better=higher_is_better).item())
+    more = None
+    if word is Verdict.INCONCLUSIVE:
+        more = verdict.more_launches(*sides, region, sure, paired=found.paired)
+    return replace(
+        told,
+        before=None if found.baseline is None else math.exp(found.baseline.mean()),
+        after=math.exp(found.candidate.mean()),
+        ratio=math.exp(float(interval.estimate)),
+        low=math.exp(float(interval.low)),
+        high=math.exp(float(interval.high)),
+        word=word.value,
+        launches=len(found.candidate),
+        more_launches=more,
+    )

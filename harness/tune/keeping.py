@@ -1,0 +1,39 @@
+"""An answer on disk: answer.json, and what is made of it whenever it is asked for."""
+
+from pathlib import Path
+
+from harness.study import Study
+from harness.tables import write_tables
+from harness.tune.answer import CONF, ENGINE, JSON, MARKDOWN, Answer, Outcome
+from harness.tune.plots import draw
+
+
+def keep(answer: Answer, study: Study) -> None:
+    """Write it, its engine, its page, its plots, and the study's tables."""
+    with study.draft(JSON) as path:
+        path.write_text(answer.to_json())
+    if answer.deployment is not None and answer.outcome is not Outcome.BROKEN:
+        folder = study.folder / CONF / "engine"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{ENGINE}.yaml").write_text(answer.deployment.engine_yaml)
+    write_tables(study)
+    draw(answer, study.folder / "plots")
+    with study.draft(MARKDOWN) as path:
+        path.write_text(page(answer, study.folder))
+
+
+def page(answer: Answer, folder: Path) -> str:
+    """answer.md: the report's section alone."""
+    from harness.report.blocks import Report
+    from harness.report.markdown import written
+    from harness.report.tuned import tuned
+    from harness.tables import SIMULATED
+
+    made = Report(
+        title=f"tune {answer.name}: {answer.model}",
+        subtitle=f"{answer.engine}. Load: {answer.load}.",
+        simulated=SIMULATED if answer.simulated else None,
+        sections=(tuned(answer, folder),),
+        made="",
+    )
+    return written(made, folder)

@@ -1,0 +1,220 @@
+"""A trial as a launch: its runs, what becomes of them, and what they say.
+
+The runs of one launch, in this order, each a case of the study:
+
+    alone    of the defaults, where a latency is limited: one request at a time, on an idle server
+    screen   the first load for a short time; a clear loser is spared the rest
+    full     every load of the configuration
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.capacity.found import Capacity
+from harness.capacity.text import floor
+from harness.columns import metric
+from harness.config import Case, Config, Repeats
+from harness.engines.failure import FailureKind
+from harness.errors import UserError
+from harness.guard.likeness import FATAL
+from harness.plan import Launch, Plan, make_plan
+from harness.plan import Run as PlannedRun
+from harness.slo import limits_text
+from harness.steering import Decision, Skip, Steering
+from harness.study import Study
+from harness.tables import points_table, runs_table
+from harness.tune.config import Screen
+from harness.tune.objective import Objective
+from harness.tune.space import Space
+from harness.tune.trial import Outcome, Setting, told
+from loadgen.config import Load
+from monitors.nvml import Gpu
+
+ALONE, SCREEN, FULL = "alone", "screen", "full"
+DEFAULTS = "defaults"
+ALONE_S = 3.0
+PARTS = ("ttft", "tpot", "itl", "e2e")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launching:
+    """Makes the launch of a setting. `gpus` and `flags` are as `make_plan` takes them."""
+
+    config: Config
+    space: Space
+    objective: Objective
+    gpus: Sequence[Gpu]
+    flags: frozenset[str] | None
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        """Of every trial."""
+        return self.config.cases[0].loads
+
+    @property
+    def screen(self) -> Screen | None:
+        """Of the short run; of two goals no trial is a clear loser."""
+        tune = self.config.tune
+        return tune.screen if tune is not None and len(self.objective.goals) == 1 else None
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """Of the study: the cases, the space's names, and the loads."""
+        cases = [case.name for case in self._cases(self.space.default, is_first=True)]
+        engine = {f"engine.{name}": self.space.choices(name) for name in self.space.names}
+        loads = {n: values for n, values in self.config.axes.items() if n.startswith("load.")}
+        return {"case": cases, **engine, **loads}
+
+    def plan(self, setting: Setting, number: int) -> Plan:
+        """The plan of one launch with all of its runs."""
+        config = replace(
+            self.config,
+            axes=self.axes,
+            cases=self._cases(setting, is_first=number == 0),
+            options=replace(self.config.options, repeats=Repeats(launches=1, runs=1), case=None),
+        )
+        made = make_plan(config, self.gpus, self.flags)
+        (launch,) = made.launches
+        order = [case.name for case in config.cases]
+        runs = tuple(
+            replace(run, place=(number, order.index(run.case), run.place[2])) for run in launch.runs
+        )
+        # what checks compare with is named like the proof's case
+        cases = (DEFAULTS if setting == self.space.default else f"trial_{number}",)
+        label = f"trial {number}: {told(setting)}"
+        return replace(made, launches=(replace(launch, label=label, cases=cases, runs=runs),))
+
+    def launch_s(self) -> float:
+        """The least time that a launch with the full loads should take."""
+        whole = self.plan(self.space.default, 1)
+        (launch,) = whole.launches
+        full = tuple(run for run in launch.runs if run.case == FULL)
+        return replace(whole, launches=(replace(launch, runs=full),)).span_s()[0]
+
+    def _cases(self, setting: Setting, *, is_first: bool) -> tuple[Case, ...]:
+        engines = (self.space.engine(setting),)
+        first = self.loads[0]
+        parts: list[tuple[str, tuple[Load, ...]]] = []
+        is_plain = first.search is None  # a search asks both by itself
+        can_be_alone = is_plain and first.arrival != "trace"
+        if is_first and can_be_alone and limits_s(self.config, self.objective):
+            parts.append((ALONE, (alone(first),)))
+        if is_plain and self.screen is not None and self.screen.duration_s < first.duration_s:
+            parts.append((SCREEN, (shortened(first, self.screen.duration_s),)))
+        parts.append((FULL, self.loads))
+        return tuple(Case(name=name, engines=engines, loads=loads) for name, loads in parts)
+
+
+def alone(load: Load) -> Load:
+    """The same requests, one at a time, for a short time."""
+    warmup_s = min(load.warmup_s, 1.0)
+    return replace(load.alone(), ramp_s=0.0, warmup_s=warmup_s, duration_s=ALONE_S)
+
+
+def shortened(load: Load, duration_s: float) -> Load:
+    """The same for a short time, and without much patience for a steady state."""
+    warmup_s = min(load.warmup_s, duration_s)
+    longest_s = max(warmup_s, load.ramp_s, min(load.warmup_max_s, 3 * duration_s))
+    return replace(load, warmup_s=warmup_s, warmup_max_s=longest_s, duration_s=duration_s)
+
+
+def rows_of(study: Study, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The table's row of each of these runs that is there, skipped ones left out."""
+    table = runs_table(study, only=runs)
+    return {str(row["run"]): _named(row) for row in table.to_dict("records")}
+
+
+def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in row.items()}
+
+
+def is_sound(row: Mapping[str, Any]) -> bool:
+    """Whether there is something to judge by: measured, and without a fatal code."""
+    return row["status"] == "ok" and not set(row["validity"].split()) & set(FATAL)
+
+
+def outcome_of(study: Study, launch: Launch) -> Outcome:
+    """What a launch whose runs are all done has given: the points of its full loads."""
+    table = runs_table(study, only=[run.id for run in launch.runs])
+    points = [] if table.empty else points_table(table, study.about["axes"]).to_dict("records")
+    full = [_named(row) for row in points if row["case"] == FULL]
+    failed = [row["failure"] for row in full if row["status"] == "failed"]
+    if failed:
+        return Outcome.failed(failed[0])
+    if full:
+        return Outcome.measured(full)
+    short = [_named(row) for row in points if row["case"] == SCREEN]
+    return Outcome.screened(short) if short else Outcome.failed(FailureKind.HARNESS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screening:
+    """Steers one trial: the full runs of a clear loser are skipped.
+
+    A clear loser's short run is below `below_frac` of the best score so far, both relative to the
+    short run of the defaults. What a fatal code says of a run, it does not judge by.
+    """
+
+    study: Study
+    objective: Objective
+    short_run: str  # of the trial
+    defaults: Mapping[str, Any]  # the row of their short run
+    below_frac: float
+    best_score: float
+    follow: Steering
+
+    def __call__(self, launch: Launch, run: PlannedRun) -> Decision:
+        """As steering/Steering says."""
+        if run.case == FULL and (score := self._score()) is not None:
+            least = self.below_frac * self.best_score
+            if score < least:
+                told = f"its short run gives {score:.2f} x the defaults, below {least:.2f}"
+                return Skip(reason=f"a clear loser: {told}")
+        return self.follow(launch, run)
+
+    def _score(self) -> float | None:
+        row = rows_of(self.study, [self.short_run]).get(self.short_run)
+        if row is None or not is_sound(row):
+            return None
+        rows = [self.objective.complete(one) for one in (row, self.defaults)]
+        gains = self.objective.gains(rows[:1], rows[1:])
+        return None if gains is None else math.exp(gains[0])
+
+
+def limits_s(config: Config, objective: Objective) -> dict[str, float]:
+    """The limits of times, in seconds, by what they are of: ttft, tpot, itl, e2e. The lowest."""
+    found: dict[str, float] = {}
+    told = [(name.removesuffix("_s"), value) for name, value in config.options.slo.limits.items()]
+    told += [
+        (one.limit.metric.partition("_")[0], one.limit.value)
+        for one in objective.constraints
+        if not one.relative and not one.limit.is_floor
+    ]
+    for part, value in told:
+        if part in PARTS:
+            found[part] = min(value, found.get(part, math.inf))
+    return found
+
+
+def check_search(found: Capacity) -> None:
+    """Raises UserError if a search has found that requests alone on the server miss its limits."""
+    if found.is_too_much:
+        limits = limits_text(found.slo)
+        raise UserError(
+            f"{limits} cannot be kept, with the defaults not even without load: {floor(found)}."
+        )
+
+
+def check_floor(row: Mapping[str, Any], limits: Mapping[str, float]) -> None:
+    """Raises UserError if requests that were alone on the server miss a limit."""
+    for part, limit_s in limits.items():
+        floor_s = row.get(f"{part}_p50_s")
+        if floor_s is not None and floor_s > limit_s:
+            _, shown = metric(f"{part}_p50_s")
+            raise UserError(
+                f"{part.upper()} < {shown(limit_s)} ms cannot be kept: with the defaults one"
+                f" request alone on an idle server takes {shown(floor_s)} ms (median of"
+                f" {row['requests_ok']:.0f}): raise the limit above that."
+            )

@@ -1,0 +1,199 @@
+"""The proof: winner and defaults measured again, in turns, and what the guard says of them.
+
+The best of many noisy trials looks better than it is, because it was chosen for its luck too. So
+nothing of the search is reported as a gain: new launches of both sides are, `proof.launches` of
+each, and beside them the winner without each of its settings (ablation). They are one study with a
+case for each side, every round of which holds each case once: rounds are blocks, and the samples
+are paired (harness/guard/question.py).
+
+    gain           log(tuned / defaults) of each goal; of several loads, their mean in each launch
+    constraint     log(tuned / limit), or log(tuned / defaults / limit), at the load where it is
+                   nearest to breaking
+    contribution   of a setting: log(tuned / tuned without it) of the first goal
+
+Each is one question with the guard's confidence for itself, and its interval is Student's t over
+the launches. `improved`, `regressed` and `unchanged` are by the guard's thresholds.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from harness.config import Case, Config, Repeats
+from harness.engines.config import Engine
+from harness.guard.comparison import compare
+from harness.guard.config import Guard
+from harness.guard.evidence import Evidence
+from harness.guard.outcome import Comparison, Outcome, Verdict
+from harness.guard.pairing import match
+from harness.tune.finding import Finding, gain_over, kept_over
+from harness.tune.launching import DEFAULTS
+from harness.tune.objective import Objective
+from harness.tune.space import Space, without
+from harness.tune.trial import Setting
+
+SWEEP = "proof"  # its name on disk, below the study of the search
+TUNED, WITHOUT = "tuned", "without_"
+
+
+class Result(StrEnum):
+    """What a proof comes to."""
+
+    PROVEN = "proven"
+    NO_GAIN = "no_gain"  # settled: nothing that matters, or worse
+    BROKEN = "broken"  # a constraint
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What the launches of a proof say."""
+
+    result: Result
+    reason: str  # in a sentence without its full stop; empty where the intervals say it
+    gains: tuple[Finding, ...]  # of each goal
+    constraints: tuple[Finding, ...]
+    contributions: dict[str, Finding]  # by setting; empty without ablation
+    comparison: Comparison  # of the guard's other metrics
+    confidence: float
+    launches: int  # that measured something, of the side that has fewer
+
+    @property
+    def let_through(self) -> str:
+        """The fatal codes that rows carry and that were allowed; empty without."""
+        return ", ".join(one.what for one in self.comparison.refusals if one.allowed)
+
+
+def ablated(space: Space, winner: Setting, order: Sequence[str], most: int) -> tuple[str, ...]:
+    """Which settings of the winner are left out once, the first of `order` first.
+
+    Of one setting alone the gain is its contribution. What may not be left out alone (another one
+    depends on it) is not.
+    """
+    mine = [name for name, value in winner if value is not None]
+    if len(mine) < 2:
+        return ()
+    known = set(space.settings())
+    possible = [n for n in mine if without(winner, n) in known]
+    ranked = sorted(possible, key=lambda n: order.index(n) if n in order else len(order))
+    return tuple(ranked[:most])
+
+
+def proof_config(
+    config: Config, space: Space, winner: Setting, settings: Sequence[str], launches: int
+) -> Config:
+    """The study of the proof: a case for each side, in rounds, shuffled inside each."""
+    sides: dict[str, Engine] = {
+        DEFAULTS: space.engine(space.default),
+        TUNED: space.engine(winner),
+        **{f"{WITHOUT}{n}": space.engine(without(winner, n)) for n in settings},
+    }
+    varied = {f"engine.{name}": [None, value] for name, value in winner if value is not None}
+    loads = {name: values for name, values in config.axes.items() if name.startswith("load.")}
+    return replace(
+        config,
+        sweep=SWEEP,
+        axes={"case": list(sides), **varied, **loads},
+        cases=tuple(
+            Case(name=name, engines=(engine,), loads=config.cases[0].loads)
+            for name, engine in sides.items()
+        ),
+        options=replace(
+            config.options, repeats=Repeats(launches=launches, runs=1), order="shuffled", case=None
+        ),
+    )
+
+
+def judged(
+    evidence: Evidence,
+    objective: Objective,
+    settings: Sequence[str],
+    guard: Guard,
+    *,
+    allow: Sequence[str] = (),
+    defaults_break: Sequence[str] = (),
+) -> Proof:
+    """What the proof's study says. `settings` are those that were left out once, `allow` the fatal
+    codes that are let through, `defaults_break` the constraints that the defaults do not keep: what
+    keeps them is better, whatever it gains.
+    """
+    defaults, tuned = (_side(evidence, case, objective) for case in (DEFAULTS, TUNED))
+    goals = [goal.column for goal in objective.goals]
+    beside = [m for m in guard.metrics if m not in goals] or guard.metrics
+    comparison = compare(defaults, tuned, replace(guard, metrics=beside), allow=allow)
+    pairs = match(defaults, tuned).pairs
+    gains = tuple(gain_over(goal, pairs, guard) for goal in objective.goals)
+    kept = tuple(kept_over(one, pairs, guard) for one in objective.constraints)
+    result, reason = _result(gains, kept, comparison, tuned)
+    if defaults_break and result is Result.NO_GAIN:
+        result, reason = Result.PROVEN, f"the defaults break {'; '.join(defaults_break)}"
+    return Proof(
+        result=result,
+        reason=reason,
+        gains=gains,
+        constraints=kept,
+        contributions={
+            name: gain_over(
+                objective.goals[0],
+                match(_side(evidence, f"{WITHOUT}{name}", objective), tuned).pairs,
+                guard,
+            )
+            for name in settings
+        },
+        comparison=comparison,
+        confidence=1 - guard.alpha,
+        launches=min(defaults.launches, tuned.launches),
+    )
+
+
+def _side(evidence: Evidence, case: str, objective: Objective) -> Evidence:
+    """The runs of one case, as a study of their own."""
+    runs = tuple(
+        replace(run, row=objective.complete(run.row))
+        for run in evidence.runs
+        if run.row.get("case") == case
+    )
+    about = evidence.about | {"runs": [run.id for run in runs]}
+    return replace(evidence, folder=evidence.folder / case, runs=runs, about=about, skipped=0)
+
+
+def _result(
+    gains: Sequence[Finding],
+    constraints: Sequence[Finding],
+    comparison: Comparison,
+    tuned: Evidence,
+) -> tuple[Result, str]:
+    """The whole, and why where the gain does not say it."""
+    if lost := [run for run in tuned.runs if not run.ok]:
+        kinds = ", ".join(dict.fromkeys(str(run.row.get("failure")) for run in lost))
+        return (
+            Result.BROKEN,
+            f"{len(lost)} of {len(tuned.runs)} runs of the winner failed ({kinds})",
+        )
+    if comparison.verdict is Outcome.REFUSED:
+        return Result.INCONCLUSIVE, _refused(comparison)
+    broken = [one for one in constraints if one.is_on_the_bad_side]
+    if any(one.word == "broken" for one in broken):
+        return Result.BROKEN, f"the winner breaks {_named(broken)}"
+    if broken:
+        return Result.INCONCLUSIVE, f"whether the winner keeps {_named(broken)} is open"
+    words = {gain.word for gain in gains}
+    if Verdict.INCONCLUSIVE.value in words:
+        reasons = dict.fromkeys(gain.reason for gain in gains if gain.reason)
+        told = "the interval holds gains that matter and ones that do not"
+        return Result.INCONCLUSIVE, "; ".join(reasons) or told
+    if Verdict.IMPROVED.value not in words:
+        return Result.NO_GAIN, ""
+    is_trade = Verdict.REGRESSED.value in words
+    return Result.PROVEN, "one goal is traded for the other" if is_trade else ""
+
+
+def _refused(comparison: Comparison) -> str:
+    """Which fatal codes the rows carry, and how many."""
+    refused = [one for one in comparison.refusals if not one.allowed]
+    told = [f"{one.what} ({one.baseline}; {one.candidate})" for one in refused]
+    return f"rows that prove nothing, of the defaults and of the winner: {', '.join(told)}"
+
+
+def _named(findings: Iterable[Finding]) -> str:
+    return " and ".join(f"'{one.what}'" for one in findings)

@@ -1,0 +1,233 @@
+"""One command's work on a tuning: plan it, search, prove, answer. Goes on wherever it was cut off.
+
+The study on disk is an ordinary one whose runs grow, a launch a trial; Optuna's journal lies beside
+them, the proof is a study of its own below it.
+
+    <out>/tune-NAME/<date>-<id>/
+      study.json, launches/, runs/    of the search; table.*, plots/, report.* as of any study
+      search.journal                  what was asked and told
+      proof/<date>-<id>/              the proof: a study with a case for each side
+      answer.json, answer.md, conf/   what was found, and engine=tuned
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from harness.config import Config
+from harness.engines.config import SimEngine, VllmEngine
+from harness.engines.feasible import obstacle
+from harness.engines.flags import known_flags
+from harness.environment import snapshot
+from harness.errors import UserError
+from harness.guard.likeness import FATAL
+from harness.overrides import did_you_mean
+from harness.plan import Run, as_served
+from harness.sim.options import flags_with_effect
+from harness.study import Study
+from harness.sweep import Sweep, used
+from harness.tune.allowance import Allowance
+from harness.tune.launching import FULL, SCREEN, Launching
+from harness.tune.objective import Objective
+from harness.tune.prior import forecast, gpu_name, unknown
+from harness.tune.space import Served, Space
+from harness.tune.strategy import Forecast
+from harness.tune.trial import Outcome, told
+from harness.units import plural, span
+
+JOURNAL = "search.journal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """A checked configuration, its space, and the machine that it is searched on."""
+
+    config: Config
+    base: Sweep  # the launch of the defaults, as a sweep has it: the machine, and what is told
+    space: Space
+    objective: Objective
+    forecast: Forecast | None
+    gpu: str | None  # by the simulator's name, where that knows it
+    launching: Launching
+    allowance: Allowance
+
+    @classmethod
+    def prepare(cls, config: Config, words: Sequence[str]) -> Self:
+        """Look at the machine, and make the space. Raises UserError for one that holds nothing, and
+        for a budget that is too small."""
+        tune, engine = config.tune, config.engines[0]
+        assert tune is not None
+        assert isinstance(engine, VllmEngine | SimEngine), "tune= refuses external servers"
+        _check(config)
+        environment = snapshot(getattr(engine, "python", None))
+        gpus, flags = used(config, environment), known_flags(config.choice.vllm_folder)
+
+        def decide(asked: Served) -> Served:
+            served = as_served(asked, config)
+            assert not isinstance(served, str)
+            return served  # type: ignore[return-value]  # of the kind that was asked
+
+        space = Space.of(
+            tune,
+            engine,
+            fits=lambda asked: obstacle(decide(asked), config.model, gpus, flags),
+            flags=flags_with_effect() if isinstance(engine, SimEngine) else flags,
+            decide=decide,
+        )
+        objective = Objective.of(tune)
+        launching = Launching(
+            config=config, space=space, objective=objective, gpus=gpus, flags=flags
+        )
+        plan = launching.plan(space.default, 0)
+        identity = _digest(plan.id, space.settings(), asdict(objective), asdict(config.options.slo))
+        plan = replace(plan, sweep=config.sweep, id=identity)
+        gpu: str | None = gpu_name(gpus[0].name) if gpus else None
+        if isinstance(engine, SimEngine):
+            gpu = engine.gpu
+        return cls(
+            config=config,
+            base=Sweep(config=config, plan=plan, environment=environment, words=tuple(words)),
+            space=space,
+            objective=objective,
+            forecast=forecast(
+                space,
+                config.model,
+                launching.loads,
+                gpu,
+                config.choice.num_gpus,
+                config.options.slo,
+            ),
+            gpu=gpu,
+            launching=launching,
+            allowance=Allowance.of(tune, names=len(space.names), launch_s=launching.launch_s()),
+        )
+
+    @property
+    def name(self) -> str:
+        """The tuning's name on the command line."""
+        return self.config.sweep.removeprefix("tune-")
+
+    def plan_text(self) -> str:
+        """What would be searched for, in what, and how long it takes at most."""
+        kept, (launch,) = self.allowance, self.base.plan.launches
+        lines = [self.base.engine_line(), f"tune {self.name}: {self.config.model.name}"]
+        lines += [f"  {text}" for text in self.goal_lines()]
+        lines.append(f"  space: {plural(len(self.space), 'setting')} of {_axes(self.space)}")
+        lines += [f"    {text}" for text in (*self.space.dropped, *self._by_prior())]
+        lines.append(f"  each launch: {', '.join(_parts(launch.runs))}")
+        ablation = f" and of {plural(kept.ablated, 'ablation')}" if kept.ablated else ""
+        lines.append(
+            f"  at most {plural(kept.search_launches, 'launch')} of the search, then"
+            f" {kept.reserved} of the proof ({kept.proof_launches} of each side{ablation})"
+        )
+        least_s, most_s = self.base.plan.span_s()
+        time = f"{span(least_s * kept.launches)} to {span(most_s * kept.launches)}"
+        limit = f", stopped at {span(kept.budget_s)}" if kept.budget_s is not None else ""
+        lines.append(f"{kept.launches} launches at most, {time}{limit}; nothing was started")
+        return "\n".join(lines)
+
+    def goal_lines(self) -> list[str]:
+        """What is to be reached, and what must hold."""
+        goals = [
+            f"{'maximise' if goal.maximise else 'minimise'} {goal.column}"
+            for goal in self.objective.goals
+        ]
+        kept = [str(one) for one in self.objective.constraints]
+        return [" and ".join(goals), *([f"while {' and '.join(kept)}"] if kept else [])]
+
+    def run(self) -> int:
+        """Search and prove what is not done yet, and answer; returns the exit code."""
+        from harness.tune.search import Search
+        from harness.tune.session import Session
+
+        options = self.config.options
+        print(self.base.engine_line(), flush=True)
+        for line in (*self.goal_lines(), *self.space.dropped, *self._by_prior()):
+            print(line, flush=True)
+        study = Study.open(Path(options.out), self.base.plan, self._about(), fresh=options.fresh)
+        try:
+            self.base.check_environment(study)
+            study.add(options=asdict(options), command=self.base.command)
+            print(f"study: {study.folder}", flush=True)
+            journal = study.folder / JOURNAL
+            search = Search(self.space, self.objective, self.forecast, journal, options.seed)
+            return Session(tuning=self, study=study, search=search).run()
+        finally:
+            study.close()
+
+    def _about(self) -> dict[str, Any]:
+        """What study.json tells: no run yet, they come with the trials."""
+        tune = self.config.tune
+        assert tune is not None
+        return self.base.about() | {"axes": self.launching.axes, "runs": [], "tune": asdict(tune)}
+
+    def _by_prior(self) -> list[str]:
+        """What the prior takes out of the space, and what it expects most of."""
+        if self.forecast is None:
+            why = unknown(self.config.model, self.launching.loads, self.gpu)
+            return [f"no prior, the search goes by its measurements alone: {why}"]
+        lost = sum(rows is None for rows in self.forecast.values())
+        told_lost = [f"{plural(lost, 'setting')} should not fit, by the prior"] if lost else []
+        return [*told_lost, *self._expected(self.forecast)]
+
+    def _expected(self, forecast: Forecast) -> list[str]:
+        """The setting that the prior ranks first, among those that should keep the constraints."""
+        defaults = forecast.get(self.space.default)
+        if not defaults:
+            return []
+        base = Outcome.measured(defaults)
+        judged = [
+            self.objective.judge(1, setting, Outcome.measured(rows), base)
+            for setting, rows in forecast.items()
+            if rows
+        ]
+        kept = [t for t in judged if all(margin is None or margin <= 0 for margin in t.margins)]
+        best = max(kept, key=lambda trial: trial.score or 0.0, default=None)
+        if best is None or best.score is None:
+            return []
+        return [f"the prior expects most of {told(best.setting)}: {best.score:.2f} x the defaults"]
+
+
+def _check(config: Config) -> None:
+    """What a sweep can be told and a tuning cannot. Raises UserError."""
+    if config.profile.kind != "none":
+        raise UserError(
+            f"profile={config.profile.kind} is for sweeps: capture the answer afterwards, with"
+            " sweep=NAME engine=tuned."
+        )
+    repeats = config.options.repeats
+    if repeats.launches > 1 or repeats.runs > 1:
+        raise UserError(
+            "repeats is for sweeps: a trial is one launch, and tune.proof.launches says how often"
+            " the proof repeats."
+        )
+    assert config.tune is not None
+    for code in config.tune.proof.allow:
+        if code not in FATAL:
+            hint = did_you_mean(code, FATAL)
+            raise UserError(
+                f"tune.proof.allow={code}: there is no such fatal code.{hint} There are:"
+                f" {', '.join(FATAL)}."
+            )
+
+
+def _axes(space: Space) -> str:
+    return ", ".join(f"{name} ({len(space.choices(name))})" for name in space.names)
+
+
+def _parts(runs: Sequence[Run]) -> list[str]:
+    """What a launch measures, for people."""
+    full = [run for run in runs if run.case == FULL]
+    loads = plural(len({run.point for run in full}), "load")
+    probes = f", searched in {len(full)} runs at most" if full[0].load.search else ""
+    short = [run.load.duration_s for run in runs if run.case == SCREEN]
+    first = [f"a short run of {seconds:g} s that tells a clear loser" for seconds in short]
+    return [*first, loads + probes]
+
+
+def _digest(*parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

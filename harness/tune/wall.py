@@ -1,0 +1,84 @@
+"""What holds a server back, from the shares that the monitors saw. Pure.
+
+API server   its busiest process is at BUSY_CORE of a core or more
+GPU          its multiprocessors have work BUSY_GPU of the time or more
+between      neither: the engine's loop, launches and communication. Engine core and workers
+             spin while they wait, so that a full core of theirs says little; a trace tells
+load         neither, and no process is near a full core: the server waits for requests
+"""
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+from statistics import median
+from typing import Any
+
+from harness.units import cores, percent
+
+BUSY_CORE = 0.9
+BUSY_GPU = 0.8
+SHARES = {
+    "api_server_cpu_frac": "API server",
+    "engine_core_cpu_frac": "engine core",
+    "worker_cpu_frac": "worker",
+    "sm_activity_frac": "SM activity",
+}
+
+
+def wall_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """`api_server`, `gpu`, `compute`, `between`, `load`; None where nothing was measured."""
+    seen = shares(rows)
+    api, gpu = seen["api_server_cpu_frac"], seen["sm_activity_frac"]
+    if api is not None and api >= BUSY_CORE:
+        return "api_server"
+    if gpu is not None and gpu >= BUSY_GPU:
+        return "gpu"
+    worker = seen["worker_cpu_frac"]
+    if worker is not None and worker >= BUSY_CORE and all(r.get("gpus") == "CPU" for r in rows):
+        return "compute"
+    loops = [s for n in ("engine_core_cpu_frac", "worker_cpu_frac") if (s := seen[n]) is not None]
+    if not loops or (api is None and gpu is None):
+        return None
+    return "between" if max(loops) >= BUSY_CORE else "load"
+
+
+def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The median over the runs of each share; None where no run has it."""
+    found: dict[str, float | None] = {}
+    for name in SHARES:
+        values = [float(v) for row in rows if (v := row.get(name)) is not None and not isnan(v)]
+        found[name] = median(values) if values else None
+    return found
+
+
+WALLS = {
+    "api_server": "the API server process is the limit",
+    "gpu": "the GPUs are the limit",
+    "compute": "the worker, which computes on the CPU, is the limit",
+    "between": "neither API server nor GPUs are the limit, but what lies between: the engine's"
+    " loop, launches, communication (a trace tells: profile=nsys)",
+    "load": "nothing of the server is at its limit: it waits for the load",
+}
+
+
+def sentences(
+    defaults: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """What was the limit, and what is it now, with the numbers; empty where nothing is known."""
+    before, after = wall_of(defaults), wall_of(tuned)
+    told = []
+    if before is not None:
+        told.append(f"With the defaults {WALLS[before]} ({_numbers(defaults)}).")
+    if after is not None:
+        same = " still" if after == before else ""
+        told.append(f"Tuned,{same} {WALLS[after]} ({_numbers(tuned)}).")
+    return tuple(told)
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    for name, share in shares(rows).items():
+        if share is not None:
+            is_gpu = name == "sm_activity_frac"
+            shown = f"{percent(share)} %" if is_gpu else f"{cores(share)} of a core"
+            parts.append(f"{SHARES[name]} {shown}")
+    return ", ".join(parts)

@@ -1,0 +1,126 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.report.blocks import Report
+from harness.report.html import written as html
+from harness.report.markdown import written as markdown
+from harness.report.tuned import tuned
+from harness.tune.answer import JSON, Outcome, Tried, read
+from harness.tune.plots import draw
+from harness.tune.proof import Proof
+from harness.tune.trial import Outcome as Outcomes
+from harness.tune.trial import Trial
+from tests.harness.tune.answers import ANSWER, GAIN, PROOF, TRIED, tried
+
+PLOTS = ("tune_history.png", "tune_importance.png", "tune_slices.png", "tune_pareto.png")
+
+
+def test_an_answer_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / JSON).write_text(ANSWER.to_json())
+    assert read(tmp_path) == ANSWER
+
+
+def test_what_json_has_no_number_for_is_null() -> None:
+    odd = replace(ANSWER, tried=(tried(0, {}, float("inf")),))
+    assert json.loads(odd.to_json())["tried"][0]["score"] is None
+
+
+def test_no_answer_is_none_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+    assert read(tmp_path) is None
+    (tmp_path / JSON).write_text('{"name": 1}')
+    with pytest.raises(UserError, match=r"answer\.json is damaged"):
+        read(tmp_path)
+
+
+def test_what_is_told_as_the_gain_is_the_proofs_interval_and_not_the_searchs_maximum() -> None:
+    assert ANSWER.headline() == (
+        "api_server_count=4 stream_interval=8 gives +80.0 % output tok/s [+73.0 to +88.0 %]"
+        " against the defaults."
+    )
+    assert "85" not in ANSWER.headline()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [("proven", 0), ("defaults", 0), ("broken", 1), ("inconclusive", 1), ("nothing", 1),
+     ("unfinished", 1)],
+)  # fmt: skip
+def test_only_what_is_settled_exits_with_0(outcome: str, code: int) -> None:
+    assert replace(ANSWER, outcome=Outcome(outcome)).exit_code == code
+
+
+def test_a_trade_of_two_goals_is_called_one() -> None:
+    told = replace(ANSWER, reason="one goal is traded for the other").headline()
+    assert told.endswith("against the defaults: one goal is traded for the other.")
+
+
+def test_simulated_numbers_say_so_first() -> None:
+    assert replace(ANSWER, simulated=True).headline().startswith("SIMULATED")
+
+
+def test_an_inconclusive_proof_says_how_many_launches_would_settle_it() -> None:
+    proof: Proof = replace(PROOF, gains=(replace(GAIN, word="inconclusive", more_launches=2),))
+    told = replace(ANSWER, outcome=Outcome.INCONCLUSIVE, proof=proof).headline()
+    assert "tune.proof.launches=5 tune.budget.launches=28 would settle it" in told
+
+
+def test_the_text_holds_command_engine_container_and_reasons() -> None:
+    told = ANSWER.text()
+    assert "\n  vllm serve Qwen/Qwen2.5-1.5B --tensor-parallel-size 2" in told
+    assert "--config-dir results/tune-throughput/x/conf sweep=NAME engine=tuned" in told
+    assert "engine.python=/opt/bin/python" in told
+    assert 'vllm/vllm-openai:v0.25.1 with the arguments ["Qwen/Qwen2.5-1.5B",' in told
+    assert "stream_interval contributes +1.0 % output tok/s [−1.0 to +3.0 %]: unchanged" in told
+    assert "tpot_p99_s < 1.1 x defaults: open, 21.8 of 22.9 [20.6 to 23.1]" in told
+    assert "6 + 12 of 24 launches" in told
+
+
+def test_a_winner_that_broke_a_constraint_is_not_handed_out() -> None:
+    broken = replace(ANSWER, outcome=Outcome.BROKEN, reason="the winner breaks 'x < 1'")
+    assert "vllm serve" not in broken.text()
+    assert "did not stand the proof: the winner breaks 'x < 1'." in broken.headline()
+
+
+def test_the_section_has_the_answer_the_proof_and_every_trial(tmp_path: Path) -> None:
+    draw(ANSWER, tmp_path / "plots")
+    report = Report(
+        title="t", subtitle="s", simulated=None, sections=(tuned(ANSWER, tmp_path),), made="m"
+    )
+    page = markdown(report, tmp_path)
+    for text in ("**PROVEN.**", "vllm serve", "### Proof", "failed: out\\_of\\_memory",
+                 "clear loser", "the winner", "breaks tpot\\_p99\\_s", "plots/tune_importance.png",
+                 "it is pinned to bfloat16"):  # fmt: skip
+        assert text in page, text
+    assert "What each setting contributes" in html(report)
+
+
+def test_a_trial_with_a_fatal_code_is_to_be_doubted(tmp_path: Path) -> None:
+    rows = [{"validity": "simulated sim_late"}, {"validity": "sim_late not_steady"}]
+    trial = Trial(number=0, setting=(), outcome=Outcomes.measured(rows), score=1.0)
+    told = replace(ANSWER, tried=(Tried.of(trial),), winner=None)
+    report = Report(
+        title="t", subtitle="s", simulated=None, sections=(tuned(told, tmp_path),), made="m"
+    )
+    assert "to be doubted: sim\\_late |" in markdown(report, tmp_path)
+
+
+def test_what_there_is_to_draw_is_drawn(tmp_path: Path) -> None:
+    drawn = [path.name for path in draw(ANSWER, tmp_path)]
+    assert drawn == list(PLOTS[:3])
+    assert draw(replace(ANSWER, tried=TRIED[:1], importances={}), tmp_path) == []
+    assert list(tmp_path.iterdir()) == [], "what is not true any more is not left"
+
+
+def test_two_goals_have_a_front(tmp_path: Path) -> None:
+    scored = tuple(
+        replace(one, gains=(0.1 * one.number, -0.1 * one.number)) if one.score else one
+        for one in TRIED
+    )
+    goals = (("output_tok_per_s_per_gpu", True), ("tpot_p50_s", False))
+    both = replace(ANSWER, goals=goals, tried=scored, front=(0, 2, 5), outcome=Outcome.UNFINISHED)
+    assert "\n  trial 2, api_server_count=4: " in both.text()
+    assert PLOTS[3] in [path.name for path in draw(both, tmp_path)]
