@@ -21,6 +21,9 @@ Floats = npt.NDArray[np.float64]
 START_TIMEOUT_S = 30.0
 
 
+DIED = "the null server's process died"
+
+
 class NullServerError(Exception):
     """The null server's process died or did not start."""
 
@@ -115,8 +118,11 @@ class NullServer:
 
     def log(self) -> ServerLog:
         """What was done since the last time that this was asked."""
-        for pipe in self._pipes:
-            pipe.send(self._pace)
+        try:
+            for pipe in self._pipes:
+                pipe.send(self._pace)
+        except ConnectionError as error:
+            raise NullServerError(DIED) from error
         parts = [self._hear(pipe) for pipe in self._pipes]
         return ServerLog.read(*(b"".join(part) for part in zip(*parts, strict=True)))
 
@@ -132,4 +138,4 @@ class NullServer:
                 raise NullServerError(f"the null server did not start in {timeout_s:g} s")
             return pipe.recv()
         except (EOFError, ConnectionError) as error:
-            raise NullServerError("the null server's process died") from error
+            raise NullServerError(DIED) from error

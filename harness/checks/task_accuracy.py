@@ -122,7 +122,9 @@ def command(check: TaskAccuracyCheck, endpoint: Endpoint, folder: Path) -> list[
         "--model_args": ",".join(f"{n}={v}" for n, v in arguments.items() if v is not None),
     }
     told = [str(w) for name, v in options.items() if v is not None for w in (name, v)]
-    return [check.python or sys.executable, "-m", "lm_eval", "--model", "local-completions", *told]
+    # unbuffered: what it says last is then last in its log
+    start = [check.python or sys.executable, "-u", "-m", "lm_eval"]
+    return [*start, "--model", "local-completions", *told]
 
 
 def scores(results: Mapping[str, Any], tasks: Sequence[str]) -> tuple[Score, ...]:
