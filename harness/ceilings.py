@@ -80,16 +80,18 @@ def last_validation(study: Path, about: Mapping[str, Any]) -> Validation | None:
     """The last validation of the study's GPUs before it; None without one.
 
     They are looked for where `validate` puts them, beside the study and beside its sweep, and among
-    the reference results of that folder.
+    the reference results of that folder, or those that the study is one of.
     """
     uuids = {gpu.get("uuid") for gpu in about.get("environment", {}).get("gpus", ())} - {None}
     if not uuids:
         return None
-    outs = study.resolve().parents[:2]
+    parents = study.resolve().parents
+    outs = parents[:2]
+    references = [outs[-1] / REFERENCE, *(one for one in parents if one.name == REFERENCE)]
     begun_utc = about.get("begun_utc", "")
     before = [
         one
-        for one in saved(*outs, *(outs[-1] / REFERENCE).glob("*"))
+        for one in saved(*outs, *(home for one in references for home in one.glob("*")))
         if uuids <= one.uuids and one.begun_utc <= begun_utc
     ]
     return before[-1] if before else None
