@@ -52,7 +52,8 @@ def judged(tool: Tool, *words: str) -> tuple[int, str, Any]:
 
 
 def test_the_same_configuration_has_not_changed(tool: Tool) -> None:
-    code, _, found = judged(tool, "guard.max_launches=2")
+    # at alpha=0.05 this test would be wrong once in twenty times, as any comparison of equals
+    code, _, found = judged(tool, "guard.max_launches=2", "guard.alpha=0.002")
     assert code in (0, 2)
     assert {point["verdict"] for point in found["points"]} <= {"unchanged", "inconclusive"}
     assert [point["launches"] for point in found["points"]] == [[2, 2]] * len(METRICS)
