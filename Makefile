@@ -34,8 +34,10 @@ test: check            ## all tests that need neither a GPU nor vLLM
 	$(VLLM_BIN)/python -m pip install -q pandas matplotlib seaborn
 	touch $@
 
+# VLLM_TESTS="vllm and not long": half an hour less
+VLLM_TESTS ?= vllm
 test-vllm: setup .venv-vllm/settled   ## the same harness against a real vLLM server, on the CPU
-	HARNESS_VLLM_PYTHON=$(CURDIR)/$(VLLM_BIN)/python $(BIN)/python -m pytest -m vllm tests/vllm
+	HARNESS_VLLM_PYTHON=$(CURDIR)/$(VLLM_BIN)/python $(BIN)/python -m pytest -m "$(VLLM_TESTS)" tests/vllm
 
 bench: setup           ## prints the numbers that this project promises
 	$(BIN)/python benchmarks/client_accuracy.py

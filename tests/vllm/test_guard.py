@@ -15,7 +15,8 @@ from tests.harness.whole_tool import Tool
 PYTHON = os.environ.get("HARNESS_VLLM_PYTHON", "")
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(1200),
+    pytest.mark.long,
+    pytest.mark.timeout(3000),
     pytest.mark.skipif(not PYTHON, reason="HARNESS_VLLM_PYTHON names no interpreter with vLLM"),
 ]
 # What the server needs here is said by a sweep: the command line's engine settings are the change.
@@ -35,7 +36,7 @@ def tool(tmp_path_factory: pytest.TempPathFactory) -> Tool:
     folder = tmp_path_factory.mktemp("guard")
     (folder / "conf/sweep").mkdir(parents=True)
     (folder / "conf/sweep/tiny.yaml").write_text(TINY)
-    return Tool(folder, limit_s=1000)
+    return Tool(folder, limit_s=2400)
 
 
 def judged(tool: Tool, *words: str) -> tuple[int, str, Any]:

@@ -13,7 +13,8 @@ from tests.harness.whole_tool import Tool, wait_for_line
 PYTHON = os.environ.get("HARNESS_VLLM_PYTHON", "")
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(1500),
+    pytest.mark.long,
+    pytest.mark.timeout(3000),
     pytest.mark.skipif(not PYTHON, reason="HARNESS_VLLM_PYTHON names no interpreter with vLLM"),
 ]
 # How many tokens are in a chunk is known beforehand: at most 8 are better than 4 and than 1.
@@ -37,7 +38,7 @@ tune:
 
 @pytest.fixture(scope="module")
 def tool(tmp_path_factory: pytest.TempPathFactory) -> Tool:
-    return Tool(tmp_path_factory.mktemp("tune"), limit_s=1200)
+    return Tool(tmp_path_factory.mktemp("tune"), limit_s=2400)
 
 
 @pytest.fixture(scope="module")
