@@ -42,7 +42,7 @@ PYTHON = os.environ.get("HARNESS_VLLM_PYTHON", "")
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.long,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(not PYTHON, reason="HARNESS_VLLM_PYTHON names no interpreter with vLLM"),
 ]
 TURNS = 3

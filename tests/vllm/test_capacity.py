@@ -10,13 +10,13 @@ from tests.harness.whole_tool import Tool
 PYTHON = os.environ.get("HARNESS_VLLM_PYTHON", "")
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(not PYTHON, reason="HARNESS_VLLM_PYTHON names no interpreter with vLLM"),
 ]
 
 
 def test_one_launch_finds_its_capacity(tmp_path_factory: pytest.TempPathFactory) -> None:
-    tool = Tool(tmp_path_factory.mktemp("capacity"), limit_s=800)
+    tool = Tool(tmp_path_factory.mktemp("capacity"), limit_s=2200)
     words = ["load.search.probes=6", "load.duration_s=5", "slo.share_frac=0.8"]
     done = tool("sweep=capacity", f"engine.python={PYTHON}", *words)
     assert done.returncode == 0, done.stdout + done.stderr

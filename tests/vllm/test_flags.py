@@ -12,7 +12,7 @@ from harness.environment import vllm_installed
 PYTHON = os.environ.get("HARNESS_VLLM_PYTHON", "")
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(200),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(not PYTHON, reason="HARNESS_VLLM_PYTHON names no interpreter with vLLM"),
 ]
 ASK = """

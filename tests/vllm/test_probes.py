@@ -16,7 +16,7 @@ from tests.harness.whole_tool import Tool
 PYTHON = os.environ.get("HARNESS_VLLM_PYTHON", "")
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(not PYTHON, reason="HARNESS_VLLM_PYTHON names no interpreter with PyTorch"),
 ]
 
@@ -28,7 +28,7 @@ def has_triton() -> bool:
 
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Validation:
-    tool = Tool(tmp_path_factory.mktemp("validate"), limit_s=500)
+    tool = Tool(tmp_path_factory.mktemp("validate"), limit_s=2200)
     families = "gemm,memory,kernels,p2p,nccl,scaling,steady"
     done = tool(
         "validate", "rehearsal=true", f"python={PYTHON}", "seconds=1", "model=tiny",

@@ -10,13 +10,13 @@ from tests.harness.whole_tool import Tool
 PYTHON = os.environ.get("HARNESS_VLLM_PYTHON", "")
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(not PYTHON, reason="HARNESS_VLLM_PYTHON names no interpreter with vLLM"),
 ]
 
 
 def test_a_torch_profile_ends_in_findings_and_leaves_the_measured_run_alone(tmp_path):
-    tool = Tool(tmp_path, limit_s=800)
+    tool = Tool(tmp_path, limit_s=2200)
     words = [
         "sweep=single", "engine=vllm", f"engine.python={PYTHON}", "model=tiny",
         "engine.enforce_eager=true", "engine.max_model_len=2048", "load.concurrency=4",

@@ -13,14 +13,14 @@ from tests.harness.whole_tool import Tool
 PYTHON = os.environ.get("HARNESS_VLLM_PYTHON", "")
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(not PYTHON, reason="HARNESS_VLLM_PYTHON names no interpreter with vLLM"),
 ]
 
 
 @pytest.fixture(scope="module")
 def tool(tmp_path_factory: pytest.TempPathFactory) -> Tool:
-    return Tool(tmp_path_factory.mktemp("sweep"), limit_s=800)
+    return Tool(tmp_path_factory.mktemp("sweep"), limit_s=2200)
 
 
 @pytest.fixture(scope="module")
