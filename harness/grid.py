@@ -122,13 +122,14 @@ def _settings(name: str, case: Tree) -> dict[str, Any]:
         raise UserError(f"case '{name}' is not of the form {{engine: {{...}}, load: {{...}}}}.")
     if wrong := [key for key in case if key not in SWEPT]:
         raise UserError(f"case '{name}' holds '{wrong[0]}': a case changes engine and load only.")
-    return {f"{group}.{leaf}": v for group in case for leaf, v in _leaves(case[group] or {})}
+    return {f"{group}.{leaf}": v for group in case for leaf, v in leaves(case[group] or {})}
 
 
-def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What a tree holds, by dotted name after the prefix."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

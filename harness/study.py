@@ -51,6 +51,17 @@ class SavedRun:
         """The same, and its window was not cut short because the answer was clear before."""
         return self.ok and not self.record.get("stopped")
 
+    @property
+    def launch_id(self) -> str:
+        """Of the launch, not of one of its lives."""
+        return str(self.record["launch"]).rpartition(".")[0]
+
+    @property
+    def asked_load(self) -> dict[str, Any]:
+        """The load as it was asked for: the rate of a search is not set, but found."""
+        load: dict[str, Any] = self.record["load"]
+        return dict(self.record.get("load_asked", load)) if load.get("search") else load
+
     def samples(self, name: str) -> dict[str, npt.NDArray[Any]]:
         """The columns of NAME.parquet; empty if it was not sampled."""
         path = self.folder / f"{name}.parquet"

@@ -130,17 +130,19 @@ class Sweep:
             raise UserError("\n".join(f"not possible here: {text}" for text in obstacles))
 
     @contextmanager
-    def opened(self, **about: Any) -> Iterator[Study]:
-        """Its study, begun before or new, with `about` in its study.json besides.
+    def opened(self, about: dict[str, Any] | None = None, **added: Any) -> Iterator[Study]:
+        """Its study, begun before or new: a new one is begun with `about`, by default what a sweep
+        tells of itself; `added` is put into study.json either way.
 
         Raises UserError if it cannot be written, or was begun in another environment.
         """
         options = self.config.options
-        study = Study.open(Path(options.out), self.plan, self.about(), fresh=options.fresh)
+        begun = self.about() if about is None else about
+        study = Study.open(Path(options.out), self.plan, begun, fresh=options.fresh)
         try:
             self.check_environment(study)
             # what is shown, and which checks, may have changed
-            study.add(options=asdict(options), **about)
+            study.add(options=asdict(options), **added)
             yield study
         finally:
             study.close()

@@ -13,14 +13,10 @@ def capacity_rps(study: Study, launch: str, load: Load) -> float | None:
     rates = [
         rate
         for run in study.runs()
-        if run.whole and _is_of(run, launch) and _is_like(run, load)
+        if run.whole and run.launch_id == launch and _is_like(run, load)
         if (rate := requests_per_s(run.samples("requests"), Window(**run.record["window"])))
     ]
     return max(rates, default=None)
-
-
-def _is_of(run: SavedRun, launch: str) -> bool:
-    return str(run.record["launch"]).rpartition(".")[0] == launch
 
 
 def _is_like(run: SavedRun, load: Load) -> bool:

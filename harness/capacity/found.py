@@ -102,7 +102,7 @@ class Capacity:
 
 def capacity_of(study: Study, launch: str, point: str, load: Load) -> Capacity:
     """What the launch with this id has found so far of a point, whose load is `load`."""
-    runs = [r for r in study.runs() if launch_of(r) == launch and r.record["point"] == point]
+    runs = [r for r in study.runs() if r.launch_id == launch and r.record["point"] == point]
     return _searched(study, launch, point, load, runs)
 
 
@@ -111,11 +111,11 @@ def capacities(study: Study, launch: str | None = None) -> Iterator[Capacity]:
     of the one with this id."""
     groups: dict[tuple[str, str], list[SavedRun]] = {}
     for run in study.runs():
-        mine = launch_of(run)
+        mine = run.launch_id
         if run.record["load"].get("search") and launch in (None, mine):
             groups.setdefault((mine, str(run.record["point"])), []).append(run)
     for (of_launch, point), runs in groups.items():
-        yield _searched(study, of_launch, point, asked(runs[0]), runs)
+        yield _searched(study, of_launch, point, Load(**runs[0].asked_load), runs)
 
 
 def _searched(study: Study, launch: str, point: str, load: Load, runs: list[SavedRun]) -> Capacity:
@@ -138,13 +138,3 @@ def _searched(study: Study, launch: str, point: str, load: Load, runs: list[Save
         ),
         probes=tuple(probe for run in runs if (probe := probe_of(run, slo)) is not None),
     )
-
-
-def asked(run: SavedRun) -> Load:
-    """The load of a probe as it was asked for, whichever rate it was sent at."""
-    return Load(**run.record.get("load_asked", run.record["load"]))
-
-
-def launch_of(run: SavedRun) -> str:
-    """The id of the run's launch, not of its life."""
-    return str(run.record["launch"]).rpartition(".")[0]

@@ -17,10 +17,10 @@ from harness.engines.config import Engine, SimEngine
 from harness.environment import MASK
 from harness.errors import UserError
 from harness.guard.config import broken
-from harness.guard.evidence import asked_load, engine_settings
+from harness.guard.evidence import engine_settings
 from harness.overrides import Words
 from harness.plan import OPERATIONAL
-from harness.study import Study
+from harness.study import SavedRun, Study
 from loadgen.config import Load
 
 DEFAULTS = "defaults"
@@ -45,22 +45,22 @@ def baseline_of(
             " without its engine settings."
         )
     study = Study(Path(against))
-    about, records = study.about, [run.record for run in study.runs()]
-    if not records:
+    about, runs = study.about, list(study.runs())
+    if not runs:
         raise UserError(f"against={against}: no run of it is there to say what it measured.")
-    records.sort(key=lambda record: record.get("place") or [0, 0, 0])
+    runs.sort(key=lambda run: run.record.get("place") or [0, 0, 0])
     if about.get("model") != json.loads(json.dumps(asdict(candidate.model))):
         theirs, ours = (about.get("model") or {}).get("name"), candidate.model.name
         told = f"{theirs}, and this is {ours}" if theirs != ours else f"another {ours}"
         raise UserError(f"against={against}: its model is {told}: speeds cannot be compared.")
-    engines = [_engine(record["engine"], against, candidate) for record in records]
+    engines = [_engine(run.record["engine"], against, candidate) for run in runs]
     _check_kind(engines, against, candidate, allow)
     pythons = {getattr(engine, "python", None) for engine in engines}
     return replace(
         candidate,
         choice=choose(engines[0].kind, python=pythons.pop()),
         axes=about["axes"],
-        cases=tuple(_cases(records, engines, against)),
+        cases=tuple(_cases(runs, engines, against)),
     )
 
 
@@ -78,16 +78,14 @@ def _defaults(words: Words, candidate: Config, extra_conf_dir: Path | None) -> C
     return compose(replace(words, settings=settings), extra_conf_dir)
 
 
-def _cases(
-    records: Sequence[dict[str, Any]], engines: Sequence[Engine], against: str
-) -> list[Case]:
+def _cases(runs: Sequence[SavedRun], engines: Sequence[Engine], against: str) -> list[Case]:
     """The study's grids, of what its runs were."""
     found: dict[str, tuple[dict[str, Engine], dict[str, Load]]] = {}
-    for record, engine in zip(records, engines, strict=True):
-        mine, loads = found.setdefault(record.get("case") or "", ({}, {}))
-        mine[json.dumps(engine_settings(record["engine"]), sort_keys=True)] = engine
+    for run, engine in zip(runs, engines, strict=True):
+        mine, loads = found.setdefault(run.record.get("case") or "", ({}, {}))
+        mine[json.dumps(engine_settings(run.record["engine"]), sort_keys=True)] = engine
         # at a share of a capacity the rate was found by the launch: each has a load of its own
-        load = asked_load(record)
+        load = run.asked_load
         if load.get("rate_frac") is None:
             loads[json.dumps(load, sort_keys=True)] = _load(load, against)
     return [

@@ -3,13 +3,14 @@
 Reads the disk; everything after it is pure.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from harness.grid import leaves
 from harness.plan import OPERATIONAL
 from harness.study import SavedRun, Study
 from harness.tables import runs_table
@@ -96,7 +97,7 @@ def _measured(run: SavedRun, row: Mapping[Any, Any] | None) -> Measured:
         run_repeat=record["run_repeat"],
         begun_at_s=_begun_at_s(record),
         engine=engine_settings(record["engine"]),
-        load=load_settings(asked_load(record)),
+        load=load_settings(run.asked_load),
         row={str(name): value for name, value in known.items()},
         validity=tuple(str(known.get("validity") or "").split()),
         prompts=_prompts(run) if run.ok else {},
@@ -129,23 +130,9 @@ def _prompts(run: SavedRun) -> dict[int, tuple[int, int]]:
 
 def engine_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     """What an engine is, without how it is run, by dotted name."""
-    return dict(_flat({n: v for n, v in stored.items() if n not in (*OPERATIONAL, *NOT_SET)}))
-
-
-def asked_load(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's load as it was asked for: the rate of a search is not set, but found."""
-    load: dict[str, Any] = record["load"]
-    return dict(record.get("load_asked", load)) if load.get("search") else load
+    return dict(leaves({n: v for n, v in stored.items() if n not in (*OPERATIONAL, *NOT_SET)}))
 
 
 def load_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     """A load by dotted name."""
-    return dict(_flat(stored))
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    return dict(leaves(stored))

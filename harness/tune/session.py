@@ -62,8 +62,7 @@ class Session:
             self._search()
             proven = self._prove()
         except (KeyboardInterrupt, SystemExit):
-            fresh = " (without fresh=true)" if self.tuning.config.options.fresh else ""
-            print(f"stopped: finished runs are kept; the same command{fresh} continues")
+            print(self.tuning.base.stopped())
             self._keep(None, is_whole=False)
             raise
         found = self._keep(proven, is_whole=True)

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.engines.config import ServeSettings, SimEngine, VllmEngine
 from harness.engines.flags import flag_of, knows
 from harness.errors import UserError
-from harness.grid import copied, put
+from harness.grid import copied, leaves, put
 from harness.overrides import did_you_mean
 from harness.tune.condition import hold, names_in
 from harness.tune.config import Axis, Tune
@@ -181,15 +181,7 @@ def _checked(name: str, axis: Axis, engine: Served) -> tuple[Any, ...]:
 def _values_of(engine: Served) -> dict[str, Any]:
     """What is pinned, by the space's names; what is not is there as None."""
     named = {name: getattr(engine, name) for name in SERVE}
-    return named | dict(_leaves(engine.extra, "extra."))
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return named | dict(leaves(engine.extra, "extra."))
 
 
 def _allowed(

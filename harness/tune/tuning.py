@@ -10,11 +10,8 @@ them, the proof is a study of its own below it.
       answer.json, answer.md, conf/   what was found, and engine=tuned
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 from harness.config import Config
@@ -25,9 +22,8 @@ from harness.environment import snapshot
 from harness.errors import UserError
 from harness.guard.likeness import FATAL
 from harness.overrides import did_you_mean
-from harness.plan import Run, as_served
+from harness.plan import Run, as_served, digest_of
 from harness.sim.options import flags_with_effect
-from harness.study import Study
 from harness.sweep import Sweep, used
 from harness.tune.allowance import Allowance
 from harness.tune.launching import FULL, SCREEN, Launching
@@ -82,7 +78,8 @@ class Tuning:
             config=config, space=space, objective=objective, gpus=gpus, flags=flags
         )
         plan = launching.plan(space.default, 0)
-        identity = _digest(plan.id, space.settings(), asdict(objective), asdict(config.options.slo))
+        what = (plan.id, space.settings(), asdict(objective), asdict(config.options.slo))
+        identity = digest_of(*what)[:6]
         plan = replace(plan, sweep=config.sweep, id=identity)
         gpu: str | None = gpu_name(gpus[0].name) if gpus else None
         if isinstance(engine, SimEngine):
@@ -143,20 +140,14 @@ class Tuning:
         from harness.tune.search import Search
         from harness.tune.session import Session
 
-        options = self.config.options
         print(self.base.engine_line(), flush=True)
         for line in (*self.goal_lines(), *self.space.dropped, *self._by_prior()):
             print(line, flush=True)
-        study = Study.open(Path(options.out), self.base.plan, self._about(), fresh=options.fresh)
-        try:
-            self.base.check_environment(study)
-            study.add(options=asdict(options), command=self.base.command)
+        with self.base.opened(self._about(), command=self.base.command) as study:
             print(f"study: {study.folder}", flush=True)
-            journal = study.folder / JOURNAL
-            search = Search(self.space, self.objective, self.forecast, journal, options.seed)
+            journal, seed = study.folder / JOURNAL, self.config.options.seed
+            search = Search(self.space, self.objective, self.forecast, journal, seed)
             return Session(tuning=self, study=study, search=search).run()
-        finally:
-            study.close()
 
     def _about(self) -> dict[str, Any]:
         """What study.json tells: no run yet, they come with the trials."""
@@ -226,8 +217,3 @@ def _parts(runs: Sequence[Run]) -> list[str]:
     short = [run.load.duration_s for run in runs if run.case == SCREEN]
     first = [f"a short run of {seconds:g} s that tells a clear loser" for seconds in short]
     return [*first, loads + probes]
-
-
-def _digest(*parts: Any) -> str:
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:6]

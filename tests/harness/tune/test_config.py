@@ -4,33 +4,20 @@ import pytest
 
 from harness import config as config_module
 from harness.conf_files import conf_dir, describe, options
-from harness.config import Config, compose, documented_settings
+from harness.config import compose, documented_settings
 from harness.engines.config import SimEngine, VllmEngine
 from harness.engines.feasible import obstacle
 from harness.engines.parallel import decided
 from harness.errors import UserError
-from harness.guard.limit import METRICS
 from harness.overrides import parse
 from harness.sim.options import flags_with_effect
 from harness.tune.objective import Objective
 from harness.tune.prior import forecast
 from harness.tune.space import Space
 from harness.tune.strategy import Strategy
-from tests.harness.test_config import CHOICES
+from tests.harness.test_config import CHOICES, composed, refused
 
 TUNES = sorted(options("tune", [conf_dir()]))
-# The column of a capacity is there where load.search is.
-COMPOSED = [name for name in TUNES if name != "capacity" or "capacity_rps" in METRICS]
-
-
-def composed(*words: str, conf: Path | None = None) -> Config:
-    return compose(parse(["engine=sim", *words]), conf)
-
-
-def refused(*words: str, conf: Path | None = None) -> str:
-    with pytest.raises(UserError) as caught:
-        composed(*words, conf=conf)
-    return str(caught.value)
 
 
 def tune_file(folder: Path, text: str) -> Path:
@@ -43,7 +30,7 @@ def tune_file(folder: Path, text: str) -> Path:
 MINE = "tune: {maximise: output_tok_per_s, space: {max_num_seqs: [8, 16]}}"
 
 
-@pytest.mark.parametrize("name", COMPOSED)
+@pytest.mark.parametrize("name", TUNES)
 @pytest.mark.parametrize("kind", CHOICES)
 def test_every_tuning_has_a_space_and_an_objective_on_every_kind_of_machine(
     kind: str, name: str, monkeypatch: pytest.MonkeyPatch
