@@ -100,5 +100,10 @@ def test_waves_of_long_replies_are_no_drift() -> None:
     assert codes(good(drift_frac=0.5, e2e_p50_s=4.0)) == ["not_steady"]
 
 
+def test_a_window_that_holds_a_part_of_a_wave_is_not_excused_by_it() -> None:
+    assert codes(good(drift_frac=0.3, e2e_p50_s=18.0)) == ["not_steady"]
+    assert codes(good(drift_frac=0.05, e2e_p50_s=18.0)) == [], "requests may wait in a steady queue"
+
+
 def test_an_open_loop_may_drift() -> None:
     assert codes(good(arrival="poisson", requests_cut=0, drift_frac=0.5)) == []
