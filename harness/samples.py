@@ -17,11 +17,18 @@ BATCH = 2**18  # rows that are read at once
 
 
 def write(path: Path, columns: Columns) -> None:
-    """Write a file, in place of what is there."""
+    """Write a file, in place of what is there.
+
+    Times hardly repeat, but their leading bytes do: split by bytes they take half the room.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({name: _array(values) for name, values in columns.items()}), path)
+    table = pa.table({name: _array(values) for name, values in columns.items()})
+    times = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    others = [name for name in table.schema.names if name not in times]
+    encoding: dict[str, Any] = {"use_byte_stream_split": times, "use_dictionary": others}
+    pq.write_table(table, path, compression="zstd", **encoding)
 
 
 def read(path: Path) -> dict[str, npt.NDArray[Any]]:
