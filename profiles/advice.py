@@ -82,8 +82,12 @@ def mixed_outside_graphs(device: DeviceFindings) -> Advice | None:
 
 
 def scheduling_in_series(device: DeviceFindings) -> Advice | None:
+    """Only where there are graphs: a CPU that launches kernel by kernel cannot run ahead."""
     decode = step_group(device, StepKind.DECODE)
-    if not _cpu_bound(decode, device) or decode is None or decode.overlapped_frac > 0.1:
+    has_graphs = any(each.in_graphs for each in device.launches)
+    if not _cpu_bound(decode, device) or decode is None or not has_graphs:
+        return None
+    if decode.overlapped_frac > 0.1:
         return None
     return Advice(
         try_="schedule asynchronously (`async_scheduling=true`)",

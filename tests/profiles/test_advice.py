@@ -66,6 +66,8 @@ def test_steps_that_take_little_of_the_time_are_no_reason_for_advice(device):
 def test_steps_begun_one_after_the_other_ask_for_asynchronous_scheduling(device):
     assert "async" in scheduling_in_series(device(decode={"overlapped_frac": 0.0})).try_
     assert scheduling_in_series(device()) is None
+    eager = device(decode={"overlapped_frac": 0.0}, launches=device().launches[:1])
+    assert scheduling_in_series(eager) is None, "launching kernel by kernel, it cannot run ahead"
 
 
 def test_larger_steps_are_asked_for_only_where_nothing_else_is_left(device):
