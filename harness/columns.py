@@ -113,7 +113,10 @@ MEASURES = (
     _("kv_cache_usage_peak_frac", "KV cache in use, peak", "KV peak %", percent),
     _("kv_cache_usage_mean_frac", "KV cache in use, mean"),
     _("kv_cache_tokens", "KV cache size in tokens"),
-    _("kv_cache_expected_tokens", "the same by arithmetic: what weights leave of the memory"),
+    _(
+        "kv_cache_expected_tokens",
+        "the same by arithmetic: what weights leave of the memory, or fewer where they are set",
+    ),
     _(
         "kv_demand_frac",
         "tokens that the load keeps in flight, over the KV cache: above 1 it waits",

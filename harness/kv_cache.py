@@ -3,8 +3,9 @@
     capacity = (memory · gpu_memory_utilization − weights) / bytes of a token, of one GPU
 
 It is an upper bound: activations, CUDA graphs and the context take their part too, which vLLM
-measures at its start. A closed loop keeps `concurrency` requests in flight, each with its prompt
-and, on average, half of its reply:
+measures at its start. Where `num_gpu_blocks_override` asks for fewer, they are all there is. A
+closed loop keeps `concurrency` requests in flight, each with its prompt and, on average, half of
+its reply:
 
     demand = concurrency · (input + output / 2) / capacity
 
@@ -18,6 +19,7 @@ from harness.ceilings import formats_of
 from harness.sim.decoder import Decoder
 
 DEFAULT_UTILIZATION = 0.92  # vLLM 0.25.1: vllm/config/cache.py, gpu_memory_utilization
+DEFAULT_BLOCK_TOKENS = 16  # the same file, DEFAULT_BLOCK_SIZE
 
 
 def expected_tokens(
@@ -42,7 +44,11 @@ def expected_tokens(
     left = memory_bytes * utilization - weights
     each = decoder.kv_bytes_per_token(ranks, 1) * formats.kv_bytes
     replicas = (engine.get("data_parallel_size") or 1) * (engine.get("replicas") or 1)
-    return max(0, int(left / each)) * replicas
+    fitting = max(0, int(left / each))
+    blocks = (engine.get("extra") or {}).get("num_gpu_blocks_override")
+    if blocks is not None:
+        fitting = min(fitting, blocks * (engine.get("block_size") or DEFAULT_BLOCK_TOKENS))
+    return fitting * replicas
 
 
 def demand_frac(row: Mapping[str, Any]) -> float | None:

@@ -47,6 +47,13 @@ def test_replicas_add_up() -> None:
     assert expected(data_parallel_size=2) == 2 * expected()
 
 
+def test_fewer_blocks_that_are_asked_for_are_all_there_is() -> None:
+    assert expected(extra={"num_gpu_blocks_override": 100}) == 1600
+    assert expected(extra={"num_gpu_blocks_override": 100}, block_size=32) == 3200
+    assert expected(extra={"num_gpu_blocks_override": 100}, data_parallel_size=2) == 3200
+    assert expected(extra={"num_gpu_blocks_override": 10**9}) == expected()
+
+
 def test_weights_that_do_not_fit_leave_nothing() -> None:
     assert expected(memory_bytes=10 * GIB) == 0
 
