@@ -13,7 +13,7 @@ import numpy as np
 
 from profiles.devices import StepGroup
 from profiles.findings import Findings
-from profiles.markdown import percent, plural, shortened, signed, table, time, whole
+from profiles.markdown import percent, plural, shortened, signed, signed_percent, table, time, whole
 from profiles.trace import StepKind
 
 SAME = 0.02  # a smaller change, relative to what was, is none
@@ -256,7 +256,7 @@ def _sentence(step: StepDiff) -> str:
         head = (
             f"{article} {step.kind} step takes {time(after.time_s)} instead of "
             f"{time(before.time_s)} ({signed(delta_s)}, "
-            f"{delta_s / (before.time_s or 1.0) * 100:+.1f} %): busy "
+            f"{signed_percent(delta_s / (before.time_s or 1.0))}): busy "
             f"{signed(after.busy_s - before.busy_s)}, idle {signed(after.idle_s - before.idle_s)}"
         )
     moved = [c for c in step.classes if c.status != "same" and c.change_frac >= 0.1]

@@ -32,7 +32,16 @@ def edge(seconds: float) -> str:
 
 
 def signed(seconds: float) -> str:
-    return f"{'+' if seconds >= 0 else '−'}{time(abs(seconds))}"
+    return f"{_sign(seconds)}{time(abs(seconds))}"
+
+
+def signed_percent(frac: float) -> str:
+    """−16.3 %"""
+    return f"{_sign(frac)}{percent(abs(frac))}"
+
+
+def _sign(number: float) -> str:
+    return "+" if number >= 0 else "−"
 
 
 def whole(number: float) -> str:
