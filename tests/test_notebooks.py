@@ -100,10 +100,9 @@ def test_where_its_study_is_there_it_answers_by_that_and_says_what_was_simulated
     chosen = plan(f"sweep={sweep}", "model=llama-3.1-8b")
     kept = study(tmp_path / "made", chosen, simulated=True)
     fill(kept, chosen)
-    target = tmp_path / REFERENCE / sweep
-    if target.is_symlink():
-        target.unlink()
-    target.symlink_to(kept.folder)
+    for measured in (tmp_path / REFERENCE).glob(f"{sweep}*"):
+        measured.unlink()
+    (tmp_path / REFERENCE / sweep).symlink_to(kept.folder)
     told = printed(cells(executed(path, tmp_path), "code")[-1])
     assert says in told
     assert "SIMULATED" in told
