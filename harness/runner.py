@@ -24,6 +24,7 @@ from harness.plan import Launch, Plan, Run
 from harness.progress import Display
 from harness.steering import Decision, Following, Judge, Send, Skip, Steering
 from harness.study import Study
+from harness.tables import runs_table
 from harness.units import milliseconds, whole
 from loadgen.generator import Generator
 from loadgen.metrics import summarise
@@ -238,12 +239,19 @@ class Runner:
         if watch.stopped is not None:
             record["stopped"] = watch.stopped
         self.study.save_run(run.id, record | {"status": "ok"}, **raw)
-        self.display.finished(watch.stopped or (send.brief or _brief)(result))
+        told = watch.stopped or (send.brief or _brief)(result) + self._doubts(run)
+        self.display.finished(told)
         return True
 
     def decide(self, launch: Launch, run: Run) -> Decision:
         """The load that this run is to send, or why it sends none."""
         return self._steering(launch, run)
+
+    def _doubts(self, run: Run) -> str:
+        """What the table will hold against the run: known now, a sweep need not go on in vain."""
+        row = runs_table(self.study, {run.id}).iloc[0]
+        codes = [code for code in row["validity"].split() if code != "simulated"]
+        return f"; {' '.join(codes)}" if codes else ""
 
     def _not_monitored(self, launch: Launch, samples: Samples) -> list[str]:
         """The sources that should have been sampled in the run and were not."""
