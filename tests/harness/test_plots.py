@@ -174,3 +174,21 @@ def test_along_an_axis_each_setting_of_the_others_is_a_line(
     plots = {"mine": SCALING | change | {"cases": ["closed"]}}
     draw(points(*CLOSED, *OPEN), about(**plots), tmp_path / "plots")
     assert told["mine"] == labels
+
+
+def test_nothing_lies_on_a_bar_and_labels_say_what_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figures: dict[str, Any] = {}
+
+    def save(figure: Any, path: Path) -> Path:
+        figures[path.stem] = figure
+        return path
+
+    monkeypatch.setattr("harness.plots._save", save)
+    draw(points(*CLOSED, *OPEN), about(), tmp_path / "plots")
+    left, right = figures["cases"].axes
+    assert left.get_legend() is None
+    assert right.get_legend() is None
+    assert "p99" in right.get_xlabel()
+    assert left.get_title(loc="left") == "labels: case, dtype, concurrency, rate_frac"
