@@ -42,9 +42,10 @@ def paragraph(comparison: Comparison) -> str:
         listed = [told(judgement) for judgement in worst[:NAMED]]
         parts.append(f"Worst: {'; '.join(listed)}{f'; and {more} more' if more > 0 else ''}.")
     parts += [f"{note[0].upper()}{note[1:]}." for note in comparison.notes]
-    launches = f"{mine.launches} and {theirs.launches}" if mine.launches else f"{theirs.launches}"
+    both = f"{mine.launches} and " if mine.launches else ""
+    launches = f"{both}{_plural(theirs.launches, 'launch', 'es')}"
     between = f"`{mine.study}` against " if mine.launches else f"{mine.study}, "
-    parts.append(f"({between}`{theirs.study}`, {launches} launches, {theirs.engine}.)")
+    parts.append(f"({between}`{theirs.study}`, {launches}, {theirs.engine}.)")
     return " ".join(parts) + "\n"
 
 
