@@ -112,6 +112,12 @@ def span(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def between(least_s: float, most_s: float) -> str:
+    """45 s to 2 min; 2 min, where both are told alike."""
+    least, most = span(least_s), span(most_s)
+    return least if least == most else f"{least} to {most}"
+
+
 def plural(count: int, word: str) -> str:
     """1 launch, 2 launches, 3 runs."""
     ending = "es" if word.endswith("ch") else "s"

@@ -1,7 +1,7 @@
 import pytest
 
 from harness.columns import COLUMNS
-from harness.units import display_of, milliseconds, plural, scale_of, span, whole
+from harness.units import between, display_of, milliseconds, plural, scale_of, span, whole
 
 
 @pytest.mark.parametrize(
@@ -10,6 +10,11 @@ from harness.units import display_of, milliseconds, plural, scale_of, span, whol
 )
 def test_milliseconds_keep_three_digits(seconds: float, text: str) -> None:
     assert milliseconds(seconds) == text
+
+
+def test_a_range_that_is_none_is_one_span() -> None:
+    assert between(60, 100) == "60 s to 2 min"
+    assert between(95, 125) == "2 min"
 
 
 @pytest.mark.parametrize(
