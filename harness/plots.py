@@ -189,8 +189,10 @@ def _tradeoff(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Fi
 def _figure(title: str, rows: int) -> "tuple[Figure, tuple[Axes, ...]]":
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(rows, 1, figsize=(8, 3.2 * rows + 1.2), sharex=True, squeeze=False)
-    figure.suptitle(_titled(title), fontsize=10)
+    height = 3.2 * rows + 1.2
+    figure, axes = plt.subplots(rows, 1, figsize=(8, height), sharex=True, squeeze=False)
+    # near the edge at every height: room is made for its lines, not for what is above them
+    figure.suptitle(_titled(title), fontsize=10, y=1 - 0.1 / height)
     return figure, tuple(axes[:, 0])
 
 
