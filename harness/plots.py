@@ -115,6 +115,7 @@ def _column(name: str, about: dict[str, Any]) -> str:
 def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure":
     """A bar for each point: output tok/s, and TPOT with its 99th percentile as a mark."""
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     names = [
         "  ".join(
@@ -136,6 +137,7 @@ def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure
     left.set_yticks(places, names, fontsize=8)
     left.invert_yaxis()
     left.set_xlabel("output tok/s")
+    left.xaxis.set_major_locator(MaxNLocator(5))  # thousands need their room
     left.xaxis.set_major_formatter("{x:,.0f}")
     right.set_xlabel("TPOT p50 ms, its p99 as a mark")  # a legend would hide bars
     left.set_title(f"labels: {', '.join(axes)}", fontsize=8, loc="left")
