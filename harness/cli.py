@@ -56,9 +56,28 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     if argv[0] in VERBS:
         return _VERBS[argv[0]](argv[1:], extra)
+    _check_first(argv[0], extra)
     if any(word.startswith("tune=") for word in argv):
         return _tune(argv, extra)
     return _sweep(argv, extra)
+
+
+def _check_first(word: str, extra_conf_dir: Path | None) -> None:
+    """A bare word where a verb may stand: what it was most likely meant to be."""
+    if "=" in word or word.startswith(("-", "~")):
+        return
+    from harness.conf_files import conf_dir, options
+    from harness.overrides import nearest
+
+    dirs = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
+    known = {name: name for name in VERBS}
+    for group in ("tune", "sweep"):
+        known |= {name: f"{group}={name}" for name in options(group, dirs)}
+    hint = f" Did you mean {known[match]}?" if (match := nearest(word, known)) else ""
+    raise UserError(
+        f"'{word}' is no verb, nor of the form name=value.{hint} Verbs: {', '.join(VERBS)};"
+        " measure with sweep=NAME, tune with tune=NAME."
+    )
 
 
 def _sweep(words: list[str], extra_conf_dir: Path | None) -> int:

@@ -124,7 +124,7 @@ def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
         raise UserError("engine.python names one interpreter: it cannot be an axis.")
     kind = _kind_of(choices["engine"], conf_dirs)
     choice = choose(kind, python=python)
-    _check_names(words.settings, ENGINES[choice.kind])
+    _check_names(words.settings, choice, is_chosen=kind == "auto")
 
     engine = choice.kind if choices["engine"] == kind else choices["engine"]
     tree = _compose_tree(choices | {"engine": engine}, choice.place, conf_dirs)
@@ -282,8 +282,8 @@ def _kind_of(engine: str, conf_dirs: Sequence[Path]) -> str:
     return str(kind)
 
 
-def _check_names(settings: Mapping[str, Any], engine: type) -> None:
-    known = known_names(engine)
+def _check_names(settings: Mapping[str, Any], choice: Choice, *, is_chosen: bool) -> None:
+    known = known_names(ENGINES[choice.kind])
     free = ("engine.extra.", "engine.env.", "plots.", AXIS)  # names are the user's
     known = [name for name in known if name != "engine.kind"]  # chosen by engine=, not set
     elsewhere: dict[str, list[str]] = {}
@@ -291,12 +291,16 @@ def _check_names(settings: Mapping[str, Any], engine: type) -> None:
         for name in _names(other, "engine."):
             elsewhere.setdefault(name, []).append(kind)
     for name in settings:
-        if name in known or (name.startswith(free) and _home(name) in known):
+        home = _home(name) if name.startswith(free) else name
+        if name in known or home in known:
             continue
-        if name in elsewhere:
-            raise UserError(f"'{name}' exists for engine={' and '.join(elsewhere[name])} only.")
+        if home in elsewhere:
+            why = f" Here engine=auto is {choice.kind}: {choice.why}." if is_chosen else ""
+            raise UserError(
+                f"'{home}' exists for engine={' and '.join(elsewhere[home])} only.{why}"
+            )
         raise UserError(
-            f"there is no setting '{name}'.{did_you_mean(name, [*known, *GROUPS])}"
+            f"there is no setting '{name}'.{did_you_mean(name, [*known, *elsewhere, *GROUPS])}"
             " All settings: python -m harness --help settings"
         )
 

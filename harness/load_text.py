@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Config
-from loadgen.config import Dataset, Empirical, Load, SharedPrefix
+from loadgen.config import Dataset, Empirical, Load, LogNormal, SharedPrefix
 
 ARRIVALS = {
     "closed": "closed loop",
@@ -42,13 +42,15 @@ def load_text(config: Config) -> str:
             parts.append(
                 f"{value} {unit}" if isinstance(value, int) else f"{_spread(value)} {unit}"
             )
+    if not load.stream and same("stream"):
+        parts.append("replies not streamed")
     return ", ".join(parts)
 
 
 def _shared(load: Load) -> list[str]:
     match load.prompts:
         case SharedPrefix(groups=groups, hit_frac=hit_frac):
-            return [f"{hit_frac:.0%} of each prompt shared in {groups} groups"]
+            return [f"{hit_frac * 100:g} % of each prompt shared in {groups} groups"]
         case Dataset(path=path):
             return [f"prompts of {Path(path).name}"]
     return []
@@ -58,4 +60,6 @@ def _spread(length: Any) -> str:
     """A distribution of lengths in a word or two."""
     if isinstance(length, Empirical):
         return f"as in {Path(length.path).name}"
+    if isinstance(length, LogNormal):
+        return f"{length.dist} around {length.median:g}, {length.min} to {length.max}"
     return f"{length.dist} {length.min} to {length.max}"

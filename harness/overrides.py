@@ -35,7 +35,7 @@ def parse(words: Sequence[str]) -> Words:
         if word.startswith("~"):
             raise UserError(f"'{word}': a setting cannot be removed; set it to null instead.")
         if "=" not in word:
-            raise UserError(f"'{word}' is not of the form name=value.{_sweep_hint(word)}")
+            raise UserError(f"'{word}' is not of the form name=value.")
         name, _, text = word.lstrip("+").partition("=")
         if name in GROUPS:
             choices[name] = text  # taken as written: a path or a hub id needs no quotes
@@ -81,7 +81,3 @@ def _value(name: str, word: str) -> Any:
     return [
         parser.parse_override(f"{name}={text}").value() for text in override.sweep_string_iterator()
     ]
-
-
-def _sweep_hint(word: str) -> str:
-    return "" if word.startswith("-") else f" A sweep is run with sweep={word}."

@@ -17,6 +17,7 @@ from harness.engines.config import SIM_NUM_GPUS, Engine, ExternalEngine, SimEngi
 from harness.engines.feasible import obstacle
 from harness.engines.parallel import decided, ranks
 from harness.errors import UserError
+from harness.units import as_said
 from loadgen.config import Load
 from loadgen.prompts import file_digests
 from monitors.nvml import Gpu
@@ -318,8 +319,8 @@ def _label(settings: Any, group: str, axes: dict[str, list[Any]]) -> str:
 
 
 def _named(settings: Any, names: Sequence[str]) -> str:
-    values = {name: value_of(settings, name) for name in names}
-    return " ".join(f"{n.rpartition('.')[2]}={v}" for n, v in values.items() if v is not None)
+    values = {name.rpartition(".")[2]: value_of(settings, name) for name in names}
+    return " ".join(f"{n}={as_said(v)}" for n, v in values.items() if v is not None)
 
 
 def _longest_s(load: Load) -> float:

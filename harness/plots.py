@@ -115,6 +115,7 @@ def _column(name: str, about: dict[str, Any]) -> str:
 def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure":
     """A bar for each point: output tok/s, and TPOT with its 99th percentile as a mark."""
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     names = [
         "  ".join(
@@ -132,13 +133,14 @@ def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure
     tint = [colors[case] for case in good["case"]]
     left.barh(places, good["output_tok_per_s"], color=tint, height=0.7)
     right.barh(places, good["tpot_p50_s"] * 1e3, color=tint, height=0.7)
-    right.plot(good["tpot_p99_s"] * 1e3, places, "k|", ms=8, label="p99")
+    right.plot(good["tpot_p99_s"] * 1e3, places, "k|", ms=8)
     left.set_yticks(places, names, fontsize=8)
     left.invert_yaxis()
     left.set_xlabel("output tok/s")
+    left.xaxis.set_major_locator(MaxNLocator(5))  # thousands need their room
     left.xaxis.set_major_formatter("{x:,.0f}")
-    right.set_xlabel("TPOT p50 ms")
-    right.legend(fontsize=8)
+    right.set_xlabel("TPOT p50 ms, its p99 as a mark")  # a legend would hide bars
+    left.set_title(f"labels: {', '.join(axes)}", fontsize=8, loc="left")
     for panel in (left, right):
         panel.grid(alpha=0.3, axis="x")
     return figure
@@ -189,8 +191,10 @@ def _tradeoff(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Fi
 def _figure(title: str, rows: int) -> "tuple[Figure, tuple[Axes, ...]]":
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(rows, 1, figsize=(8, 3.2 * rows + 1.2), sharex=True, squeeze=False)
-    figure.suptitle(_titled(title), fontsize=10)
+    height = 3.2 * rows + 1.2
+    figure, axes = plt.subplots(rows, 1, figsize=(8, height), sharex=True, squeeze=False)
+    # near the edge at every height: room is made for its lines, not for what is above them
+    figure.suptitle(_titled(title), fontsize=10, y=1 - 0.1 / height)
     return figure, tuple(axes[:, 0])
 
 

@@ -1,16 +1,27 @@
 """What a person sees while a sweep runs: two bars on a terminal, plain lines elsewhere."""
 
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
 
 from harness.plan import Launch, Run
 from harness.units import milliseconds, whole
 from loadgen.records import Progress as LoadProgress
+
+WIDE = 80  # columns: on fewer, what runs and how it goes have the place of the bars
 
 
 class Display(Protocol):
@@ -83,22 +94,38 @@ class Lines:
         print(text, flush=True)
 
 
+class _Rows(Progress):
+    """Rows that end before the screen does: a terminal writes ^C where the cursor is, and where
+    that begins another line, the rows that are drawn last are not drawn over those before.
+    """
+
+    def __init__(self, *columns: ProgressColumn, console: Console) -> None:
+        self._screen = console  # before all else: rows are asked for while they are made
+        # Drawn when told to, four times a second at most: no thread of our own beside the load.
+        super().__init__(*columns, console=console, auto_refresh=False, expand=True)
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        """The rows."""
+        table = super().make_tasks_table(tasks)
+        table.width = max(1, self._screen.width - len("^C") - 1)
+        return table
+
+
 class Bars:
     """One bar for the sweep, one for what runs now."""
 
     def __init__(self, console: Console, total_runs: int, done_runs: int) -> None:
         self._noted: set[str] = set()
         self._total, self._done = total_runs, done_runs
-        # Drawn when told to, four times a second at most: no thread of our own beside the load.
-        self._progress = Progress(
+        bar = BarColumn(bar_width=None, table_column=Column(ratio=2))
+        is_wide = console.width >= WIDE
+        self._progress = _Rows(
             TextColumn("{task.description}", table_column=Column(ratio=3, no_wrap=True)),
-            BarColumn(bar_width=None, table_column=Column(ratio=2)),
+            *([bar] if is_wide else []),
             TextColumn("{task.fields[live]}", table_column=Column(no_wrap=True)),
-            TimeElapsedColumn(),
+            *([TimeElapsedColumn()] if is_wide else []),
             TimeRemainingColumn(),
             console=console,
-            auto_refresh=False,
-            expand=True,
         )
         count = f"{done_runs}/{total_runs} runs"
         self._sweep = self._progress.add_task(

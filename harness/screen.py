@@ -1,5 +1,6 @@
 """The table on a terminal: aligned, and only what fits; table.md has the rest."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -34,9 +35,12 @@ def print_table(console: Console, points: pd.DataFrame, about: dict[str, Any]) -
     rows = points.to_dict("records")
     columns = [c for c in shown_columns(about) if c.name in wanted and c.name in points]
     columns = [c for c in columns if c.name not in ONE_OF or points[c.name].notna().any()]
-    texts = {c.name: [c.title or c.name, *(cell(c, row) for row in rows)] for c in columns}
-    widths = {name: max(map(len, column)) + 2 for name, column in texts.items()}
-    widths["validity"] = VALIDITY_WIDTH
+    texts = {c.name: [cell(c, row) for row in rows] for c in columns}
+    heads = {c.name: c.title or c.name for c in columns}
+    widths = _widths(heads, texts)
+    if sum(widths.values()) > console.width:
+        heads = {name: _in_lines(head) for name, head in heads.items()}
+        widths = _widths(heads, texts)
     for name in reversed(measures):
         if sum(widths.values()) > console.width and name in widths and len(widths) > 3:
             del widths[name]
@@ -45,7 +49,7 @@ def print_table(console: Console, points: pd.DataFrame, about: dict[str, Any]) -
     for column in shown:
         is_text = column.name == "validity"
         table.add_column(
-            column.title or column.name,
+            heads[column.name],
             justify="left" if is_text else "right",
             no_wrap=not is_text,
             overflow="fold",
@@ -53,3 +57,15 @@ def print_table(console: Console, points: pd.DataFrame, about: dict[str, Any]) -
     for row in rows:
         table.add_row(*(cell(column, row) for column in shown))
     console.print(table, markup=False)
+
+
+def _widths(heads: Mapping[str, str], texts: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Of each column, with the space between two."""
+    lines = {name: [*head.split("\n"), *texts[name]] for name, head in heads.items()}
+    widths = {name: max(map(len, column)) + 2 for name, column in lines.items()}
+    return widths | {"validity": VALIDITY_WIDTH}
+
+
+def _in_lines(head: str) -> str:
+    """A heading as narrow as its longest word: values are shorter than what they are called."""
+    return head.replace("_", "_\n").replace(" ", "\n")

@@ -72,7 +72,7 @@ class Origin:
         group = name.partition(".")[0]
         chosen = self.words.choices.get(group, self.kind if group == "engine" else None)
         files = [f"{self.study}.yaml", f"{group}/{chosen}.yaml" if chosen else "config.yaml"]
-        return f"in {' or '.join(files)}"
+        return f"in {' or '.join(dict.fromkeys(files))}"
 
 
 def rule_of(error: Any) -> str:

@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.load_text import load_text
 from harness.plan import Plan, make_plan
 from harness.study import Study
-from harness.units import span
+from harness.units import between
 from monitors.nvml import Gpu
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Sweep:
         without = ", the checks not counted" if self._checks else ""
         lines.append(
             f"{launches} launch{'es' * (launches != 1)}, {runs} run{'s' * (runs != 1)},"
-            f" {span(least_s)} to {span(most_s)}{without}; nothing was started"
+            f" {between(least_s, most_s)}{without}; nothing was started"
         )
         return "\n".join(lines)
 
@@ -221,7 +221,7 @@ class Sweep:
             least_s, most_s = self.plan.span_s()
             share = left_runs / len(self.plan.runs)
             had = f"{done} runs are there, " if done else ""
-            time = f"{span(least_s * share)} to {span(most_s * share)}"
+            time = between(least_s * share, most_s * share)
             print(f"{had}{left_runs} to do, {time}", flush=True)
 
     def about(self) -> dict[str, Any]:

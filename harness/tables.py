@@ -249,7 +249,7 @@ def _measures(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
     )
     slo = slo_of(about)
     useful = goodput(requests, window=window, load=load, slo=slo)
-    told = {"failure_kinds": ", ".join(kinds)}
+    told = {"failure_kinds": ", ".join(kinds), "shares_prompts": load.shares_prompts}
     return asdict(summary) | asdict(monitored) | asdict(useful) | told
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 Format = Callable[[float], str]
 
@@ -97,11 +98,18 @@ _MEASURED = {  # a measurement's unit: for people, and the factor to it
 def quantity(value: float, unit: str) -> str:
     """What a probe measured, with the unit for people: "790 TFLOP/s"; a count is bare."""
     shown, factor = _MEASURED.get(unit, (unit, 1.0))
+    if unit == "FLOP/s" and value < 1e12:  # of a CPU
+        shown, factor = "GFLOP/s", 1e-9
     return f"{significant(factor)(value)} {shown}" if shown else whole(value)
 
 
 def _words(name: str) -> str:
     return " ".join(_WORDS.get(word, word) for word in name.split("_"))
+
+
+def as_said(value: Any) -> Any:
+    """A setting's value as the command line and YAML have it: true, not Python's True."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def span(seconds: float) -> str:
@@ -110,6 +118,12 @@ def span(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def between(least_s: float, most_s: float) -> str:
+    """45 s to 2 min; 2 min, where both are told alike."""
+    least, most = span(least_s), span(most_s)
+    return least if least == most else f"{least} to {most}"
 
 
 def plural(count: int, word: str) -> str:

@@ -79,7 +79,7 @@ def codes(row: Mapping[str, Any]) -> list[str]:
         "cut": not is_closed and _over(row, "requests_cut", 0),
         "lengths_off": _over(row, "lengths_off_frac", 0.01),
         "token_bundles": _over(row, "tokens_per_chunk", 1.05),
-        "prefix_hits": _over(row, "prefix_cache_hit_frac", 0.01),
+        "prefix_hits": not row["shares_prompts"] and _over(row, "prefix_cache_hit_frac", 0.01),
         "preempted": _over(row, "preemptions", 0),
         "throttled": _over(row, "throttled_frac", 0.01),
         "clock_moved": _fell(row, "sm_clock_min_hz", "sm_clock_mean_hz", 0.95),

@@ -281,6 +281,16 @@ class Load:
         """Whether arrivals do not wait for replies."""
         return self.arrival != "closed"
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether requests may begin alike, and so be found in a prefix cache, as is meant."""
+        match self.prompts:
+            case SharedPrefix(hit_frac=share) if share > 0:
+                return True
+            case Dataset(unique=False):
+                return True
+        return self.conversation is not None or self.trace is not None
+
     def asks_like(self, other: "Load") -> bool:
         """Whether both send requests of one kind, so that the one's rate says something of the
         other's."""

@@ -66,7 +66,7 @@ class Sampler:
         if targets.gpu_uuids:
             self._sources["gpu"] = GpuReadings(targets.gpu_uuids, config.gpu_interval_s)
         else:
-            self._absent.append("gpu: not sampled, the server uses none")
+            self._absent.append("gpu: not sampled, there is none to watch")
         if targets.metrics_urls:
             self._sources["server"] = VllmMetrics(targets.metrics_urls, config.server_interval_s)
         else:

@@ -5,7 +5,8 @@ python -m profiles trace.sqlite.xz --against later.sqlite.xz --json changed.json
 python -m profiles folder-of-torch-traces
 
 TRACE is an export or report of Nsight Systems (.sqlite, .nsys-rep, .qdstrm), a PyTorch trace (.json
-or a folder of them, one a rank), any of the files with .xz or .gz, or findings that --json wrote.
+or a folder of them, one a rank), any of the files with .xz or .gz, findings that --json wrote, or
+the folder of a capture of the harness (runs/ID/profile/KIND).
 """
 
 import argparse
@@ -57,7 +58,9 @@ def _told(trace: Path, against: Path | None) -> tuple[str, str]:
 
 
 def findings_at(path: Path) -> Findings:
-    """Of a trace, or as they were written. Raises ProfileError."""
+    """Of a trace, or as they were written, or as a capture left them. Raises ProfileError."""
+    if (path / FINDINGS).is_file():
+        path /= FINDINGS
     if not path.name.endswith(FINDINGS):
         return analyse(read(path))
     try:

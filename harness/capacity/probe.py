@@ -126,10 +126,18 @@ def looked_at(
         ),
         broken=over,
         requests=int(mine.sum()),
-        times_s=_times_s(requests, mine, load, slo),
+        times_s=_times_s(requests, _timed(requests, mine, load, stopped), load, slo),
         backlog=growing,
         stopped=stopped,
     )
+
+
+def _timed(requests: Columns, mine: Bools, load: Load, stopped: str | None) -> Bools:
+    """Whose times are told. One request at a time, the one that the stop cut off is a large part
+    of the few that there are, and says nothing: it waited for none.
+    """
+    ended: Bools = requests["status"] != Status.CUT
+    return mine & ended if stopped and rate_of(load) is None else mine
 
 
 def _times_s(requests: Columns, mine: Bools, load: Load, slo: Slo) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """A search in words and numbers for people."""
 
+from math import isfinite
+
 from harness.capacity.found import Capacity
 from harness.capacity.probe import Probe
 from harness.capacity.share import EFFECT
@@ -50,8 +52,12 @@ def floor(found: Capacity) -> str:
     alone = found.alone
     if alone is None or not alone.times_s:
         return "One request alone was not completed"
-    times = ", ".join(f"{name_of(n)} {milliseconds(x)} ms" for n, x in alone.times_s.items())
+    times = ", ".join(f"{name_of(n)} {_time_text(x)}" for n, x in alone.times_s.items())
     return f"One request alone takes {times} ({found.slo.share_frac * 100:.6g} % of them no longer)"
+
+
+def _time_text(value_s: float) -> str:
+    return f"{milliseconds(value_s)} ms" if isfinite(value_s) else "longer than the run"
 
 
 def name_of(limit: str) -> str:

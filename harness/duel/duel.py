@@ -24,7 +24,7 @@ from harness.study import Study
 from harness.sweep import Sweep, failures, reasons
 from harness.tables import value_text
 from harness.tabulation import make
-from harness.units import plural, span
+from harness.units import between, plural
 
 NAMED = 3  # open questions that a look names
 
@@ -171,7 +171,7 @@ class Duel:
         numbers = " and ".join(filter(None, [", ".join(map(str, self.looks[:-1])), str(most)]))
         yield (
             f"at most {plural(most, 'launch')} of each engine setting and side, a verdict after"
-            f" {numbers}: {span(least_s)} to {span(most_s)}"
+            f" {numbers}: {between(least_s, most_s)}"
         )
 
     def _changes(self) -> Iterator[str]:

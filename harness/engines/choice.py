@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import Literal
 
 from harness.environment import num_gpus, vllm_installed
@@ -26,8 +27,8 @@ class Choice:
 def choose(requested: str, python: str | None) -> Choice:
     """Resolve `auto`, and find out on what a vLLM of this machine would run.
 
-    `python` is the interpreter that has vLLM, None for this one. Raises UserError if `vllm` is
-    asked for and is not there.
+    `python` is the interpreter that has vLLM, None for this one. Raises UserError if `vllm`, or an
+    interpreter of its own for `auto`, is asked for and is not there.
     """
     gpus = num_gpus()
     if requested == "external":
@@ -36,11 +37,16 @@ def choose(requested: str, python: str | None) -> Choice:
         )
     build = vllm_installed(python) if requested in ("auto", "vllm") else None
     if build is None:
+        if python is not None and requested in ("auto", "vllm"):
+            raise UserError(
+                f"engine.python={python}: {_lacking(python)}: name the interpreter that has vLLM,"
+                " or take engine=sim."
+            )
         if requested == "vllm":
             raise UserError(
-                "engine=vllm: vLLM is not installed for"
-                f" {python or 'this Python'}: pip install 'vllm-harness[vllm]', name the"
-                " interpreter that has it by engine.python=PATH, or take engine=sim."
+                "engine=vllm: vLLM is not installed for this Python: pip install"
+                " 'vllm-harness[vllm]', name the interpreter that has it by engine.python=PATH, or"
+                " take engine=sim."
             )
         why = "as asked for" if requested == "sim" else "vLLM is not installed in this Python"
         return Choice(kind="sim", place="sim", num_gpus=gpus, vllm_version=None, why=why)
@@ -57,3 +63,7 @@ def choose(requested: str, python: str | None) -> Choice:
         why=f"vLLM {build.version} is installed, with {where}",
         vllm_folder=build.folder,
     )
+
+
+def _lacking(python: str) -> str:
+    return "vLLM is not installed there" if which(python) else "there is no such program"

@@ -98,7 +98,10 @@ def _rule(error: Any) -> str:
             return f"it is no JSON ({message.removeprefix('Invalid JSON: ')})."
         case "dataclass_type" | "dataclass_exact_type":
             return f"{name or 'it'} must be a mapping of keys to values."
+        case "list_type":
+            return f"{name}={error['input']!r}: must be a list."
         case "value_error":
             return f"{name}: {message}" if name else message
-    message = message.replace("Input should be", "must be")
-    return f"{name}={error['input']!r}: {message[0].lower()}{message[1:]}."
+    from harness.sentences import rule_of, shown  # with Hydra: not where nothing is wrong
+
+    return f"{name}={shown(error['input'])}: {rule_of(error)}."

@@ -132,13 +132,21 @@ def _has_samples(evidence: Evidence) -> bool:
 def _of_studies(mine: dict[str, Any], theirs: dict[str, Any]) -> Iterator[Difference]:
     for what in SAME:
         if mine.get(what) != theirs.get(what):
-            yield _differing(what, mine.get(what), theirs.get(what))
+            yield _differing(what, *_named_apart(mine.get(what), theirs.get(what)))
     options = [about.get("options") or {} for about in (mine, theirs)]
     for what in OPTIONS:
         values = [one.get(what) for one in options]
         if values[0] != values[1]:
             yield _differing(what, *values, absent=UNSET)
     yield from environment_differences(mine.get("environment"), theirs.get("environment"))
+
+
+def _named_apart(mine: Any, theirs: Any) -> tuple[Any, Any]:
+    """Their names where these differ: that all else in them does too goes without saying."""
+    names = [side.get("name") if isinstance(side, dict) else None for side in (mine, theirs)]
+    if None in names or names[0] == names[1]:
+        return mine, theirs
+    return names[0], names[1]
 
 
 def _imitated(baseline: Evidence, candidate: Evidence) -> Iterator[Difference]:

@@ -3,15 +3,17 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
+from harness.guard.likeness import UNSET
 from harness.guard.outcome import Comparison, Judgement, Outcome, Variance, Verdict
 from harness.guard.summary import change, headline, limit, place, shown, span, title
 from harness.guard.verdict import MAX_MORE
 from harness.tables import SIMULATED, value_text
+from harness.units import plural
 
 STYLES = {
     Verdict.REGRESSED: "bold red",
@@ -19,6 +21,7 @@ STYLES = {
     Verdict.UNCHANGED: "",
     Verdict.INCONCLUSIVE: "yellow",
 }
+AT = "at"
 UNSETTLED = (
     f"without a number of more launches: up to {MAX_MORE} would not settle it, or none can be told"
 )
@@ -60,7 +63,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     if comparison.simulated:
         console.print(SIMULATED, style="bold", markup=False)
     for name, side in (("baseline", comparison.baseline), ("candidate", comparison.candidate)):
-        told = f"{side.engine}, {side.launches} launches" if side.launches else ""
+        told = f"{side.engine}, {plural(side.launches, 'launch')}" if side.launches else ""
         _line(console, name, f"{side.study}  {told}".rstrip())
     for one in comparison.changes:
         _line(console, "changed", f"{one.what}: {one.baseline} → {one.candidate}")
@@ -114,15 +117,28 @@ def _table(width: int, points: Iterable[Judgement]) -> Table:
     for column in sorted((c for c in columns if c.rank), key=lambda c: c.rank):
         if sum(widths[c.title] for c in columns) - 2 > width:
             columns.remove(column)
+    if first and sum(widths[c.title] for c in columns) - 2 > width:
+        columns = [_at(axes), *columns[len(first) :]]
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(
-            column.title, justify="left" if column.is_text else "right", overflow="fold"
-        )
+        justify: Literal["left", "right"] = "left" if column.is_text else "right"
+        table.add_column(column.title, justify=justify, no_wrap=column.title != AT, overflow="fold")
     for judgement in judgements:
         style = STYLES[judgement.verdict]
         table.add_row(*(column.text(judgement) for column in columns), style=style)
     return table
+
+
+def _at(axes: Iterable[str]) -> Shown:
+    """All axes in one column that may wrap: what is not left to the server, by name."""
+    return Shown(
+        title=AT,
+        text=lambda j: (
+            " ".join(f"{n}={value_text(v)}" for n in axes if (v := j.point.get(n)) is not None)
+            or UNSET
+        ),
+        is_text=True,
+    )
 
 
 def _noise_table(variance: Iterable[Variance]) -> Table:

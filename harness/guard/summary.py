@@ -42,9 +42,13 @@ def paragraph(comparison: Comparison) -> str:
         listed = [told(judgement) for judgement in worst[:NAMED]]
         parts.append(f"Worst: {'; '.join(listed)}{f'; and {more} more' if more > 0 else ''}.")
     parts += [f"{note[0].upper()}{note[1:]}." for note in comparison.notes]
-    launches = f"{mine.launches} and {theirs.launches}" if mine.launches else f"{theirs.launches}"
-    between = f"`{mine.study}` against " if mine.launches else f"{mine.study}, "
-    parts.append(f"({between}`{theirs.study}`, {launches} launches, {theirs.engine}.)")
+    if mine.launches:
+        between = f"`{theirs.study}` against `{mine.study}`"
+        launches = f"{theirs.launches} and {_plural(mine.launches, 'launch', 'es')}"
+    else:
+        between = f"{mine.study}, `{theirs.study}`"
+        launches = _plural(theirs.launches, "launch", "es")
+    parts.append(f"({between}, {launches}, {theirs.engine}.)")
     return " ".join(parts) + "\n"
 
 

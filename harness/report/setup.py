@@ -10,6 +10,7 @@ from harness.tables import value_text
 from harness.units import number as decimals
 from harness.units import whole
 
+UNSET = "default"  # what is left to the server
 _NO_SETTINGS = ("kind", "extra", "env")  # told by themselves
 
 
@@ -17,7 +18,7 @@ def setup(contents: Contents) -> Section:
     blocks: list[Block] = [Log(text=contents.command), Facts(rows=tuple(_facts(contents)))]
     if contents.launches:
         launches = tuple(contents.launches.values())
-        settings = _settings([launch.get("engine") or {} for launch in launches])
+        settings = _settings([launch.get("engine") or {} for launch in launches], UNSET)
         resolved = _settings([(x.get("facts") or {}).get("resolved") or {} for x in launches])
         if settings:
             blocks.append(Part(title="Engine settings", blocks=(Facts(rows=settings),)))
@@ -83,14 +84,16 @@ def _version(environment: Mapping[str, Any]) -> str | None:
     return f"{version or 'unknown version'}" + (f", commit {commit[:12]}{dirty}" if commit else "")
 
 
-def _settings(each: list[Mapping[str, Any]]) -> tuple[tuple[str, Cell], ...]:
-    """What was set, one value where all launches had it, else all in their order."""
+def _settings(
+    each: list[Mapping[str, Any]], absent: str | None = None
+) -> tuple[tuple[str, Cell], ...]:
+    """What was set, one value where all launches had it, else all in their order; `absent` stands
+    for what a launch has not, None for nothing.
+    """
     flat = [_flat(one) for one in each]
     names = dict.fromkeys(name for one in flat for name in one)
-    return tuple(
-        (name, Cell(text=", ".join(dict.fromkeys(one.get(name, "default") for one in flat))))
-        for name in names
-    )
+    values = {n: dict.fromkeys(v for one in flat if (v := one.get(n, absent))) for n in names}
+    return tuple((name, Cell(text=", ".join(told))) for name, told in values.items())
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, str]:

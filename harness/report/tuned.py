@@ -26,7 +26,7 @@ from harness.report.blocks import (
     number,
 )
 from harness.report.verdict import TONES
-from harness.tune.answer import Answer, Outcome, Tried, interval_text, setting_text
+from harness.tune.answer import Answer, Outcome, Tried, interval_text, price_text, setting_text
 from harness.tune.deployment import Deployment
 from harness.tune.finding import Finding
 from harness.tune.plots import PREFIX
@@ -120,6 +120,8 @@ def _proof(answer: Answer, proof: Proof) -> Part:
         )
     if answer.not_ablated:
         blocks.append(Items(items=answer.not_ablated))
+    if price := price_text(proof):
+        blocks.append(Text(text=f"At the price of {price}.", tone="bad"))
     if proof.comparison.points:
         blocks.append(Fold(title="What else changed", blocks=(_beside(proof),)))
     return Part(title="Proof", blocks=tuple(blocks))

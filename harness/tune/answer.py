@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from harness.columns import metric
 from harness.errors import UserError
 from harness.guard.likeness import FATAL
 from harness.guard.outcome import Outcome as Compared
-from harness.guard.summary import number
+from harness.guard.outcome import Verdict
+from harness.guard.summary import number, told
 from harness.tables import SIMULATED, value_text
 from harness.tune.deployment import Deployment
 from harness.tune.finding import Finding
@@ -219,8 +220,8 @@ def chosen(setting: Setting) -> dict[str, Any]:
 
 def setting_text(setting: Mapping[str, Any] | None) -> str:
     """max_num_seqs=256 stream_interval=8, or 'the defaults'."""
-    told = " ".join(f"{name}={value_text(value)}" for name, value in (setting or {}).items())
-    return told or "the defaults"
+    text = " ".join(f"{name}={value_text(value)}" for name, value in (setting or {}).items())
+    return text or "the defaults"
 
 
 def gain_text(gain: Finding) -> str:
@@ -229,6 +230,15 @@ def gain_text(gain: Finding) -> str:
     if gain.ratio is None:
         return f"{title}: {gain.reason}"
     return f"{number(gain.ratio)} % {title} [{interval_text(gain)}]"
+
+
+def price_text(proof: Proof) -> str:
+    """What is worse for it: each regression that is not a goal's, by the guard, all together."""
+    goals = {gain.metric for gain in proof.gains}
+    worse = [one for one in proof.comparison.of(Verdict.REGRESSED) if one.metric not in goals]
+    if len({str(one.point) for one in proof.comparison.points}) == 1:  # which, goes without saying
+        worse = [replace(one, point={}) for one in worse]
+    return "; ".join(map(told, worse))
 
 
 def interval_text(found: Finding) -> str:
@@ -272,8 +282,10 @@ def _proof_lines(proof: Proof, not_ablated: Sequence[str]) -> Iterator[str]:
     for one in proof.constraints:
         yield f"  {constraint_text(one)}"
     for name, found in proof.contributions.items():
-        told = gain_text(found) if found.ratio is not None else f"unknown ({found.reason})"
-        yield f"  {name} contributes {told}: {found.word}"
+        gain = gain_text(found) if found.ratio is not None else f"unknown ({found.reason})"
+        yield f"  {name} contributes {gain}: {found.word}"
+    if price := price_text(proof):
+        yield f"  at the price of {price}"
     yield from (f"  {text}" for text in not_ablated)
 
 

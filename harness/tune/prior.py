@@ -39,7 +39,7 @@ def gpu_name(nvml_name: str) -> str | None:
 def unknown(model: Model, loads: Sequence[Load], gpu: str | None) -> str | None:
     """Why there can be no forecast, in a sentence; None where there can."""
     if gpu is None:
-        return "the GPU is none whose peaks are known (harness/sim/gpus.py)"
+        return "there is no GPU whose peaks are known (harness/sim/gpus.py)"
     if _decoder(model) is None:
         return f"{model.name} is not known to be a dense decoder"
     for load in loads:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from harness.engines.failure import FailureKind
+from harness.units import as_said
 
 Setting = tuple[tuple[str, Any], ...]  # (name, value) in the space's order; None: left to vLLM
 State = Literal["running", "ok", "screened", "failed"]
@@ -89,4 +90,5 @@ class Trial:
 
 def told(setting: Setting) -> str:
     """The setting for people: 'max_num_seqs=256 stream_interval=8', or 'defaults'."""
-    return " ".join(f"{name}={value}" for name, value in setting if value is not None) or "defaults"
+    named = (f"{name}={as_said(value)}" for name, value in setting if value is not None)
+    return " ".join(named) or "defaults"

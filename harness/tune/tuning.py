@@ -32,7 +32,7 @@ from harness.tune.prior import forecast, gpu_name, unknown
 from harness.tune.space import Served, Space
 from harness.tune.strategy import Forecast
 from harness.tune.trial import Outcome, told
-from harness.units import plural, span
+from harness.units import between, plural, span
 
 JOURNAL = "search.journal"
 
@@ -121,7 +121,7 @@ class Tuning:
             f" {kept.reserved} of the proof ({kept.proof_launches} of each side{ablation})"
         )
         least_s, most_s = self.base.plan.span_s()
-        time = f"{span(least_s * kept.launches)} to {span(most_s * kept.launches)}"
+        time = between(least_s * kept.launches, most_s * kept.launches)
         limit = f", stopped at {span(kept.budget_s)}" if kept.budget_s is not None else ""
         lines.append(f"{kept.launches} launches at most, {time}{limit}; nothing was started")
         return "\n".join(lines)

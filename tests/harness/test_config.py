@@ -325,11 +325,26 @@ def test_any_vllm_flag_goes_through_extra() -> None:
         ("sweep=batchin", "Did you mean 'batching'?"),
         ("engine=simm", "Did you mean 'sim'?"),
         ("model=tinny", "Did you mean 'tiny'?"),
+        ("engine.ur=http://x", "Did you mean 'engine.url'?"),
         ("engine.url=http://x", "engine=external only"),
+        ("engine.env.OMP_NUM_THREADS=1", "'engine.env' exists for engine=vllm only"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest_right_one(word: str, says: str) -> None:
     assert says in refused(word)
+
+
+@pytest.mark.parametrize("engine", ["auto", "vllm"])
+@pytest.mark.parametrize("python", ["/no/such/python", "/bin/sh"])
+def test_an_interpreter_without_vllm_is_named_not_passed_over(engine: str, python: str) -> None:
+    with pytest.raises(UserError, match=f"engine.python={python}: .*name the interpreter"):
+        compose(parse([f"engine={engine}", "sweep=single", f"engine.python={python}"]))
+
+
+@pytest.mark.usefixtures("place")
+def test_a_setting_of_another_engine_is_told_which_one_auto_has_taken() -> None:
+    with pytest.raises(UserError, match=r"engine=external only. Here engine=auto is (sim|vllm): "):
+        compose(parse(["sweep=single", "engine.url=http://x"]))
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_plus_signs_of_hydra_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("batching", "sweep=batching"),
+        ("batching", "name=value"),
         ("~load", "null"),
         ("load.rate_rps=interval(1,2)", "list of values"),
         ("load.concurrency=[1,", "cannot be read"),

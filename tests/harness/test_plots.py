@@ -174,3 +174,41 @@ def test_along_an_axis_each_setting_of_the_others_is_a_line(
     plots = {"mine": SCALING | change | {"cases": ["closed"]}}
     draw(points(*CLOSED, *OPEN), about(**plots), tmp_path / "plots")
     assert told["mine"] == labels
+
+
+@pytest.mark.parametrize("num_rows", [1, 5])
+def test_the_title_lies_on_no_panel(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_rows: int
+) -> None:
+    overlaps: list[bool] = []
+
+    def save(figure: Any, path: Path) -> Path:
+        figure.tight_layout()
+        figure.draw_without_rendering()
+        title = figure._suptitle.get_window_extent()
+        overlaps.append(title.y0 < figure.axes[0].get_window_extent().y1)
+        return path
+
+    monkeypatch.setattr("harness.plots._save", save)
+    names = ("output_tok_per_s", "tpot_p50_s", "tpot_p99_s", "preemptions", "gain_frac")
+    draw(points(*CLOSED), about(mine=SCALING | {"y": list(names[:num_rows])}), tmp_path / "plots")
+    assert overlaps
+    assert not any(overlaps)
+
+
+def test_nothing_lies_on_a_bar_and_labels_say_what_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figures: dict[str, Any] = {}
+
+    def save(figure: Any, path: Path) -> Path:
+        figures[path.stem] = figure
+        return path
+
+    monkeypatch.setattr("harness.plots._save", save)
+    draw(points(*CLOSED, *OPEN), about(), tmp_path / "plots")
+    left, right = figures["cases"].axes
+    assert left.get_legend() is None
+    assert right.get_legend() is None
+    assert "p99" in right.get_xlabel()
+    assert left.get_title(loc="left") == "labels: case, dtype, concurrency, rate_frac"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,3 +117,11 @@ def test_values_are_shown_as_they_are_written() -> None:
 def test_an_error_that_has_no_words_of_ours_keeps_pydantics() -> None:
     error = {"type": "new", "input": 1, "msg": "Input should be new"}
     assert rule_of(error) == "must be new"
+
+
+def test_a_place_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "tune").mkdir()
+    text = "tune: {maximise: output_tok_per_s, space: {max_num_seqs: [1, 2]}, spce: 1}"
+    (tmp_path / "tune" / "mine.yaml").write_text(f"# @package _global_\n# Mine.\n{text}\n")
+    with pytest.raises(UserError, match=r"\(in tune/mine.yaml\)"):
+        compose(parse(["engine=sim", "tune=mine"]), tmp_path)

@@ -1,7 +1,17 @@
 import pytest
 
 from harness.columns import COLUMNS
-from harness.units import display_of, milliseconds, plural, scale_of, span, whole
+from harness.units import (
+    as_said,
+    between,
+    display_of,
+    milliseconds,
+    plural,
+    quantity,
+    scale_of,
+    span,
+    whole,
+)
 
 
 @pytest.mark.parametrize(
@@ -10,6 +20,27 @@ from harness.units import display_of, milliseconds, plural, scale_of, span, whol
 )
 def test_milliseconds_keep_three_digits(seconds: float, text: str) -> None:
     assert milliseconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (790e12, "FLOP/s", "790 TFLOP/s"),
+        (5.6e9, "FLOP/s", "5.60 GFLOP/s"),
+        (4e9, "B/s", "4.00 GB/s"),
+    ],
+)
+def test_a_measured_quantity_keeps_three_digits(value: float, unit: str, text: str) -> None:
+    assert quantity(value, unit) == text
+
+
+def test_a_setting_is_told_as_it_is_said() -> None:
+    assert [as_said(value) for value in (True, False, 8, "fp8")] == ["true", "false", 8, "fp8"]
+
+
+def test_a_range_that_is_none_is_one_span() -> None:
+    assert between(60, 100) == "60 s to 2 min"
+    assert between(95, 125) == "2 min"
 
 
 @pytest.mark.parametrize(

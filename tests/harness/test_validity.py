@@ -18,6 +18,7 @@ def good(**changes: Any) -> dict[str, Any]:
         "lengths_off_frac": 0.0,
         "tokens_per_chunk": 1.0,
         "prefix_cache_hit_frac": 0.0,
+        "shares_prompts": False,
         "preemptions": 0.0,
         "throttled_frac": 0.0,
         "sm_clock_min_hz": 1.98e9,
@@ -93,6 +94,10 @@ def test_each_flaw_raises_its_code_alone(changes: dict[str, Any], code: str) -> 
 def test_every_code_has_a_meaning_and_a_test() -> None:
     parameters = test_each_flaw_raises_its_code_alone.pytestmark[0].args[1]
     assert {code for _, code in parameters} == set(CODES)
+
+
+def test_hits_that_the_load_asks_for_are_no_flaw() -> None:
+    assert codes(good(prefix_cache_hit_frac=0.5, shares_prompts=True)) == []
 
 
 def test_waves_of_long_replies_are_no_drift() -> None:

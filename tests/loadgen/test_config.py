@@ -97,6 +97,22 @@ def test_prompts_are_unique_unless_they_say_something_else():
     assert Load(**CLOSED, prompts=prompts).prompts == Dataset(path="chats.jsonl", unique=True)
 
 
+@pytest.mark.parametrize(
+    ("fields", "shares"),
+    [
+        (CLOSED, False),
+        (CLOSED | {"prompts": PREFIX}, True),
+        (CLOSED | {"prompts": PREFIX | {"hit_frac": 0.0}}, False),
+        (CLOSED | {"prompts": {"kind": "dataset", "path": "f"}}, False),
+        (CLOSED | {"prompts": {"kind": "dataset", "path": "f", "unique": False}}, True),
+        (CLOSED | {"endpoint": "chat", "conversation": {"turns": 2}}, True),
+        (TRACE, True),
+    ],
+)
+def test_prompts_may_begin_alike_where_the_load_says_so(fields, shares):
+    assert Load(**fields).shares_prompts is shares
+
+
 def test_only_a_closed_loop_waits_for_replies():
     assert not Load(**CLOSED).is_open
     assert Load(**TRACE).is_open

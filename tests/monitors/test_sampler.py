@@ -72,7 +72,7 @@ def test_without_gpus_one_note_says_so_and_the_columns_are_empty(serve_page, vll
     targets = Targets(metrics_urls=(serve_page(vllm_page.encode()),), root_pids=(os.getpid(),))
     taken = record(FAST, targets, lambda t: len(t.host["at_s"]))
     assert [note for note in taken.notes if note.startswith("gpu")] == [
-        "gpu: not sampled, the server uses none"
+        "gpu: not sampled, there is none to watch"
     ]
     assert set(taken.gpu) == set(column_names("gpu"))
     assert all(len(values) == 0 for values in taken.gpu.values())

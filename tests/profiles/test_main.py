@@ -28,6 +28,15 @@ def test_findings_are_written_and_read_again_in_place_of_their_trace(tmp_path, c
     assert first == second
 
 
+def test_the_folder_of_a_capture_is_told_by_its_findings(tmp_path, capsys):
+    _, first, _ = run(TORCH_CPU, "--json", tmp_path / "findings.json", capsys=capsys)
+    (tmp_path / "profile.json").write_text("{}")
+    (tmp_path / "traces").mkdir()
+    code, second, err = run(tmp_path, capsys=capsys)
+    assert (code, err) == (0, "")
+    assert first == second
+
+
 def test_two_traces_are_told_as_a_diff(tmp_path, capsys):
     file = tmp_path / "diff.json"
     code, out, _ = run(TORCH_CPU, "--against", TORCH_CPU, "--json", file, capsys=capsys)

@@ -80,6 +80,18 @@ def test_a_stopped_probe_has_the_share_that_it_could_at_most_have_had() -> None:
     assert over.answer.share.count == 0
 
 
+def test_one_request_alone_tells_its_times_though_the_stop_cuts_off_the_next() -> None:
+    columns = requests(8, 0.2, 0.01)["requests"]
+    for name, value in (("status", "cut"), ("first_at_s", np.nan), ("last_at_s", np.nan)):
+        columns[name] = columns[name].astype(object if name == "status" else float)
+        columns[name][-1] = value
+    alone = Load(arrival="closed", concurrency=1, duration_s=10.0)
+    window = replace(WINDOW, closed_at_s=float("nan"), ended_at_s=109.0)
+    found = looked_at(columns, window, alone, replace(SLO, share_frac=0.9), stopped="missed: …")
+    assert found.times_s["ttft_s"] == pytest.approx(0.2)
+    assert found.requests == 8
+
+
 def test_the_judge_ends_what_cannot_be_kept_any_more() -> None:
     judge = ProbeJudge(load=LOAD, share_frac=0.9)
     assert judge(now(6.0, out_of_limits=70)) is None  # just what may be

@@ -347,6 +347,7 @@ def test_junit_has_a_failure_a_regression_and_skips_what_is_open() -> None:
 
 def test_the_paragraph_names_the_worst_and_stays_one() -> None:
     text = paragraph(regressed())
+    assert "`candidate` against `baseline`" in text, "as junit and against= have it"
     assert text.startswith("**Regressed.** 1 regressed, 1 inconclusive of 2 (1 point × 2 metrics)")
     assert "Worst: output tok/s −10.0 % (" in text
     assert "at concurrency=8" in text

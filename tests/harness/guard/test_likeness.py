@@ -48,6 +48,17 @@ def test_a_difference_is_refused_by_its_name_and_allowed_by_it(what: str) -> Non
     assert what in ALLOWABLE
 
 
+def test_models_with_other_names_are_told_by_these_and_with_the_same_by_what_differs() -> None:
+    def told(name: str, **shape: int) -> tuple[str, str]:
+        other = {"name": name, "path": None, "shape": {"num_hidden_layers": 2} | shape}
+        mine = {"name": "tiny", "path": None, "shape": {"num_hidden_layers": 2}}
+        [refusal] = refused(baseline(model=mine), candidate(model=other))
+        return refusal.baseline, refusal.candidate
+
+    assert told("large", num_hidden_layers=80) == ("tiny", "large")
+    assert "num_hidden_layers 3" in told("tiny", num_hidden_layers=3)[1]
+
+
 def test_other_gpus_are_refused_once() -> None:
     other = candidate(**environment(gpus=[GPU | {"name": "NVIDIA H100", "uuid": "GPU-2"}]))
     assert [refusal.what for refusal in refused(baseline(), other)] == ["gpus"]

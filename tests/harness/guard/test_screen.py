@@ -66,3 +66,38 @@ def test_a_narrow_screen_gives_up_columns_and_never_the_verdict(width: int) -> N
     rows = [line for line in lines if line.lstrip().startswith(("16 ", "64 "))]
     assert len(rows) == 4, "no row is broken over two lines"
     assert all("inconclusive" in row and " to " in row for row in rows)
+
+
+def test_axes_that_do_not_fit_stand_in_one_column_by_name() -> None:
+    names = ("max_num_batched_tokens", "enable_chunked_prefill", "async_scheduling")
+
+    def side(begun_at_s: float) -> list[Any]:
+        settings: list[dict[str, Any]] = [{}, *({name: 512} for name in names)]
+        return [
+            measured(i, value, point=str(setting), begun_at_s=begun_at_s + i,
+                     engine=dict.fromkeys(names) | setting)
+            for i, value in enumerate(STEADY, 1)
+            for setting in settings
+        ]  # fmt: skip
+
+    text = StringIO()
+    found = compare(evidence(side(0)), evidence(side(9e3), "candidate"), guard(THROUGHPUT))
+    print_comparison(Console(file=text, width=80), found)
+    lines = text.getvalue().splitlines()
+    [head] = [line for line in lines if line.startswith("at  ") and "metric" in line]
+    rows = lines[lines.index(head) + 1 :][:4]
+    assert [row.split()[0] for row in rows] == ["default", *(f"{name}=512" for name in names)]
+    assert all(row.split()[-1] in ("unchanged", "inconclusive") for row in rows), (
+        "no word is broken"
+    )
+
+
+def test_one_launch_is_not_told_as_several() -> None:
+    one = [
+        evidence([measured(1, 1000.0, begun_at_s=at)], name) for name, at in (("a", 0), ("b", 9))
+    ]
+    text = StringIO()
+    found = compare(*one, guard())
+    print_comparison(Console(file=text, width=140), found)
+    assert "1 launches" not in text.getvalue()
+    assert text.getvalue().count(", 1 launch\n") == 2

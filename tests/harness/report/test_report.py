@@ -455,3 +455,13 @@ def test_a_picture_is_embedded_whole(stored: Study) -> None:
     captured(kept, kept.about["runs"][0])
     sources = [attrs["src"].partition(",")[2] for attrs in report(kept).of("img")]
     assert PIXEL in [base64.b64decode(source) for source in sources]
+
+
+def test_a_server_that_did_not_start_resolved_nothing(stored: Study) -> None:
+    for name, dtype in (("a", "bfloat16"), ("b", "float16"), ("c", None)):
+        facts = {"facts": {"resolved": {"dtype": dtype}}} if dtype else {}
+        stored.save_launch(stored.new_launch(name), {"label": name, **facts})
+    write_report(stored)
+    twin = (stored.folder / "report.md").read_text()
+    [told] = [line for line in twin.splitlines() if "bfloat16, float16" in line]
+    assert "default" not in told

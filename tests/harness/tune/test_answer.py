@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from harness.guard.outcome import Judgement, Verdict
 from harness.report.blocks import Report
 from harness.report.html import written as html
 from harness.report.markdown import written as markdown
@@ -77,6 +78,38 @@ def test_the_text_holds_command_engine_container_and_reasons() -> None:
     assert "stream_interval contributes +1.0 % output tok/s [−1.0 to +3.0 %]: unchanged" in told
     assert "tpot_p99_s < 1.1 x defaults: open, 21.8 of 22.9 [20.6 to 23.1]" in told
     assert "6 + 12 of 24 launches" in told
+
+
+def test_what_is_worse_for_the_gain_is_told_with_it(tmp_path: Path) -> None:
+    worse = Judgement(
+        point={"concurrency": 64},
+        metric="ttft_p99_s",
+        baseline=0.3,
+        candidate=1.2,
+        ratio=4.0,
+        low=3.8,
+        high=4.2,
+        threshold_frac=0.1,
+        verdict=Verdict.REGRESSED,
+        launches=(3, 3),
+        paired=True,
+        more_launches=None,
+        reason=None,
+    )
+    of_the_goal = replace(worse, metric=GAIN.metric)
+    comparison = replace(PROOF.comparison, points=(of_the_goal, worse))
+    costly = replace(ANSWER, proof=replace(PROOF, comparison=comparison))
+    price = "t the price of TTFT p99 ms +300.0 % (+280.0 to +320.0 %)"
+    assert f"\n  a{price}\n" in costly.text()
+    report = Report(
+        title="t", subtitle="s", simulated=None, sections=(tuned(costly, tmp_path),), made="m"
+    )
+    assert f"A{price}." in html(report)
+    assert "at the price of" not in ANSWER.text()
+    other = replace(worse, point={"concurrency": 1}, verdict=Verdict.UNCHANGED)
+    several = replace(comparison, points=(worse, other))
+    costly = replace(ANSWER, proof=replace(PROOF, comparison=several))
+    assert "(+280.0 to +320.0 %) at concurrency=64\n" in costly.text()
 
 
 def test_a_winner_that_broke_a_constraint_is_not_handed_out() -> None:

@@ -58,7 +58,7 @@ def save(study: Study, plan: Plan, run: Any, num: int, **changes: Any) -> None:
 def test_a_launch_asks_everything_the_short_run_first(tmp_path: Path) -> None:
     _, launch = launch_of(tuning(tmp_path), 1)
     assert [run.case for run in launch.runs] == [SCREEN, FULL]
-    assert launch.label == "trial 1: enforce_eager=True"
+    assert launch.label == "trial 1: enforce_eager=true"
 
 
 def test_a_request_alone_is_sent_in_the_first_launch_where_a_latency_is_limited(

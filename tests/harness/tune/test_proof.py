@@ -169,6 +169,7 @@ def test_rows_with_a_fatal_code_prove_nothing() -> None:
     proof = judge(study(side("defaults", 1.0, 1), tuned))
     assert proof.result is Result.INCONCLUSIVE
     assert "client_busy" in proof.reason
+    assert proof.reason.endswith("tune.proof.allow=client_busy lets them through")
 
 
 def test_a_fatal_code_that_is_let_through_is_told() -> None:

@@ -126,7 +126,7 @@ def test_the_mode_of_cuda_graphs_is_left_to_vllm_where_there_are_none():
         "defaults",
         f"{mode}=FULL",
         f"{mode}=PIECEWISE",
-        "enforce_eager=True",
+        "enforce_eager=true",
     ]
     full = space.engine(space.settings()[1])
     assert full.extra == {"compilation_config": {"cudagraph_mode": "FULL"}}
@@ -207,11 +207,11 @@ def test_without_a_name_a_setting_is_otherwise_the_same():
         (
             {"max_num_seqs": ["many"]},
             {},
-            "tune.space.max_num_seqs: 'many': must be a valid integer",
+            "tune.space.max_num_seqs: many: must be a whole number",
         ),
-        ({"max_num_seqs": [True]}, {}, "tune.space.max_num_seqs: True: must be a valid integer"),
-        ({"max_num_seqs": [0]}, {}, "must be greater than or equal to 1"),
-        ({"gpu_memory_utilization": [1.5]}, {}, "less than or equal to 1"),
+        ({"max_num_seqs": [True]}, {}, "tune.space.max_num_seqs: true: must be a whole number"),
+        ({"max_num_seqs": [0]}, {}, "must be 1 or more"),
+        ({"gpu_memory_utilization": [1.5]}, {}, "must be 1 or less"),
         ({"max_num_sequences": [1]}, {}, "Did you mean 'max_num_seqs'"),
         ({"python": ["a"]}, {}, "there is no engine setting 'python'"),
         ({"max_num_seqs": [1]}, {"forbidden": [{"max_seqs": 1}]}, "Did you mean 'max_num_seqs'"),

@@ -1,0 +1,28 @@
+import pytest
+
+from harness.cli import run
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["reprot", "results/x"], "Did you mean report?"),
+        (["batching"], "Did you mean sweep=batching?"),
+        (["throughput", "plan=true"], "Did you mean tune=throughput?"),
+        (["sweep"], "measure with sweep=NAME"),
+    ],
+)
+def test_a_bare_first_word_is_answered_with_what_it_may_mean(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_setting_without_its_value_is_not_taken_for_a_sweep(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["sweep=batching", "engine.max_num_seqs"]) == 2
+    error = capsys.readouterr().err
+    assert "not of the form name=value" in error
+    assert "sweep=engine" not in error

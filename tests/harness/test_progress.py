@@ -1,0 +1,48 @@
+import re
+from io import StringIO
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.progress import Bars
+from loadgen.records import Progress
+
+LAUNCH: Any = SimpleNamespace(label="sim", repeat=1)
+RUN: Any = SimpleNamespace(label="concurrency=64", repeat=1, load=SimpleNamespace(search=None))
+
+
+def drawn(width: int) -> list[str]:
+    """The rows of the last picture of a sweep that runs, without colours."""
+    text = StringIO()
+    console = Console(file=text, width=width, force_terminal=True, color_system=None)
+    bars = Bars(console, total_runs=2, done_runs=0)
+    with bars:
+        bars.running(LAUNCH, RUN)
+        text.truncate(text.seek(0))
+        bars.live(
+            Progress(
+                phase="warmup",
+                elapsed_s=2.0,
+                planned_s=9.0,
+                output_tok_per_s=1500.0,
+                ttft_p50_s=0.0098,
+                failed=0,
+                in_flight=64,
+                completed=0,
+            )
+        )
+        rows = re.sub(r"\x1b\[[\d;?]*\w", "\r", text.getvalue())
+    return [row for row in re.split(r"[\r\n]+", rows) if row]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_what_runs_and_how_it_goes_fit_the_screen_and_leave_room_for_ctrl_c(width: int) -> None:
+    sweep, now = drawn(width)
+    assert sweep.startswith("sweep")
+    assert "0/2 runs" in sweep
+    assert now.startswith("sim")
+    assert re.search(r"warmup +1,500 tok/s +TTFT 9.80 ms +0 failed", now)
+    assert now.rstrip().endswith("0:00:07") or now.rstrip().endswith("-:--:--")
+    assert max(map(len, (sweep, now))) <= width - len("^C")
