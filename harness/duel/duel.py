@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, groupby
 
+from harness.columns import metric
 from harness.duel.blocks import SIDES, Block, Schedule
 from harness.export import export
 from harness.guard.command import Asked
@@ -17,7 +18,7 @@ from harness.guard.comparison import compare
 from harness.guard.evidence import engine_settings, read_evidence
 from harness.guard.outcome import Comparison, Outcome, Verdict
 from harness.guard.pairing import varying
-from harness.guard.summary import headline, phrases, place, title
+from harness.guard.summary import headline, phrases, place
 from harness.instrument import Instrument
 from harness.progress import display
 from harness.study import Study
@@ -201,7 +202,7 @@ def look_line(look: str, found: Comparison, launches: int, further: str) -> str:
     waiting = found.of(Verdict.INCONCLUSIVE)
     if waiting:
         named = [
-            title(judgement.metric)
+            metric(judgement.metric)[0]
             + place(judgement.point)
             + (f" (+{judgement.more_launches})" if judgement.more_launches else "")
             for judgement in waiting[:NAMED]
