@@ -17,7 +17,7 @@ from harness.tables import SIMULATED, value_text
 from harness.tune.deployment import Deployment
 from harness.tune.finding import Finding
 from harness.tune.proof import Proof, Result
-from harness.tune.trial import Setting, Trial
+from harness.tune.trial import Trial, chosen
 from harness.units import plural, span
 
 JSON, MARKDOWN = "answer.json", "answer.md"
@@ -210,11 +210,6 @@ def fatal_codes(trial: Trial) -> tuple[str, ...]:
     rows = trial.outcome.rows if trial.outcome else ()
     codes = dict.fromkeys(code for row in rows for code in (row.get("validity") or "").split())
     return tuple(code for code in codes if code in FATAL)
-
-
-def chosen(setting: Setting) -> dict[str, Any]:
-    """What a setting does not leave to vLLM."""
-    return {name: value for name, value in setting if value is not None}
 
 
 def setting_text(setting: Mapping[str, Any] | None) -> str:

@@ -87,6 +87,11 @@ class Trial:
         return self.state == "ok" and self.score is not None and not self.violations
 
 
+def chosen(setting: Setting) -> dict[str, Any]:
+    """What a setting does not leave to vLLM."""
+    return {name: value for name, value in setting if value is not None}
+
+
 def told(setting: Setting) -> str:
     """The setting for people: 'max_num_seqs=256 stream_interval=8', or 'defaults'."""
-    return " ".join(f"{name}={value}" for name, value in setting if value is not None) or "defaults"
+    return " ".join(f"{name}={value}" for name, value in chosen(setting).items()) or "defaults"
