@@ -276,16 +276,6 @@ def test_a_setting_that_gives_more_than_noise_is_kept(space):
     assert told(best.setting) == "max_num_seqs=64 stream_interval=8"
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_of_what_promises_the_same_the_simplest_is_tried_first(space, seed):
-    prior = {
-        s: [{"output_tok_per_s": float(dict(s)["max_num_seqs"] or 1)}] for s in space.settings()
-    }
-    strategy = Strategy(space, objective(), prior, seed)
-    proposed = strategy.propose(judged(space, {"defaults": 1.0})).setting
-    assert told(proposed) == "max_num_seqs=256"
-
-
 def test_importances_say_what_mattered(space, tmp_path):
     search = Search(space, objective(), None, tmp_path / "j")
     assert search.importances() == {}
