@@ -55,6 +55,7 @@ class Session:
     study: Study
     search: Search
     _instrument: Instrument | None = field(default=None, init=False)
+    _noted: set[str] = field(default_factory=set, init=False)  # by the displays of both parts
 
     def run(self) -> int:
         """Do what is left; returns the exit code. Raises UserError for limits that none keeps."""
@@ -79,7 +80,7 @@ class Session:
             return
         each = len(self.tuning.base.plan.runs)
         done = sum(self.study.status(run) is not None for run in self.study.about["runs"])
-        with display(allowance.search_launches * each, done) as show:
+        with display(allowance.search_launches * each, done, self._noted) as show:
             while (why := self._reason_to_stop()) is None:
                 trial = self.search.ask()
                 if trial is None:
@@ -213,7 +214,7 @@ class Session:
         instrument = self._calibrated()
         study.add(instrument=asdict(instrument))
         whole = len(sweep.plan.runs)
-        with display(whole, whole - runs) as show, instrument.apart():
+        with display(whole, whole - runs, self._noted) as show, instrument.apart():
             runner = sweep.runner(study, instrument, show)
             for launch in left:
                 begun_s = perf_counter()
