@@ -25,7 +25,7 @@ from harness.study import Study
 from harness.sweep import Sweep
 from harness.tables import write_tables
 from harness.tune.allowance import SIDES
-from harness.tune.answer import MARKDOWN, Answer, fatal_codes
+from harness.tune.answer import MARKDOWN, Answer
 from harness.tune.conclusion import Proven, conclude
 from harness.tune.config import Tune
 from harness.tune.keeping import keep
@@ -41,10 +41,12 @@ from harness.tune.launching import (
     rows_of,
 )
 from harness.tune.proof import SWEEP, ablated, judged, proof_config
+from harness.tune.screen import screen
 from harness.tune.search import Search
+from harness.tune.summary import came_of, score_text
 from harness.tune.trial import Trial, told
 from harness.tune.tuning import Tuning
-from harness.units import percent, plural
+from harness.units import plural
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Session:
             self._keep(None, is_whole=False)
             raise
         found = self._keep(proven, is_whole=True)
-        print(f"\n{found.text()}\n\n{MARKDOWN}, plots and tables: {self.study.folder}")
+        print(f"\n{screen(found)}\n\n{MARKDOWN}, plots and tables: {self.study.folder}")
         return found.exit_code
 
     # ---- the search
@@ -166,8 +168,8 @@ class Session:
         best = self.search.best
         far = "nothing yet"
         if best is not None and best.score is not None:
-            far = f"{_change(best.score)} (trial {best.number}: {told(best.setting)})"
-        return f"trial {trial.number}, {_came_of(trial)}; best so far {far}"
+            far = f"{score_text(best.score)} (trial {best.number}: {told(best.setting)})"
+        return f"trial {trial.number}, {came_of(trial)}; best so far {far}"
 
     # ---- the proof
 
@@ -279,20 +281,3 @@ class Session:
         found = conclude(self.tuning, self.study, self.search, proven, is_whole=is_whole)
         keep(found, self.study)
         return found
-
-
-def _came_of(trial: Trial) -> str:
-    text = told(trial.setting)
-    match trial.state:
-        case "failed":
-            return f"{text}: failed ({trial.failure})"
-        case "screened":
-            return f"{text}: a clear loser"
-    score = "not measured" if trial.score is None else _change(trial.score)
-    doubts = f" ({' '.join(codes)})" if (codes := fatal_codes(trial)) else ""
-    return f"{text}: {score}{doubts}" + "".join(f", breaks {one}" for one in trial.violations)
-
-
-def _change(score: float) -> str:
-    """Relative to the defaults."""
-    return f"{'+' if score >= 1 else '−'}{percent(abs(score - 1))} %"
