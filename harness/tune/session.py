@@ -108,8 +108,7 @@ class Session:
         trials = self.search.trials
         if any(trial.state == "running" for trial in trials):
             return None
-        seen_s = self.study.about.get("seen_s", ())
-        return self.tuning.allowance.stop(self._launches(), self._spent_s, seen_s)
+        return self.tuning.allowance.stop(self._launches(), self._spent_s, self._seen_s)
 
     def _try(self, trial: Trial, show: Display) -> None:
         """One launch, with everything that is asked in it."""
@@ -247,8 +246,8 @@ class Session:
         if self._tune.proof.ablation:
             shares = self.search.importances()
             order = sorted(shares, key=lambda name: -shares[name])
-            seen_s = self.study.about.get("seen_s", ())
-            most = self.tuning.allowance.ablations(self._launches(), self._spent_s, seen_s)
+            allowance = self.tuning.allowance
+            most = allowance.ablations(self._launches(), self._spent_s, self._seen_s)
             settings = ablated(self.tuning.space, winner.setting, order, most)
         self.study.add(proof={"winner": winner.number, "settings": settings})
         return settings
@@ -270,11 +269,14 @@ class Session:
     def _spent_s(self) -> float:
         return float(self.study.about.get("spent_s", 0.0))
 
+    @property
+    def _seen_s(self) -> list[float]:
+        """How long each launch took that measured everything."""
+        return list(self.study.about.get("seen_s", ()))
+
     def _spend(self, seconds: float, *, is_whole: bool) -> None:
-        seen_s = self.study.about.get("seen_s", [])
-        self.study.add(
-            spent_s=self._spent_s + seconds, seen_s=[*seen_s, seconds] if is_whole else seen_s
-        )
+        seen_s = [*self._seen_s, seconds] if is_whole else self._seen_s
+        self.study.add(spent_s=self._spent_s + seconds, seen_s=seen_s)
 
     def _keep(self, proven: Proven | None, *, is_whole: bool) -> Answer:
         """The answer as it is now, on disk with all that is made of it."""
