@@ -1,7 +1,7 @@
 """The capacity under limits that a launch has: what its probes have found so far.
 
     for found in capacities(study):
-        print(found.launch, found.value, found.low, found.high)
+        print(found.launch, found.value, found.bracket.low, found.bracket.high)
 
 The state of a search is its saved runs and nothing else, so a search that was cut off goes on.
 """

@@ -15,8 +15,8 @@ Two goals are searched as a front: each time with other weights, as the largest 
 from the best of each goal (J. Knowles, ParEGO, IEEE Trans. Evol. Comput. 10, 2006).
 
 It ends when no setting's expected improvement is worth a launch: below ENOUGH of the noise, once
-LEAST trials are there. The best is chosen by the model's mean, not by the highest measurement: of
-many noisy measurements the highest is mostly one that was lucky.
+LEAST trials are there. A front of two goals has no such end. The best is chosen by the model's
+mean, not by the highest measurement: of many the highest is mostly one that was lucky.
 
 Among equals, whose means are no further apart than EQUAL of the noise, the best is the simplest,
 which changes least of the defaults: nothing is carried along that does nothing. What is tried is
