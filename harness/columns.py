@@ -15,7 +15,6 @@ from harness.units import (
     milliseconds,
     percent,
     rate,
-    significant,
     whole,
 )
 
@@ -32,8 +31,8 @@ class Column:
 
     def for_people(self) -> "Column":
         """The column with a title and a format, whatever it has of its own."""
-        title, shown = display_of(self.name)
-        return replace(self, title=self.title or title, shown=self.shown or shown)
+        title, shown = metric(self.name)
+        return replace(self, title=title, shown=shown)
 
 
 def _(name: str, meaning: str, title: str | None = None, shown: Format | None = None) -> Column:
@@ -147,8 +146,13 @@ MEASURES = (
         rate,
     ),
     _("capacity_concurrency", "search: the largest concurrency that kept them", "capacity", whole),
-    _("capacity_low", "the largest rate, or concurrency, that clearly kept them", "from", rate),
-    _("capacity_high", "the smallest that clearly missed them", "to", rate),
+    _(
+        "capacity_low",
+        "the largest rate, or concurrency, that clearly kept them",
+        "clearly kept",
+        rate,
+    ),
+    _("capacity_high", "the smallest that clearly missed them", "clearly missed", rate),
     _("capacity_breaks", "what breaks first above the capacity", "breaks first"),
     _("capacity_probes", "runs that the search took", "probes", whole),
     _("longest_context_tokens", "check: the longest prompt with its reply that was served"),
@@ -239,12 +243,9 @@ _BY_NAME = {column.name: column for column in COLUMNS}
 
 
 def metric(name: str) -> tuple[str, Format]:
-    """What people call a metric, with its display unit, and how its values are shown in that."""
+    """What people call a metric, with its display unit, and how its values are shown in that: the
+    same in tables, plots, comparisons and answers. Of what has none of its own its name tells.
+    """
+    title, shown = display_of(name)
     column = _BY_NAME.get(name)
-    if column is not None and column.title and column.shown:
-        return column.title, column.shown
-    if name.endswith("_s") and not name.endswith("_per_s"):
-        return f"{name.removesuffix('_s')} ms", significant(1e3)
-    if name.endswith("_frac"):
-        return f"{name.removesuffix('_frac')} %", percent
-    return name, significant(1.0)
+    return (title, shown) if column is None else (column.title or title, column.shown or shown)

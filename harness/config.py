@@ -41,7 +41,13 @@ from profiles.config import Profile
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 ENGINES: dict[str, type] = {"vllm": VllmEngine, "sim": SimEngine, "external": ExternalEngine}
-SCHEMAS: dict[str, type] = {"model": Model, "load": Load, "monitor": Monitor, "profile": Profile}
+SCHEMAS: dict[str, type] = {
+    "model": Model,
+    "load": Load,
+    "monitor": Monitor,
+    "profile": Profile,
+    "tune": Tune,
+}
 GLOBAL = "# @package _global_"
 AXIS = "tune.space."
 PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's parts for kinds of machines
@@ -139,7 +145,6 @@ def documented_settings() -> Iterator[tuple[str, str]]:
     """Every setting of every engine by its dotted name, with its meaning and default."""
     parts: list[tuple[str, Any]] = [*(("engine.", cls) for cls in ENGINES.values())]
     parts += [*((f"{group}.", cls) for group, cls in SCHEMAS.items()), ("", Options)]
-    parts += [("tune.", Tune)]
     told = set()
     for prefix, cls in parts:
         for name, field in _fields(cls, prefix):
@@ -155,7 +160,6 @@ def documented_settings() -> Iterator[tuple[str, str]]:
 def known_names(engine: type) -> list[str]:
     """Every setting by its dotted name."""
     groups = {"engine": engine} | SCHEMAS
-    groups |= {"tune": Tune}
     return [*_names(Options, ""), *(n for g, c in groups.items() for n in _names(c, f"{g}."))]
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.columns import metric
 from harness.presentation import Plot
 from harness.tables import axis_columns, heading, swept, value_text
-from harness.units import display_of, scale_of
+from harness.units import scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +96,7 @@ def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | N
         for panel, y in zip(panels, rows, strict=True):
             panel.plot(x, group[y] * scale_of(y), "o-", label=label or None)
     for panel, y in zip(panels, rows, strict=True):
-        _dress(panel, y=display_of(y)[0], log=plot.log_y and bool((mine[y] > 0).any()))
+        _dress(panel, y=metric(y)[0], log=plot.log_y and bool((mine[y] > 0).any()))
         if plot.log_x and is_number and (mine[plot.x] > 0).any():
             panel.set_xscale("log", base=2)
             panel.xaxis.set_major_formatter("{x:,.6g}")
@@ -103,7 +104,7 @@ def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | N
             panel.set_xticks(range(len(ticks)), ticks)
         if lines:
             panel.legend(fontsize=8)
-    panels[-1].set_xlabel(display_of(plot.x)[0])
+    panels[-1].set_xlabel(metric(plot.x)[0])
     return figure
 
 

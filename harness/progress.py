@@ -43,20 +43,23 @@ class Display(Protocol):
     def tell(self, text: str) -> None: ...
 
 
-def display(total_runs: int, done_runs: int) -> Display:
-    """The display that suits stdout."""
+def display(total_runs: int, done_runs: int, noted: set[str] | None = None) -> Display:
+    """The display that suits stdout. `noted`: what earlier displays of the same command have noted,
+    which is not said again; what this one notes is added.
+    """
+    noted = set() if noted is None else noted
     console = Console(highlight=False)
     if console.is_terminal and not console.is_dumb_terminal:
-        return Bars(console, total_runs, done_runs)
-    return Lines(total_runs, done_runs)
+        return Bars(console, total_runs, done_runs, noted)
+    return Lines(total_runs, done_runs, noted)
 
 
 class Lines:
     """One line for each event: logs, CI, pipes."""
 
-    def __init__(self, total_runs: int, done_runs: int) -> None:
+    def __init__(self, total_runs: int, done_runs: int, noted: set[str]) -> None:
         self._total, self._done = total_runs, done_runs
-        self._noted: set[str] = set()
+        self._noted = noted
 
     def __enter__(self) -> Self:
         return self
@@ -114,8 +117,8 @@ class _Rows(Progress):
 class Bars:
     """One bar for the sweep, one for what runs now."""
 
-    def __init__(self, console: Console, total_runs: int, done_runs: int) -> None:
-        self._noted: set[str] = set()
+    def __init__(self, console: Console, total_runs: int, done_runs: int, noted: set[str]) -> None:
+        self._noted = noted
         self._total, self._done = total_runs, done_runs
         bar = BarColumn(bar_width=None, table_column=Column(ratio=2))
         is_wide = console.width >= WIDE

@@ -1,60 +1,19 @@
 """What is said of a wrong setting: one sentence that names it, the rule that it breaks, and where
-it was set.
-
-pydantic finds the errors; its words are for programmers. `RULES` has ours, by its types of errors
-(pydantic-core 2: `list_all_errors`). A message of a validator of ours is taken as it is.
+it was set. The words of the rule are loadgen's (loadgen/wording.py), which says them too.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.grid import SWEPT
 from harness.overrides import Words, did_you_mean
+from loadgen.wording import SCALARS, rule_of
 
-Context = Mapping[str, Any]
-WHOLE, NUMBER, SWITCH, TEXT = "a whole number", "a number", "true or false", "text"
-SCALARS = {  # what a setting of one value takes
-    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), WHOLE),
-    **dict.fromkeys(("float_parsing", "float_type"), NUMBER),
-    **dict.fromkeys(("bool_parsing", "bool_type"), SWITCH),
-    "string_type": TEXT,
-}
-PATTERNS = {r"^[\w.-]+$": "may have letters, digits, '_', '.' and '-' only"}
 AXES = f"only {' and '.join(f'{group}.*' for group in SWEPT)} settings can be axes"
-
-
-def _says(text: str) -> Callable[[Context], str]:
-    return lambda _: text
-
-
-RULES: Mapping[str, Callable[[Context], str]] = {
-    **{kind: _says(f"must be {what}") for kind, what in SCALARS.items()},
-    "finite_number": _says("must be a finite number"),
-    "greater_than_equal": lambda told: f"must be {told['ge']:g} or more",
-    "greater_than": lambda told: f"must be more than {told['gt']:g}",
-    "less_than_equal": lambda told: f"must be {told['le']:g} or less",
-    "less_than": lambda told: f"must be less than {told['lt']:g}",
-    "literal_error": lambda told: f"must be {told['expected'].replace(chr(39), '')}",
-    "string_too_short": _says("must not be empty"),
-    "string_pattern_mismatch": lambda told: PATTERNS.get(
-        told["pattern"], f"must match {told['pattern']}"
-    ),
-    "list_type": _says("must be a name, or a list of names: [a, b]"),
-    "too_short": lambda told: f"must have {told['min_length']} or more entries",
-    "too_long": lambda told: f"must have {told['max_length']} entries or fewer",
-    "dict_type": _says("must be names with values: {NAME: VALUE}"),
-    "dataclass_type": _says("must be names with values: {NAME: VALUE}"),
-}
-FREE = (
-    "env",
-    "extra",
-    "header_env",
-    "plots",
-    "space",
-    "forbidden",
-)  # below these, names are the user's
+# Below these, names are the user's.
+FREE = ("env", "extra", "header_env", "plots", "space", "forbidden")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +32,6 @@ class Origin:
         chosen = self.words.choices.get(group, self.kind if group == "engine" else None)
         files = [f"{self.study}.yaml", f"{group}/{chosen}.yaml" if chosen else "config.yaml"]
         return f"in {' or '.join(dict.fromkeys(files))}"
-
-
-def rule_of(error: Any) -> str:
-    """The rule that one of pydantic's errors says was broken: "must be 1 or more"."""
-    kind, value = error["type"], error["input"]
-    if kind in SCALARS and isinstance(value, list):
-        return f"must be one value, {SCALARS[kind]}"
-    if kind in RULES:
-        return RULES[kind](error.get("ctx") or {})
-    message = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
-    return f"{message[0].lower()}{message[1:]}"
 
 
 def sentence(error: Any, group: str, known: Sequence[str], origin: Origin) -> str:

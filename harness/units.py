@@ -54,7 +54,10 @@ _DISPLAYS: tuple[tuple[str, str, float, Format], ...] = (  # suffix, for people:
     ("_s", "ms", 1e3, milliseconds),
 )
 _WORDS = {
-    **{word: word.upper() for word in ("ttft", "tpot", "itl", "kv", "gpu", "cpu", "api", "slo")},
+    **{
+        word: word.upper()
+        for word in ("ttft", "tpot", "itl", "e2e", "kv", "gpu", "cpu", "api", "slo")
+    },
     **{word: word.upper() for word in ("mfu", "mbu", "sm", "kl")},
     "gpus": "GPUs",
     "top1": "top-1",

@@ -24,9 +24,24 @@ from loadgen.metrics import Summary, failures_by_kind, summarise
 from loadgen.prompts import check_files
 from loadgen.records import Columns, Progress, Result, Target
 from loadgen.vllm_bench import vllm_bench_json
+from loadgen.wording import rule_of
 
 TIMES = ("ttft", "tpot", "itl", "e2e")
 STATISTICS = ("mean", "p50", "p90", "p99")
+OPTIONS = {  # by the names that loadgen/config.py has for what they say
+    "rate_rps": "--rate",
+    "rate_end_rps": "--rate-end",
+    "dataset": "--dataset",
+    "groups": "--prefix-groups",
+    "hit_frac": "--prefix-hit-frac",
+    "think_s": "--think",
+    "warmup_s": "--warmup",
+    "duration_s": "--duration",
+    "input_tokens": "--input-tokens",
+    "output_tokens": "--output-tokens",
+    **{name: f"--{name}" for name in ("arrival", "burstiness", "concurrency", "endpoint")},
+    **{name: f"--{name}" for name in ("speed", "trace", "transport", "turns", "workers")},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.out is not None:
             args.out.mkdir(parents=True, exist_ok=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        refuse(": ".join(filter(None, (where, first["msg"].removeprefix("Value error, ")))))
+        refuse(sentence(error))
     except (ValueError, OSError) as error:
         refuse(str(error))
     if args.calibrate:
@@ -59,8 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if summary.requests_ok == 0 else 0
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        refuse(message)
+
+
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m loadgen",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -112,15 +130,18 @@ def load_of(args: argparse.Namespace) -> Load:
     elif args.prefix_groups is not None:
         prompts = {"kind": "shared_prefix", "groups": args.prefix_groups}
         prompts["hit_frac"] = args.prefix_hit_frac
+    conversation: dict[str, Any] | None = None
+    if args.turns is not None:
+        conversation = {"turns": args.turns, "think_s": args.think}
     fields: dict[str, Any] = {
         "arrival": arrival,
-        "concurrency": (args.concurrency or 1) if pace == "concurrency" else None,
+        "concurrency": 1 if not paces else args.concurrency,
         "rate_rps": args.rate,
         "burstiness": args.burstiness,
         "rate_end_rps": args.rate_end,
-        "trace": {"path": args.trace, "speed": args.speed} if args.trace else None,
+        "trace": {"path": args.trace, "speed": args.speed} if pace == "trace" else None,
         "prompts": prompts,
-        "conversation": {"turns": args.turns, "think_s": args.think} if args.turns else None,
+        "conversation": conversation,
     }
     return Load(
         **fields,
@@ -246,6 +267,17 @@ def write_csv(path: Path, columns: Columns) -> None:
         writer.writerows(
             zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
         )
+
+
+def sentence(error: ValidationError) -> str:
+    """What is said of the first word that is wrong, by its option."""
+    first = error.errors()[0]
+    rule = rule_of(first)
+    options = [OPTIONS[str(part)] for part in first["loc"] if str(part) in OPTIONS]
+    if options:
+        return f"{options[-1]} {first['input']}: {rule}"
+    name, _, said = rule.partition(" ")  # a rule over several names one of them first
+    return f"{OPTIONS.get(name, name)} {said}"
 
 
 def refuse(message: str) -> NoReturn:

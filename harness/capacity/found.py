@@ -1,7 +1,7 @@
 """The capacity under limits that a launch has: what its probes have found so far.
 
     for found in capacities(study):
-        print(found.launch, found.value, found.low, found.high)
+        print(found.launch, found.value, found.bracket.low, found.bracket.high)
 
 The state of a search is its saved runs and nothing else, so a search that was cut off goes on.
 """
@@ -97,7 +97,9 @@ class Capacity:
         return self.value is None or rate > self.value
 
     def _at(self, rate: float) -> list[Probe]:
-        return [p for p in self.probes if (1.0 if p.rate is None else p.rate) == rate]
+        """One request at a time is a concurrency of 1, and no rate."""
+        alone = 1.0 if self.question.is_whole else None
+        return [p for p in self.probes if (alone if p.rate is None else p.rate) == rate]
 
 
 def capacity_of(study: Study, launch: str, point: str, load: Load) -> Capacity:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.capacity.curves import draw_curves
 from harness.capacity.found import Capacity, capacities
-from harness.capacity.text import floor, name_of, number
+from harness.capacity.text import floor, name_of, shown
 from harness.plan import setting_of
 from harness.slo import limits_text
 from harness.study import SavedRun, Study
@@ -77,23 +77,17 @@ def page(named: Sequence[Named], *, simulated: bool) -> str:
 
 def _line(one: Named) -> str:
     found, known = one.found, one.found.bracket
-    rates = [_rate(found, x) for x in (known.best, known.low, known.high)]
+    rates = [shown(x, found.load) for x in (known.best, known.low, known.high)]
     breaks = "–" if found.breaks_first is None else name_of(found.breaks_first)
     launch, probes = found.launch.rpartition("-")[2], str(len(found.probes))
     return f"| {' | '.join((one.label, launch, *rates, breaks, probes, found.reason))} |"
-
-
-def _rate(found: Capacity, rate: float | None) -> str:
-    if rate is None:
-        return "–"
-    return f"{number(rate)} req/s" if found.load.is_open else f"{rate:.0f} streams"
 
 
 def _together(mine: Sequence[Named]) -> Iterator[str]:
     values = [one.found.value for one in mine if one.found.value is not None]
     if len(mine) > 1 and values:
         middle, most, least = median(values), max(values), min(values)
-        text = _rate(mine[0].found, middle)
+        text = shown(middle, mine[0].found.load)
         of = f"median of {len(values)}" + (f" of {len(mine)}" if len(values) < len(mine) else "")
         spread = f"spread {(most - least) / middle:.1%}"
         yield f"| {mine[0].label} | {of} | **{text}** | | | | | {spread} |"

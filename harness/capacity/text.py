@@ -9,14 +9,14 @@ from harness.slo import limits_text
 from harness.units import milliseconds, significant
 from loadgen.config import Load
 
-number = significant(1.0)
+_number = significant(1.0)
 
 
 def shown(rate: float | None, load: Load) -> str:
-    """`12.5 req/s`, or `concurrency 12`."""
+    """`12.5 req/s`, or `12 streams`; a dash for None."""
     if rate is None:
         return "–"
-    return f"{number(rate)} req/s" if load.is_open else f"concurrency {rate:.0f}"
+    return f"{_number(rate)} req/s" if load.is_open else f"{rate:.0f} streams"
 
 
 def told(probe: Probe, share_frac: float) -> str:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, groupby
 
+from harness.columns import metric
 from harness.duel.blocks import SIDES, Block, Schedule
 from harness.export import export
 from harness.guard.command import Asked
@@ -17,7 +18,7 @@ from harness.guard.comparison import compare
 from harness.guard.evidence import engine_settings, read_evidence
 from harness.guard.outcome import Comparison, Outcome, Verdict
 from harness.guard.pairing import varying
-from harness.guard.summary import headline, phrases, place, title
+from harness.guard.summary import headline, phrases, place
 from harness.instrument import Instrument
 from harness.progress import display
 from harness.study import Study
@@ -76,13 +77,14 @@ class Duel:
     def _settle(self, studies: Sequence[Study]) -> Comparison:
         """Blocks up to a look, the look, and so on; what the last look found."""
         instrument: Instrument | None = None
+        noted: set[str] = set()  # by the displays of all looks
         for number, until in enumerate(self.looks, 1):
             for study, plan in zip(studies, self.schedule.plans(until), strict=True):
                 study.add(runs=[run.id for run in plan.runs])  # so far; it is no more unfinished
             due = [block for block in self.schedule.blocks if block.repeat <= until]
             if left := [block for block in due if not self._is_done(block, studies)]:
                 instrument = instrument or self._instrument(studies)
-                self._measure(left, due, studies, instrument)
+                self._measure(left, due, studies, instrument, noted)
             found = self._compared(studies)
             is_last = is_settled(found) or until == self.looks[-1]
             further = f"on to {plural(self.looks[number], 'launch')}" if not is_last else ""
@@ -98,10 +100,11 @@ class Duel:
         due: Sequence[Block],
         studies: Sequence[Study],
         instrument: Instrument,
+        noted: set[str],
     ) -> None:
         """Run blocks, each side into its study."""
         total, missing = (sum(_runs(block) for block in blocks) for blocks in (due, left))
-        with instrument.apart(), display(total, total - missing) as show:
+        with instrument.apart(), display(total, total - missing, noted) as show:
             sweeps = (self.baseline, self.candidate)
             runners = {
                 name: sweep.runner(study, instrument, show)
@@ -201,7 +204,7 @@ def look_line(look: str, found: Comparison, launches: int, further: str) -> str:
     waiting = found.of(Verdict.INCONCLUSIVE)
     if waiting:
         named = [
-            title(judgement.metric)
+            metric(judgement.metric)[0]
             + place(judgement.point)
             + (f" (+{judgement.more_launches})" if judgement.more_launches else "")
             for judgement in waiting[:NAMED]

@@ -12,6 +12,8 @@ from harness.conf_files import conf_dir, options
 from harness.errors import UserError
 from harness.grid import put
 from harness.overrides import did_you_mean
+from harness.sentences import shown
+from loadgen.wording import rule_of
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -88,20 +90,11 @@ def broken(error: ValidationError) -> list[str]:
 
 def _rule(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"])
-    message = error["msg"].removeprefix("Value error, ")
     match error["type"]:
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return f"'{name}' is missing."
         case "unexpected_keyword_argument":
             return f"there is no key '{name}'."
-        case "json_invalid":
-            return f"it is no JSON ({message.removeprefix('Invalid JSON: ')})."
-        case "dataclass_type" | "dataclass_exact_type":
-            return f"{name or 'it'} must be a mapping of keys to values."
-        case "list_type":
-            return f"{name}={error['input']!r}: must be a list."
         case "value_error":
-            return f"{name}: {message}" if name else message
-    from harness.sentences import rule_of, shown  # with Hydra: not where nothing is wrong
-
-    return f"{name}={shown(error['input'])}: {rule_of(error)}."
+            return f"{name}: {rule_of(error)}" if name else rule_of(error)
+    return f"{name}={shown(error['input'])}: {rule_of(error)}." if name else f"it {rule_of(error)}."

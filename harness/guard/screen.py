@@ -8,9 +8,10 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from harness.columns import metric
 from harness.guard.likeness import UNSET
 from harness.guard.outcome import Comparison, Judgement, Outcome, Variance, Verdict
-from harness.guard.summary import change, headline, limit, place, shown, span, title
+from harness.guard.summary import change, headline, limit, place, shown, span
 from harness.guard.verdict import MAX_MORE
 from harness.tables import SIMULATED, value_text
 from harness.units import plural
@@ -39,7 +40,7 @@ class Shown:
 
 
 COLUMNS = (
-    Shown(title="metric", text=lambda j: limit(j) or title(j.metric), is_text=True),
+    Shown(title="metric", text=lambda j: limit(j) or metric(j.metric)[0], is_text=True),
     Shown(title="baseline", text=lambda j: shown(j.metric, j.baseline), rank=3),
     Shown(title="candidate", text=lambda j: shown(j.metric, j.candidate), rank=4),
     Shown(title="change", text=lambda j: "" if j.limit else change(j.ratio)),
@@ -153,13 +154,13 @@ def _noise_table(variance: Iterable[Variance]) -> Table:
     for study in studies:
         for level in ("between launches", "within"):
             table.add_column(f"{study}\n{level}", justify="right")
-    for metric, sides in groups.items():
+    for name, sides in groups.items():
         cells = []
         for study in studies:
             found = sides.get(study, [])
             cells.append(_spread([one.between_frac for one in found]))
             cells.append(_spread([one.within_frac for one in found]))
-        table.add_row(title(metric), *cells)
+        table.add_row(metric(name)[0], *cells)
     return table
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from harness.columns import COLUMNS
+from harness.columns import metric
 from harness.guard.config import higher_is_better
 from harness.guard.outcome import Comparison, Judgement, Outcome, Verdict
 from harness.tables import SIMULATED, value_text
 
-TITLES = {column.name: column for column in COLUMNS if column.title and column.shown}
 NAMED = 3  # regressions that a paragraph names
 KINDS = {Verdict.REGRESSED: "limit broken", Verdict.UNCHANGED: "limit kept"}
 
@@ -57,7 +56,7 @@ def told(judgement: Judgement) -> str:
     if judgement.limit:
         value = shown(judgement.metric, judgement.candidate)
         return f"{value} ({span(judgement)}) for {limit(judgement)}{place(judgement.point)}"
-    text = f"{title(judgement.metric)} {change(judgement.ratio)}"
+    text = f"{metric(judgement.metric)[0]} {change(judgement.ratio)}"
     return f"{text} ({span(judgement)}){place(judgement.point)}"
 
 
@@ -67,25 +66,16 @@ def place(point: dict[str, Any]) -> str:
     return f" at {named}" if named else ""
 
 
-def title(metric: str) -> str:
-    """A metric as people are shown it."""
-    column = TITLES.get(metric)
-    return column.title if column and column.title else metric
-
-
 def limit(judgement: Judgement) -> str:
     """A policy's limit in the unit of the metric's title (TTFT p99 ms < 200), or nothing."""
     sign = (judgement.limit or "").split()[1:2]
     value = shown(judgement.metric, judgement.baseline)
-    return f"{title(judgement.metric)} {sign[0]} {value}" if sign else ""
+    return f"{metric(judgement.metric)[0]} {sign[0]} {value}" if sign else ""
 
 
-def shown(metric: str, value: float | None) -> str:
-    """A metric's value in the unit of its title; without a title as it is."""
-    if value is None:
-        return "–"
-    column = TITLES.get(metric)
-    return column.shown(value) if column and column.shown else f"{value:,.4g}"
+def shown(name: str, value: float | None) -> str:
+    """A metric's value in the unit of its title."""
+    return "–" if value is None else metric(name)[1](value)
 
 
 def change(ratio: float | None) -> str:

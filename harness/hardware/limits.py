@@ -22,8 +22,8 @@ from pydantic.dataclasses import dataclass
 
 from harness.conf_files import conf_dir
 from harness.errors import UserError
-from harness.sentences import rule_of
 from harness.units import quantity
+from loadgen.wording import rule_of
 
 Status = Literal["PASS", "WARN", "FAIL"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -10,7 +10,8 @@ from pydantic.dataclasses import dataclass
 from harness.errors import UserError
 from harness.hardware.families import FAMILIES, Family
 from harness.overrides import did_you_mean
-from harness.sentences import rule_of, shown
+from harness.sentences import shown
+from loadgen.wording import rule_of
 
 LISTS = ("probes", "drift")
 

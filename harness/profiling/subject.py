@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.model import Model
 from harness.study import SavedRun
 from loadgen.config import Load
+from loadgen.wording import rule_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,6 @@ def _known(schema: Any, told: Any, what: str) -> Any:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"the {what} was stored by another version of the harness ({where}: {first['msg']}):"
+            f"the {what} was stored by another version of the harness ({where}: {rule_of(first)}):"
             " only that one can start it again."
         ) from None

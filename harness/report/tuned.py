@@ -26,11 +26,12 @@ from harness.report.blocks import (
     number,
 )
 from harness.report.verdict import TONES
-from harness.tune.answer import Answer, Outcome, Tried, interval_text, price_text, setting_text
+from harness.tune.answer import Answer, Outcome, Tried
 from harness.tune.deployment import Deployment
 from harness.tune.finding import Finding
 from harness.tune.plots import PREFIX
 from harness.tune.proof import Proof
+from harness.tune.summary import interval_text, price_text, setting_text
 from harness.units import plural, significant, span
 
 BANNERS: dict[Outcome, tuple[str, Tone]] = {

@@ -56,13 +56,14 @@ class Allowance:
         """Launches that the search may take."""
         return self.launches - self.reserved
 
-    def stop(self, trials: int, spent_s: float, seen_s: Sequence[float]) -> str | None:
+    def stop(self, spent: int, spent_s: float, seen_s: Sequence[float]) -> str | None:
         """Why there is to be no further trial; None where one more is allowed.
 
-        `seen_s`: how long launches took so far. Where time is short, the ablation goes first.
+        `spent`: launches so far, those of earlier proofs too; `seen_s`: how long they took. Where
+        time is short, the ablation goes first.
         """
-        if trials >= self.search_launches:
-            return f"{trials} launches are spent, {self.reserved} are kept for the proof"
+        if spent >= self.search_launches:
+            return f"{spent} launches are spent, {self.reserved} are kept for the proof"
         if self.budget_s is None:
             return None
         each_s = self._each_s(seen_s)
@@ -71,12 +72,12 @@ class Allowance:
             return "the minutes that are left are kept for the proof"
         return None
 
-    def ablations(self, trials: int, spent_s: float, seen_s: Sequence[float]) -> int:
-        """How many settings can be left out once, with what is left after so many trials."""
+    def ablations(self, spent: int, spent_s: float, seen_s: Sequence[float]) -> int:
+        """How many settings can be left out once, with what is left after so many launches."""
         each = self.proof_launches
-        if not self.ablated and trials >= self.search_launches:
+        if not self.ablated and spent >= self.search_launches:
             return 0
-        room = (self.launches - trials) // each - SIDES
+        room = (self.launches - spent) // each - SIDES
         if self.budget_s is not None:
             left = int((self.budget_s - spent_s) / self._each_s(seen_s))
             room = min(room, left // each - SIDES)

@@ -2,24 +2,18 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from harness.columns import metric
 from harness.errors import UserError
-from harness.guard.likeness import FATAL
 from harness.guard.outcome import Outcome as Compared
-from harness.guard.outcome import Verdict
-from harness.guard.summary import number, told
-from harness.tables import SIMULATED, value_text
+from harness.tables import SIMULATED
 from harness.tune.deployment import Deployment
-from harness.tune.finding import Finding
 from harness.tune.proof import Proof, Result
-from harness.tune.trial import Setting, Trial
-from harness.units import plural, span
+from harness.tune.summary import gain_text, setting_text
+from harness.tune.trial import Trial, chosen, plain
 
 JSON, MARKDOWN = "answer.json", "answer.md"
 ENGINE = "tuned"  # engine=tuned, of the folder CONF
@@ -76,7 +70,7 @@ class Tried:
             values={name: value for name, value in trial.values if math.isfinite(value)},
             violations=trial.violations,
             failure=trial.failure,
-            void=fatal_codes(trial),
+            void=trial.fatal_codes,
         )
 
     @property
@@ -183,11 +177,7 @@ class Answer:
 
     def to_json(self) -> str:
         """One JSON document, without NaN or Infinity."""
-        return json.dumps(_finite(asdict(self)), indent=1, allow_nan=False, default=str) + "\n"
-
-    def text(self) -> str:
-        """For a terminal: the answer, and where its reasons are."""
-        return "\n".join(_lines(self))
+        return json.dumps(plain(asdict(self)), indent=1, allow_nan=False, default=str) + "\n"
 
 
 def read(folder: Path) -> Answer | None:
@@ -204,124 +194,3 @@ def read(folder: Path) -> Answer | None:
         first = str(error).splitlines()[0]
         raise UserError(f"{folder / JSON} is damaged ({first}): delete it.") from None
     return answer
-
-
-def fatal_codes(trial: Trial) -> tuple[str, ...]:
-    """Why the numbers of a trial must not be believed; it is in the search all the same."""
-    rows = trial.outcome.rows if trial.outcome else ()
-    codes = dict.fromkeys(code for row in rows for code in (row.get("validity") or "").split())
-    return tuple(code for code in codes if code in FATAL)
-
-
-def chosen(setting: Setting) -> dict[str, Any]:
-    """What a setting does not leave to vLLM."""
-    return {name: value for name, value in setting if value is not None}
-
-
-def setting_text(setting: Mapping[str, Any] | None) -> str:
-    """max_num_seqs=256 stream_interval=8, or 'the defaults'."""
-    text = " ".join(f"{name}={value_text(value)}" for name, value in (setting or {}).items())
-    return text or "the defaults"
-
-
-def gain_text(gain: Finding) -> str:
-    """Output tok/s +81.2 % [73.0 to 88.4]."""
-    title, _ = metric(gain.metric)
-    if gain.ratio is None:
-        return f"{title}: {gain.reason}"
-    return f"{number(gain.ratio)} % {title} [{interval_text(gain)}]"
-
-
-def price_text(proof: Proof) -> str:
-    """What is worse for it: each regression that is not a goal's, by the guard, all together."""
-    goals = {gain.metric for gain in proof.gains}
-    worse = [one for one in proof.comparison.of(Verdict.REGRESSED) if one.metric not in goals]
-    if len({str(one.point) for one in proof.comparison.points}) == 1:  # which, goes without saying
-        worse = [replace(one, point={}) for one in worse]
-    return "; ".join(map(told, worse))
-
-
-def interval_text(found: Finding) -> str:
-    """+73.0 to +88.4 %."""
-    if found.low is None or found.high is None:
-        return "no interval"
-    return f"{number(found.low)} to {number(found.high)} %"
-
-
-def constraint_text(found: Finding) -> str:
-    """tpot_p99_s < 0.03: kept, 22.9 ms of 30.0 (22.1 to 23.8)."""
-    _, form = metric(found.metric)
-    if found.after is None or found.before is None:
-        return f"{found.what}: {found.word} ({found.reason})"
-    text = f"{found.what}: {found.word}, {form(found.after)} of {form(found.before)}"
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} [{form(found.low * found.before)} to {form(found.high * found.before)}]"
-
-
-def _lines(answer: Answer) -> Iterator[str]:
-    yield answer.headline()
-    if answer.proof is not None:
-        yield from _proof_lines(answer.proof, answer.not_ablated)
-    yield from answer.walls
-    if answer.front:
-        yield "front, by the search's own measurements:"
-        yield from (f"  {_on_front(answer, answer.tried[number])}" for number in answer.front)
-    yield _spent(answer.spent)
-    if answer.deployment is not None and answer.outcome is not Outcome.BROKEN:
-        yield from _deployment_lines(answer, answer.deployment)
-
-
-def _proof_lines(proof: Proof, not_ablated: Sequence[str]) -> Iterator[str]:
-    yield (
-        f"proof: {plural(proof.launches, 'launch')} of each side, interleaved;"
-        f" intervals at {proof.confidence * 100:g} %"
-    )
-    if proof.let_through:
-        yield f"  let through although fatal: {proof.let_through}"
-    for one in proof.constraints:
-        yield f"  {constraint_text(one)}"
-    for name, found in proof.contributions.items():
-        gain = gain_text(found) if found.ratio is not None else f"unknown ({found.reason})"
-        yield f"  {name} contributes {gain}: {found.word}"
-    if price := price_text(proof):
-        yield f"  at the price of {price}"
-    yield from (f"  {text}" for text in not_ablated)
-
-
-def _on_front(answer: Answer, one: Tried) -> str:
-    values = []
-    for column, _ in answer.goals:
-        title, form = metric(column)
-        values.append(f"{title} {form(one.values[column]) if column in one.values else '–'}")
-    return f"trial {one.number}, {setting_text(one.setting)}: {', '.join(values)}"
-
-
-def _spent(spent: Spent) -> str:
-    time = f" of {span(spent.budget_s)}" if spent.budget_s is not None else ""
-    return (
-        f"spent: {spent.search_launches} + {spent.proof_launches} of {spent.budget_launches}"
-        f" launches (search + proof), {span(spent.seconds)}{time}"
-    )
-
-
-def _deployment_lines(answer: Answer, deployment: Deployment) -> Iterator[str]:
-    if deployment.replicas > 1:
-        yield f"{deployment.replicas} of this server, each on its own GPUs:"
-    yield from ("", f"  {deployment.command}", "")
-    if answer.next_command is not None:
-        yield f"as an engine: {answer.next_command}"
-    arguments = json.dumps(deployment.arguments)
-    yield f"as a container: {deployment.image} with the arguments {arguments}"
-
-
-def _finite(value: Any) -> Any:
-    """None for what JSON has no number for."""
-    match value:
-        case dict():
-            return {str(name): _finite(one) for name, one in value.items()}
-        case list() | tuple():
-            return [_finite(one) for one in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value

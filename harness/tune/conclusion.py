@@ -9,13 +9,13 @@ from harness.engines.config import SimEngine, VllmEngine
 from harness.guard.evidence import Evidence
 from harness.study import Study
 from harness.tune.allowance import LEAST_TRIALS, launches_for
-from harness.tune.answer import CONF, OUTCOMES, Answer, Outcome, Spent, Tried, chosen
+from harness.tune.answer import CONF, OUTCOMES, Answer, Outcome, Spent, Tried
 from harness.tune.deployment import Deployment
 from harness.tune.launching import DEFAULTS
 from harness.tune.proof import SWEEP, TUNED, Proof
 from harness.tune.search import Search
 from harness.tune.space import without
-from harness.tune.trial import Trial
+from harness.tune.trial import Trial, chosen
 from harness.tune.tuning import Tuning
 from harness.tune.wall import sentences
 from harness.units import plural
@@ -127,4 +127,7 @@ def _outcome(
         return Outcome.NOTHING, f"of {plural(len(trials), 'trial')} none keeps all constraints"
     if len(trials) < LEAST_TRIALS:
         return Outcome.NOTHING, f"nothing but the defaults was tried: {why}"
-    return Outcome.DEFAULTS, f"none of {len(trials) - 1} others was measured to be better"
+    return (
+        Outcome.DEFAULTS,
+        f"none of {len(trials) - 1} others was measured to be better by more than noise",
+    )

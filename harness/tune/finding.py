@@ -43,6 +43,7 @@ class Finding:
     launches: int = 0  # pairs, or launches of the winner
     more_launches: int | None = None  # what would settle it
     reason: str | None = None
+    is_floor: bool = False  # a constraint that is kept above it
 
     @property
     def is_on_the_bad_side(self) -> bool:
@@ -53,7 +54,7 @@ class Finding:
     def _estimate_is_good(self) -> bool:
         if self.ratio is None:
             return False
-        return self.ratio >= 1 if ">" in self.what else self.ratio <= 1
+        return self.ratio >= 1 if self.is_floor else self.ratio <= 1
 
 
 def gain_over(goal: Goal, pairs: Sequence[Pair], guard: Guard) -> Finding:
@@ -114,22 +115,24 @@ def kept_over(constraint: Constraint, pairs: Sequence[Pair], guard: Guard) -> Fi
 
     Of what has no logarithm (no failure at all) every launch must be on the good side.
     """
-    found = [_kept_at(constraint, pair, guard) for pair in pairs]
+    limit = constraint.limit
+    told = Finding(what=str(constraint), metric=limit.metric, word="open", is_floor=limit.is_floor)
+    found = [_kept_at(told, constraint, pair, guard) for pair in pairs]
     if not found:
-        return Finding(what=str(constraint), metric=constraint.limit.metric, word="open")
+        return told
     order = ("kept", "open", "broken")
-    return max(found, key=lambda one: (order.index(one.word), _excess(constraint, one)))
+    return max(found, key=lambda one: (order.index(one.word), _excess(one)))
 
 
-def _excess(constraint: Constraint, found: Finding) -> float:
+def _excess(found: Finding) -> float:
+    """How far beyond its limit, as a logarithm."""
     if found.ratio is None or found.ratio <= 0:
         return -math.inf
-    return -math.log(found.ratio) if constraint.limit.is_floor else math.log(found.ratio)
+    return -math.log(found.ratio) if found.is_floor else math.log(found.ratio)
 
 
-def _kept_at(constraint: Constraint, pair: Pair, guard: Guard) -> Finding:
+def _kept_at(told: Finding, constraint: Constraint, pair: Pair, guard: Guard) -> Finding:
     limit = constraint.limit
-    told = Finding(what=str(constraint), metric=limit.metric, word="open")
     found = _samples(pair, limit.metric, None if constraint.relative else limit)
     if isinstance(found, str):
         return _counted(told, constraint, pair, found)

@@ -30,7 +30,7 @@ from harness.tune.finding import Finding, gain_over, kept_over
 from harness.tune.launching import DEFAULTS
 from harness.tune.objective import Objective
 from harness.tune.space import Space, without
-from harness.tune.trial import Setting
+from harness.tune.trial import Setting, chosen
 
 SWEEP = "proof"  # its name on disk, below the study of the search
 TUNED, WITHOUT = "tuned", "without_"
@@ -70,7 +70,7 @@ def ablated(space: Space, winner: Setting, order: Sequence[str], most: int) -> t
     Of one setting alone the gain is its contribution. What may not be left out alone (another one
     depends on it) is not.
     """
-    mine = [name for name, value in winner if value is not None]
+    mine = chosen(winner)
     if len(mine) < 2:
         return ()
     known = set(space.settings())
@@ -88,7 +88,7 @@ def proof_config(
         TUNED: space.engine(winner),
         **{f"{WITHOUT}{n}": space.engine(without(winner, n)) for n in settings},
     }
-    varied = {f"engine.{name}": [None, value] for name, value in winner if value is not None}
+    varied = {f"engine.{name}": [None, value] for name, value in chosen(winner).items()}
     loads = {name: values for name, values in config.axes.items() if name.startswith("load.")}
     return replace(
         config,

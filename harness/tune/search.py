@@ -5,8 +5,7 @@ them. Each step is one line of the journal, so that a search that was killed at 
 where it was: a trial that was asked and never told comes first.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ class Search:
         """Keep what came of a trial; it comes back judged."""
         number = trial.number
         known = self._study.get_trials(deepcopy=False)[number]
-        self._storage.set_trial_user_attr(known._trial_id, OUTCOME, _plain(outcome.to_json()))
+        self._storage.set_trial_user_attr(known._trial_id, OUTCOME, outcome.to_json())
         judged = self.trials[number]
         self._end(judged)
         return judged
@@ -194,14 +193,3 @@ def _optuna() -> Any:
 def _beats(one: Trial, other: Trial) -> bool:
     pairs = list(zip(one.gains, other.gains, strict=True))
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: rows come from pandas, with its numbers and its NaN."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(one) for one in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

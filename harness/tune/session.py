@@ -25,7 +25,7 @@ from harness.study import Study
 from harness.sweep import Sweep
 from harness.tables import write_tables
 from harness.tune.allowance import SIDES
-from harness.tune.answer import MARKDOWN, Answer, fatal_codes
+from harness.tune.answer import MARKDOWN, Answer
 from harness.tune.conclusion import Proven, conclude
 from harness.tune.config import Tune
 from harness.tune.keeping import keep
@@ -41,10 +41,12 @@ from harness.tune.launching import (
     rows_of,
 )
 from harness.tune.proof import SWEEP, ablated, judged, proof_config
+from harness.tune.screen import screen
 from harness.tune.search import Search
+from harness.tune.summary import came_of, score_text
 from harness.tune.trial import Trial, told
 from harness.tune.tuning import Tuning
-from harness.units import percent, plural
+from harness.units import plural
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class Session:
     study: Study
     search: Search
     _instrument: Instrument | None = field(default=None, init=False)
+    _noted: set[str] = field(default_factory=set, init=False)  # by the displays of both parts
 
     def run(self) -> int:
         """Do what is left; returns the exit code. Raises UserError for limits that none keeps."""
@@ -66,7 +69,7 @@ class Session:
             self._keep(None, is_whole=False)
             raise
         found = self._keep(proven, is_whole=True)
-        print(f"\n{found.text()}\n\n{MARKDOWN}, plots and tables: {self.study.folder}")
+        print(f"\n{screen(found)}\n\n{MARKDOWN}, plots and tables: {self.study.folder}")
         return found.exit_code
 
     # ---- the search
@@ -79,7 +82,7 @@ class Session:
             return
         each = len(self.tuning.base.plan.runs)
         done = sum(self.study.status(run) is not None for run in self.study.about["runs"])
-        with display(allowance.search_launches * each, done) as show:
+        with display(allowance.search_launches * each, done, self._noted) as show:
             while (why := self._reason_to_stop()) is None:
                 trial = self.search.ask()
                 if trial is None:
@@ -105,8 +108,7 @@ class Session:
         trials = self.search.trials
         if any(trial.state == "running" for trial in trials):
             return None
-        seen_s = self.study.about.get("seen_s", ())
-        return self.tuning.allowance.stop(self._launches(), self._spent_s, seen_s)
+        return self.tuning.allowance.stop(self._launches(), self._spent_s, self._seen_s)
 
     def _try(self, trial: Trial, show: Display) -> None:
         """One launch, with everything that is asked in it."""
@@ -165,8 +167,8 @@ class Session:
         best = self.search.best
         far = "nothing yet"
         if best is not None and best.score is not None:
-            far = f"{_change(best.score)} (trial {best.number}: {told(best.setting)})"
-        return f"trial {trial.number}, {_came_of(trial)}; best so far {far}"
+            far = f"{score_text(best.score)} (trial {best.number}: {told(best.setting)})"
+        return f"trial {trial.number}, {came_of(trial)}; best so far {far}"
 
     # ---- the proof
 
@@ -213,7 +215,7 @@ class Session:
         instrument = self._calibrated()
         study.add(instrument=asdict(instrument))
         whole = len(sweep.plan.runs)
-        with display(whole, whole - runs) as show, instrument.apart():
+        with display(whole, whole - runs, self._noted) as show, instrument.apart():
             runner = sweep.runner(study, instrument, show)
             for launch in left:
                 begun_s = perf_counter()
@@ -244,8 +246,8 @@ class Session:
         if self._tune.proof.ablation:
             shares = self.search.importances()
             order = sorted(shares, key=lambda name: -shares[name])
-            seen_s = self.study.about.get("seen_s", ())
-            most = self.tuning.allowance.ablations(self._launches(), self._spent_s, seen_s)
+            allowance = self.tuning.allowance
+            most = allowance.ablations(self._launches(), self._spent_s, self._seen_s)
             settings = ablated(self.tuning.space, winner.setting, order, most)
         self.study.add(proof={"winner": winner.number, "settings": settings})
         return settings
@@ -267,31 +269,17 @@ class Session:
     def _spent_s(self) -> float:
         return float(self.study.about.get("spent_s", 0.0))
 
+    @property
+    def _seen_s(self) -> list[float]:
+        """How long each launch took that measured everything."""
+        return list(self.study.about.get("seen_s", ()))
+
     def _spend(self, seconds: float, *, is_whole: bool) -> None:
-        seen_s = self.study.about.get("seen_s", [])
-        self.study.add(
-            spent_s=self._spent_s + seconds, seen_s=[*seen_s, seconds] if is_whole else seen_s
-        )
+        seen_s = [*self._seen_s, seconds] if is_whole else self._seen_s
+        self.study.add(spent_s=self._spent_s + seconds, seen_s=seen_s)
 
     def _keep(self, proven: Proven | None, *, is_whole: bool) -> Answer:
         """The answer as it is now, on disk with all that is made of it."""
         found = conclude(self.tuning, self.study, self.search, proven, is_whole=is_whole)
         keep(found, self.study)
         return found
-
-
-def _came_of(trial: Trial) -> str:
-    text = told(trial.setting)
-    match trial.state:
-        case "failed":
-            return f"{text}: failed ({trial.failure})"
-        case "screened":
-            return f"{text}: a clear loser"
-    score = "not measured" if trial.score is None else _change(trial.score)
-    doubts = f" ({' '.join(codes)})" if (codes := fatal_codes(trial)) else ""
-    return f"{text}: {score}{doubts}" + "".join(f", breaks {one}" for one in trial.violations)
-
-
-def _change(score: float) -> str:
-    """Relative to the defaults."""
-    return f"{'+' if score >= 1 else '−'}{percent(abs(score - 1))} %"

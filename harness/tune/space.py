@@ -19,10 +19,11 @@ from harness.engines.flags import flag_of, knows
 from harness.errors import UserError
 from harness.grid import copied, leaves, put
 from harness.overrides import did_you_mean
-from harness.sentences import rule_of, shown
+from harness.sentences import shown
 from harness.tune.condition import hold, names_in
 from harness.tune.config import Axis, Tune
 from harness.tune.trial import Setting
+from loadgen.wording import rule_of
 
 Served = VllmEngine | SimEngine
 MOST = 100_000  # combinations: more cannot be ranked in some seconds
@@ -174,7 +175,7 @@ def _checked(name: str, axis: Axis, engine: Served) -> tuple[Any, ...]:
             checked.append(adapter.validate_python(value, strict=True))
         except ValidationError as error:
             rule = rule_of(error.errors()[0])
-            raise UserError(f"tune.space.{name}: {shown(value)}: {rule}.") from None
+            raise UserError(f"tune.space.{name}={shown(value)}: {rule}.") from None
     return tuple(dict.fromkeys(checked))
 
 
@@ -237,7 +238,7 @@ def _startable(
             engine = engine_of(pinned, setting)
             why = fits(engine)
         except ValidationError as error:
-            why = error.errors()[0]["msg"].removeprefix("Value error, ")
+            why = rule_of(error.errors()[0])
         if why is None:
             found.setdefault(repr(decide(engine)), setting)
         else:

@@ -35,7 +35,7 @@ from harness.sim import roofline
 from harness.sim.roofline import Roofline, Work
 from loadgen.config import Slo
 
-BLOCK_TOKENS = 16
+BLOCK_TOKENS = 16  # of a KV block, vLLM's default
 HALVINGS = 18  # of the logarithm
 LEAST_SHARE = 1e-6  # of the most requests that an engine could keep
 CAPACITY_HALVINGS = 16

@@ -15,8 +15,13 @@ Two goals are searched as a front: each time with other weights, as the largest 
 from the best of each goal (J. Knowles, ParEGO, IEEE Trans. Evol. Comput. 10, 2006).
 
 It ends when no setting's expected improvement is worth a launch: below ENOUGH of the noise, once
-LEAST trials are there. The best is chosen by the model's mean, not by the highest measurement: of
-many noisy measurements the highest is mostly one that was lucky.
+LEAST trials are there. A front of two goals has no such end. The best is chosen by the model's
+mean, not by the highest measurement: of many the highest is mostly one that was lucky.
+
+Among equals, whose means are no further apart than EQUAL of the noise, the best is the simplest,
+which changes least of the defaults: nothing is carried along that does nothing. What is tried is
+not chosen so: a search that tries simple settings first was seen to miss, where the prior is wrong,
+what only others show (benchmarks/tune_search.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,13 +39,14 @@ from harness.tune.surrogate import (
     chance_below_zero,
     expected_improvement,
 )
-from harness.tune.trial import Setting, Trial
+from harness.tune.trial import Setting, Trial, chosen
 
 ENOUGH = 0.02
 LEAST = 12
 FAILURE_WEIGHT = 0.7  # of each name in the likeness to a failure
 FAILURE_NOISE = 0.3
 TIE = 1e-3  # by which seeds break ties
+EQUAL = 0.5
 AUGMENTED = 0.05
 Forecast = Mapping[Setting, Sequence[Mapping[str, Any]] | None]
 
@@ -67,6 +73,7 @@ class Strategy:
         self._grid = Grid.of([[s[n][1] for s in self._settings] for n in range(len(space.names))])
         self._num_goals = len(objective.goals)
         self._num_constraints = len(objective.constraints)
+        self._changes = np.array([len(chosen(setting)) for setting in self._settings])
         self._fits = np.ones(len(self._settings), dtype=bool)
         self._prior_gains = np.zeros((len(self._settings), self._num_goals))
         self._prior_margins = np.zeros((len(self._settings), self._num_constraints))
@@ -95,12 +102,16 @@ class Strategy:
         return Proposal(setting=self._settings[best])
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
-        """Of those that kept all constraints, the one with the highest mean of the model."""
-        feasible = [trial for trial in trials if trial.is_feasible]
+        """Of those that kept all constraints and whose mean of the model is the highest, or equal
+        to it, the simplest."""
+        feasible = {self._index[trial.setting]: trial for trial in trials if trial.is_feasible}
         if not feasible:
             return None
-        mean, _ = self._model(trials, np.full(self._num_goals, 1 / self._num_goals)).predict()
-        return max(feasible, key=lambda trial: float(mean[self._index[trial.setting]]))
+        model = self._model(trials, np.full(self._num_goals, 1 / self._num_goals))
+        mean, _ = model.predict()
+        least = max(mean[list(feasible)]) - EQUAL * model.noise
+        equal = [index for index in feasible if mean[index] >= least]
+        return feasible[min(equal, key=lambda index: (self._changes[index], -mean[index]))]
 
     def importances(self, trials: Sequence[Trial]) -> dict[str, float]:
         """The share of the variance of the model's mean over the space that each name explains

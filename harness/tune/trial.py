@@ -1,10 +1,12 @@
 """What was tried, and what came of it."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from harness.engines.failure import FailureKind
+from harness.guard.likeness import FATAL
 from harness.units import as_said
 
 Setting = tuple[tuple[str, Any], ...]  # (name, value) in the space's order; None: left to vLLM
@@ -39,7 +41,7 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """As the storage keeps it."""
-        return asdict(self)
+        return dict(plain(asdict(self)))
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Self:
@@ -83,12 +85,35 @@ class Trial:
         return None if self.outcome is None else self.outcome.failure
 
     @property
+    def fatal_codes(self) -> tuple[str, ...]:
+        """Why its numbers must not be believed; it is in the search all the same."""
+        rows = self.outcome.rows if self.outcome else ()
+        codes = dict.fromkeys(code for row in rows for code in (row.get("validity") or "").split())
+        return tuple(code for code in codes if code in FATAL)
+
+    @property
     def is_feasible(self) -> bool:
         """Measured in full, and within all constraints."""
         return self.state == "ok" and self.score is not None and not self.violations
 
 
+def plain(value: Any) -> Any:
+    """As JSON has it: with Python's numbers, and null for what has none. Rows come from pandas."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(one) for one in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def chosen(setting: Setting) -> dict[str, Any]:
+    """What a setting does not leave to vLLM."""
+    return {name: value for name, value in setting if value is not None}
+
+
 def told(setting: Setting) -> str:
     """The setting for people: 'max_num_seqs=256 stream_interval=8', or 'defaults'."""
-    named = (f"{name}={as_said(value)}" for name, value in setting if value is not None)
+    named = (f"{name}={as_said(value)}" for name, value in chosen(setting).items())
     return " ".join(named) or "defaults"

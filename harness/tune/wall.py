@@ -4,7 +4,8 @@ API server   its busiest process is at BUSY_CORE of a core or more
 GPU          its multiprocessors have work BUSY_GPU of the time or more
 between      neither: the engine's loop, launches and communication. Engine core and workers
              spin while they wait, so that a full core of theirs says little; a trace tells
-load         neither, and no process is near a full core: the server waits for requests
+compute      on the CPU build: the worker, which computes there, is at BUSY_CORE of a core or more
+load         none of these, and no process is near a full core: the server waits for requests
 """
 
 from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.progress import Bars
+from harness.progress import Bars, display
 from loadgen.records import Progress
 
 LAUNCH: Any = SimpleNamespace(label="sim", repeat=1)
@@ -17,7 +17,7 @@ def drawn(width: int) -> list[str]:
     """The rows of the last picture of a sweep that runs, without colours."""
     text = StringIO()
     console = Console(file=text, width=width, force_terminal=True, color_system=None)
-    bars = Bars(console, total_runs=2, done_runs=0)
+    bars = Bars(console, total_runs=2, done_runs=0, noted=set())
     with bars:
         bars.running(LAUNCH, RUN)
         text.truncate(text.seek(0))
@@ -46,3 +46,18 @@ def test_what_runs_and_how_it_goes_fit_the_screen_and_leave_room_for_ctrl_c(widt
     assert re.search(r"warmup +1,500 tok/s +TTFT 9.80 ms +0 failed", now)
     assert now.rstrip().endswith("0:00:07") or now.rstrip().endswith("-:--:--")
     assert max(map(len, (sweep, now))) <= width - len("^C")
+
+
+def test_what_one_display_of_a_command_noted_no_other_says_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    noted: set[str] = set()
+    for look in ("first", "second"):
+        with display(2, 0, noted) as show:
+            show.note("no GPU was found")
+            show.note(f"the {look} look")
+    assert capsys.readouterr().out.splitlines() == [
+        "note: no GPU was found",
+        "note: the first look",
+        "note: the second look",
+    ]

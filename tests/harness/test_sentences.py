@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.config import ENGINES, SCHEMAS, Options, compose, known_names
 from harness.errors import UserError
 from harness.overrides import Words, parse
-from harness.sentences import Origin, rule_of, sentence, shown
+from harness.sentences import Origin, sentence, shown
 
 # Of pydantic: words for programmers.
 FOREIGN = re.compile(
@@ -84,10 +84,10 @@ def refused(*words: str) -> str:
         ("checks.accuracy.reference=[]", "must have 1 or more entries"),
         ("client.workers=0", "client.workers=0: must be 1 or more"),
         ("client=5", "client=5: must be names with values, of: transport, workers, calibrate"),
-        ("plots.a={x: concurrency, y: 5}", "plots.a.y=5: must be a name, or a list of names"),
+        ("plots.a={x: concurrency, y: 5}", "plots.a.y=5: must be a list: [a, b]"),
         ("plots.a={x: concurrency, y: knee, z: 1}", "there is no setting 'plots.a.z'"),
         ("plots={a b: {x: concurrency, y: knee}}", "plots.a b: a name may have letters, digits,"),
-        ("columns={a: b}", "columns={a: b}: must be a name, or a list of names"),
+        ("columns={a: b}", "columns={a: b}: must be a list: [a, b]"),
         ("seed=1,2", "seed=[1, 2]: must be one value, a whole number; only engine.* and load.* s"),
         ("out=", "out=: must not be empty"),
     ],
@@ -114,14 +114,48 @@ def test_values_are_shown_as_they_are_written() -> None:
     assert shown(value) == "{a: [1, null, true], b: x, c: {d: 0.5}}"
 
 
-def test_an_error_that_has_no_words_of_ours_keeps_pydantics() -> None:
-    error = {"type": "new", "input": 1, "msg": "Input should be new"}
-    assert rule_of(error) == "must be new"
-
-
 def test_a_place_is_named_once(tmp_path: Path) -> None:
     (tmp_path / "tune").mkdir()
     text = "tune: {maximise: output_tok_per_s, space: {max_num_seqs: [1, 2]}, spce: 1}"
     (tmp_path / "tune" / "mine.yaml").write_text(f"# @package _global_\n# Mine.\n{text}\n")
     with pytest.raises(UserError, match=r"\(in tune/mine.yaml\)"):
         compose(parse(["engine=sim", "tune=mine"]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("tune.budget.launches=x", "tune.budget.launches=x: must be a whole number"),
+        ("tune.budget={minuets: 3}", "there is no setting 'tune.budget.minuets'"),
+        ("tune.proof.launches=1", "tune.proof.launches=1: must be 2 or more"),
+        ("tune.screen=5", "tune.screen=5: must be names with values, of: duration_s, below_frac"),
+        ("tune.maximise=7", "tune.maximise=7: must be a list: [a, b]"),
+        ("tune.space.max_num_seqs={from: 1, to: 8, times: 1}", "times=1: must be more than 1"),
+        (
+            "tune.space.max_num_seqs={from: a, to: 8, times: 2}",
+            "max_num_seqs.from=a: must be a num",
+        ),
+        ("tune.space.max_num_seqs={values: 5}", "tune.space.max_num_seqs.values=5: must be a"),
+        ("tune.space.max_num_seqs={first: 5}", "there is no setting 'tune.space.max_num_seqs.fir"),
+        ("tune.forbidden=[5]", "tune.forbidden=5: must be names with values: {NAME: VALUE}"),
+    ],
+)
+def test_a_tunings_wrong_value_is_one_sentence_too(word: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose(parse(["tune=throughput", "engine=sim", word]))
+    told = str(caught.value)
+    assert said in told
+    assert "\n" not in told
+    assert "(on the command line)" in told
+    assert not FOREIGN.search(told)
+
+
+def test_the_file_of_a_tunings_wrong_value_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "tune").mkdir()
+    (tmp_path / "tune/mine.yaml").write_text(
+        "# @package _global_\n# Mine.\ntune: {maximise: output_tok_per_s, cost_per_gpu_hour: 0}\n"
+    )
+    with pytest.raises(UserError) as caught:
+        compose(parse(["tune=mine", "engine=sim"]), tmp_path)
+    said = "tune.cost_per_gpu_hour=0: must be more than 0 (in tune/mine.yaml)"
+    assert said in str(caught.value).splitlines()

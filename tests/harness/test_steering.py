@@ -67,7 +67,7 @@ def bench(tmp_path: Path) -> Bench:
             study=kept,
             gpus=(),
             instrument=Instrument.none(),
-            display=Lines(len(made.runs), 0),
+            display=Lines(len(made.runs), 0, noted=set()),
             models=tmp_path / ".models",
             salt=0,
             steering=steering,

@@ -1,6 +1,6 @@
 import pytest
 
-from harness.columns import COLUMNS
+from harness.columns import COLUMNS, metric
 from harness.units import (
     as_said,
     between,
@@ -104,6 +104,18 @@ def test_every_column_can_be_shown() -> None:
         assert asked.title
         assert asked.shown is not None
         assert asked.shown(1.0)
+
+
+def test_a_title_of_its_own_does_not_change_a_columns_unit() -> None:
+    for column in COLUMNS:
+        if column.shown is not None:
+            text = column.shown(5000 / scale_of(column.name))
+            assert float(text.replace(",", "")) == 5000, column.name
+
+
+def test_what_is_no_column_is_shown_by_its_name() -> None:
+    title, shown = metric("longest_wait_s")
+    assert (title, shown(0.25)) == ("longest wait ms", "250")
 
 
 def test_whole_numbers_are_shown_whole() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.capacity.found import capacities, capacity_of
+from harness.capacity.found import Capacity, capacities, capacity_of
 from harness.capacity.page import TABLE, write_capacity
-from harness.capacity.search import Alone, At, Done
+from harness.capacity.probe import Probe
+from harness.capacity.search import Alone, Answer, At, Done, Question
+from harness.capacity.share import Share
 from harness.guard.evidence import read_evidence
 from harness.guard.pairing import match
 from harness.plan import Launch, Plan
@@ -17,6 +19,7 @@ from harness.report.results import capacity as capacity_section
 from harness.steering import Following, Send, Skip
 from harness.study import Study
 from harness.tables import points_table, runs_table, write_tables
+from loadgen.config import Load, Search, Slo
 from tests.harness.builders import about, plan, record, requests
 
 WORDS = [
@@ -87,6 +90,29 @@ def test_each_launch_finds_its_own(kept: Study) -> None:
     assert first.breaks_first == "ttft_s"
     assert [found.launch for found in capacities(kept, second.launch)] == [second.launch]
     assert first.probes[0].rate is None
+
+
+def test_one_request_a_second_is_not_one_request_at_a_time() -> None:
+    asked = Load(arrival="poisson", search=Search())
+    alone, one_rps, two_rps = (
+        Probe(
+            run=name,
+            answer=Answer(rate=rate, share=Share(kept=(kept,), counts=(1000.0,))),
+            broken={"ttft_s": int(1000 - kept)},
+            requests=1000,
+        )
+        for name, rate, kept in (("alone", None, 1000.0), ("one", 1.0, 990.0), ("two", 2.0, 10.0))
+    )
+    found = Capacity(
+        launch="a-1",
+        point="p",
+        load=asked,
+        slo=Slo(ttft_s=0.1, share_frac=0.9),
+        question=Question(search=Search(), share_frac=0.9),
+        probes=(alone, one_rps, two_rps),
+    )
+    assert found.value == 1.0
+    assert found.best == one_rps
 
 
 def test_what_is_decided_follows_from_what_is_saved(kept: Study, made: Plan) -> None:

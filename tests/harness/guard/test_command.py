@@ -103,8 +103,8 @@ def test_a_policy_is_held_against_one_study(tmp_path: Path, mine: str) -> None:
     [
         ("objectives: [{at: {}}]", "'objectives.0.limits' is missing."),
         ("objective: []", "there is no key 'objective'."),
-        ("objectives: 3", "objectives=3: must be a list."),
-        ("[]", "it must be a mapping of keys to values."),
+        ("objectives: 3", "objectives=3: must be a list: [a, b]."),
+        ("[]", "it must be names with values: {NAME: VALUE}."),
         ("objectives: [{limits: [ttft_p98_s < 1]}]", "objectives.0: there is no metric"),
     ],
 )

@@ -424,7 +424,7 @@ def test_a_comparison_of_other_studies_is_refused_in_one_sentence(
     [
         ("{}", "is no comparison: 'verdict' is missing."),
         ("{", "is no comparison: it is no JSON (EOF"),
-        ("[]", "is no comparison: it must be a mapping"),
+        ("[]", "is no comparison: it must be names with"),
     ],
 )
 def test_what_is_no_comparison_is_told_by_file_and_key(

@@ -202,10 +202,10 @@ def test_the_report_is_made_after_a_capture_that_failed(tmp_path: Path, here: En
     ("words", "says"),
     [
         (["profile=nsys"], "profile=nsys captures what has regressed: say against=BASELINE."),
-        (["profile=perf"], "profile.kind='perf': must be 'none', 'nsys' or 'torch'."),
+        (["profile=perf"], "profile.kind=perf: must be none, nsys or torch."),
         (["profile=torch", "profile.points=0"], "profile.points=0: the number of points"),
         (["profile=torch", "profile.points=knee"], "profile.points=knee: the number of points"),
-        (["profile=torch", "profile.seconds=0"], "profile.seconds='0': must be greater than 0."),
+        (["profile=torch", "profile.seconds=0"], "profile.seconds=0: must be more than 0."),
         (["profile.points=3"], "what is captured is said by profile=nsys or profile=torch."),
     ],
 )

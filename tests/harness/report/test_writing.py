@@ -74,9 +74,9 @@ def test_an_interval_is_drawn_in_order_and_inside(values: list[float]) -> None:
     [
         ("ttft_p99_s", "TTFT p99 ms", 0.0123, "12.3"),
         ("output_tok_per_s", "output tok/s", 12345.6, "12,346"),
-        ("e2e_p99_s", "e2e_p99 ms", 1.5, "1,500"),
-        ("requests_per_s", "requests_per_s", 2.345, "2.35"),
-        ("mfu_frac", "mfu %", 0.123, "12.3"),
+        ("e2e_p99_s", "E2E p99 ms", 1.5, "1,500"),
+        ("requests_per_s", "requests per s", 2.345, "2.35"),
+        ("mfu_frac", "MFU %", 0.123, "12.3"),
     ],
 )
 def test_a_metric_is_shown_in_its_display_unit(

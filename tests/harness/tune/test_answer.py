@@ -13,6 +13,7 @@ from harness.report.tuned import tuned
 from harness.tune.answer import JSON, Outcome, Tried, read
 from harness.tune.plots import draw
 from harness.tune.proof import Proof
+from harness.tune.screen import screen
 from harness.tune.trial import Outcome as Outcomes
 from harness.tune.trial import Trial
 from tests.harness.tune.answers import ANSWER, GAIN, PROOF, TRIED, tried
@@ -70,7 +71,7 @@ def test_an_inconclusive_proof_says_how_many_launches_would_settle_it() -> None:
 
 
 def test_the_text_holds_command_engine_container_and_reasons() -> None:
-    told = ANSWER.text()
+    told = screen(ANSWER)
     assert "\n  vllm serve Qwen/Qwen2.5-1.5B --tensor-parallel-size 2" in told
     assert "--config-dir results/tune-throughput/x/conf sweep=NAME engine=tuned" in told
     assert "engine.python=/opt/bin/python" in told
@@ -100,21 +101,21 @@ def test_what_is_worse_for_the_gain_is_told_with_it(tmp_path: Path) -> None:
     comparison = replace(PROOF.comparison, points=(of_the_goal, worse))
     costly = replace(ANSWER, proof=replace(PROOF, comparison=comparison))
     price = "t the price of TTFT p99 ms +300.0 % (+280.0 to +320.0 %)"
-    assert f"\n  a{price}\n" in costly.text()
+    assert f"\n  a{price}\n" in screen(costly)
     report = Report(
         title="t", subtitle="s", simulated=None, sections=(tuned(costly, tmp_path),), made="m"
     )
     assert f"A{price}." in html(report)
-    assert "at the price of" not in ANSWER.text()
+    assert "at the price of" not in screen(ANSWER)
     other = replace(worse, point={"concurrency": 1}, verdict=Verdict.UNCHANGED)
     several = replace(comparison, points=(worse, other))
     costly = replace(ANSWER, proof=replace(PROOF, comparison=several))
-    assert "(+280.0 to +320.0 %) at concurrency=64\n" in costly.text()
+    assert "(+280.0 to +320.0 %) at concurrency=64\n" in screen(costly)
 
 
 def test_a_winner_that_broke_a_constraint_is_not_handed_out() -> None:
     broken = replace(ANSWER, outcome=Outcome.BROKEN, reason="the winner breaks 'x < 1'")
-    assert "vllm serve" not in broken.text()
+    assert "vllm serve" not in screen(broken)
     assert "did not stand the proof: the winner breaks 'x < 1'." in broken.headline()
 
 
@@ -155,5 +156,5 @@ def test_two_goals_have_a_front(tmp_path: Path) -> None:
     )
     goals = (("output_tok_per_s_per_gpu", True), ("tpot_p50_s", False))
     both = replace(ANSWER, goals=goals, tried=scored, front=(0, 2, 5), outcome=Outcome.UNFINISHED)
-    assert "\n  trial 2, api_server_count=4: " in both.text()
+    assert "\n  trial 2, api_server_count=4: " in screen(both)
     assert PLOTS[3] in [path.name for path in draw(both, tmp_path)]

@@ -247,6 +247,35 @@ def test_a_front_holds_what_nothing_else_beats_in_both(space, tmp_path):
     assert all(trial in search.trials for trial in search.pareto)
 
 
+def judged(space, rates):
+    """Trials that gave these rates, by what they changed."""
+    goal, named = objective(), {told(setting): setting for setting in space.settings()}
+    outcomes = {text: Outcome.measured([{"output_tok_per_s": r}]) for text, r in rates.items()}
+    return [
+        goal.judge(number, named[text], outcome, outcomes["defaults"])
+        for number, (text, outcome) in enumerate(outcomes.items())
+    ]
+
+
+def test_among_equals_the_best_is_the_one_that_changes_least(space):
+    rates = {
+        "defaults": 100.0,
+        "max_num_seqs=64 stream_interval=8": 200.4,
+        "max_num_seqs=64": 200.0,
+        "max_num_seqs=64 stream_interval=2": 200.8,
+        "max_num_seqs=16": 50.0,
+    }
+    best = Strategy(space, objective(), None, 0).best(judged(space, rates))
+    assert told(best.setting) == "max_num_seqs=64"
+
+
+def test_a_setting_that_gives_more_than_noise_is_kept(space):
+    rates = {"defaults": 100.0, "max_num_seqs=64": 200.0, "max_num_seqs=16": 50.0}
+    rates["max_num_seqs=64 stream_interval=8"] = 300.0
+    best = Strategy(space, objective(), None, 0).best(judged(space, rates))
+    assert told(best.setting) == "max_num_seqs=64 stream_interval=8"
+
+
 def test_importances_say_what_mattered(space, tmp_path):
     search = Search(space, objective(), None, tmp_path / "j")
     assert search.importances() == {}

@@ -207,9 +207,9 @@ def test_without_a_name_a_setting_is_otherwise_the_same():
         (
             {"max_num_seqs": ["many"]},
             {},
-            "tune.space.max_num_seqs: many: must be a whole number",
+            "tune.space.max_num_seqs=many: must be a whole number",
         ),
-        ({"max_num_seqs": [True]}, {}, "tune.space.max_num_seqs: true: must be a whole number"),
+        ({"max_num_seqs": [True]}, {}, "tune.space.max_num_seqs=true: must be a whole number"),
         ({"max_num_seqs": [0]}, {}, "must be 1 or more"),
         ({"gpu_memory_utilization": [1.5]}, {}, "must be 1 or less"),
         ({"max_num_sequences": [1]}, {}, "Did you mean 'max_num_seqs'"),
