@@ -11,7 +11,8 @@ from harness.sim.options import flags_with_effect
 from harness.tune.condition import hold
 from harness.tune.space import engine_of, without
 from harness.tune.trial import told
-from tests.harness.tune.spaces import MODEL, space_of
+from tests.harness.models import QWEN
+from tests.harness.tune.spaces import space_of
 
 NAMES = ("max_num_seqs", "max_num_batched_tokens", "api_server_count", "stream_interval")
 axes = st.dictionaries(
@@ -185,7 +186,7 @@ def test_what_this_machine_cannot_start_is_left_out_and_counted():
 def test_the_same_server_is_tried_once():
     space = space_of(
         {"tensor_parallel_size": [1, 2], "replicas": [2]},
-        of={"decide": lambda engine: decided(engine, MODEL, 2)},
+        of={"decide": lambda engine: decided(engine, QWEN, 2)},
     )
     assert [told(setting) for setting in space.settings()] == [
         "defaults",
