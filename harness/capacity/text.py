@@ -1,5 +1,7 @@
 """A search in words and numbers for people."""
 
+from math import isinf
+
 from harness.capacity.found import Capacity
 from harness.capacity.probe import Probe
 from harness.capacity.share import EFFECT
@@ -50,8 +52,12 @@ def floor(found: Capacity) -> str:
     alone = found.alone
     if alone is None or not alone.times_s:
         return "One request alone was not completed"
-    times = ", ".join(f"{name_of(n)} {milliseconds(x)} ms" for n, x in alone.times_s.items())
+    times = ", ".join(f"{name_of(n)} {_time(x)}" for n, x in alone.times_s.items())
     return f"One request alone takes {times} ({found.slo.share_frac * 100:.6g} % of them no longer)"
+
+
+def _time(time_s: float) -> str:
+    return "longer than the run" if isinf(time_s) else f"{milliseconds(time_s)} ms"
 
 
 def name_of(limit: str) -> str:
