@@ -66,7 +66,7 @@ def test_the_api_server_is_the_wall_at_a_thousand_streams_as_it_was_measured_to_
         assert 1.3 < gain < 2.5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 2048), st.integers(1, 512), st.integers(1, 4))
 def test_littles_law_holds_in_a_closed_loop(concurrency, seqs, api_servers):
     found = row(server(max_num_seqs=seqs, api_server_count=api_servers), concurrency=concurrency)
@@ -75,7 +75,7 @@ def test_littles_law_holds_in_a_closed_loop(concurrency, seqs, api_servers):
     assert found["output_tok_per_s"] > 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.1, 2000))
 def test_an_open_loop_gives_what_is_asked_or_lets_a_queue_grow(rate_rps):
     found = row(server(), concurrency=None, rate_rps=rate_rps)

@@ -38,7 +38,7 @@ def settings_or_none(space, **said):
         return None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(axes, st.lists(conditions, max_size=3))
 def test_settings_are_distinct_begin_with_the_defaults_and_hold_nothing_forbidden(axes, forbidden):
     space = settings_or_none(axes, forbidden=forbidden)
@@ -53,7 +53,7 @@ def test_settings_are_distinct_begin_with_the_defaults_and_hold_nothing_forbidde
         assert not any(hold(entry, values) for entry in forbidden)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(axes, st.dictionaries(st.sampled_from(NAMES), conditions, max_size=3))
 def test_an_axis_is_left_to_vllm_where_its_condition_does_not_hold(axes, when):
     space = {name: {"values": values, "when": when.get(name, {})} for name, values in axes.items()}
@@ -64,7 +64,7 @@ def test_an_axis_is_left_to_vllm_where_its_condition_does_not_hold(axes, when):
             assert value is None or hold(when.get(name, {}), values)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(axes)
 def test_the_order_is_the_same_each_time(axes):
     one, two = settings_or_none(axes), settings_or_none(axes)
