@@ -21,8 +21,12 @@ check: setup           ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Files by twos; then, by itself, what measures time (tests/conftest.py says what, and why).
+JOBS ?= 2
+EVERYWHERE := not vllm and not benchmark
 test: check            ## all tests that need neither a GPU nor vLLM
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "$(EVERYWHERE) and not alone" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "$(EVERYWHERE) and alone"
 
 .venv-vllm/settled:    ## vLLM's CPU build, in an environment of its own
 	$(PYTHON) -m venv .venv-vllm

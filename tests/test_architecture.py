@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ALONE
+
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "harness": {"loadgen", "monitors", "profiles"},
@@ -77,3 +79,8 @@ def test_every_package_init_is_empty_but_the_librarys() -> None:
 
 def test_conf_holds_yaml_only() -> None:
     assert {path.suffix for path in (ROOT / "conf").rglob("*") if path.is_file()} == {".yaml"}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_runs_alone_is_there(name: str) -> None:
+    assert (ROOT / "tests" / name).is_file()

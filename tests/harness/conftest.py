@@ -1,5 +1,5 @@
-"""Hydra takes a tenth of a second to compose a configuration: here the shipped one is composed once
-for each choice of its files."""
+"""A command line to type at, and the shipped configuration composed once for each choice of its
+files: Hydra takes a tenth of a second."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from harness import config
+from tests.harness.whole_tool import Tool
 
 SHIPPED = Path(__file__).resolve().parents[2] / "conf"
 _compose = config._hydra_tree
@@ -26,3 +27,8 @@ def composed_once(choices: dict[str, str], conf_dirs: list[Path]) -> dict[str, A
 @pytest.fixture(autouse=True)
 def _composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "_hydra_tree", composed_once)
+
+
+@pytest.fixture
+def tool(tmp_path: Path) -> Tool:
+    return Tool(tmp_path)

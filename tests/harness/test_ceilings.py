@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,10 @@ from harness.ceilings import (
 )
 from harness.sim.decoder import Decoder
 from tests.harness.hardware.builders import UUIDS, card_of, save
+from tests.harness.models import QWEN
 
-SHAPE = {
-    "hidden_size": 1536,
-    "intermediate_size": 8960,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 2,
-    "head_dim": 128,
-    "vocab_size": 151936,
-    "max_position_embeddings": 32768,
-    "tie_word_embeddings": True,
-    "dtype": "bfloat16",
-}
-MODEL = {"name": "qwen2.5-1.5b", "path": None, "revision": None, "shape": SHAPE}
+MODEL = asdict(QWEN)
+SHAPE = MODEL["shape"]
 
 
 def decoder(**changes: Any) -> Decoder:

@@ -45,7 +45,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return name
 
 
-SWEEPS = ("single", "baseline", "batching", "frontend", "kv_cache", "parallel", "precision")
+SWEEPS = sorted(options("sweep", [conf_dir()]))
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
@@ -216,11 +216,9 @@ cases: {a: {}, b: {load: {concurrency: [1, 2]}}}
 on_sim:
   columns: [tpot_p50_s]
   order: shuffled
-  slo: null
   cases: {b: null}
 """
-    conf = sweep_file(tmp_path, text.replace("  slo: null\n", ""))
-    config = composed("sweep=mine", "load.concurrency=2", conf=conf)
+    config = composed("sweep=mine", "load.concurrency=2", conf=sweep_file(tmp_path, text))
     assert config.options.columns == ["tpot_p50_s"]
     assert config.options.order == "shuffled"
     assert config.options.slo.ttft_s == 1.0
@@ -298,6 +296,16 @@ def test_a_length_can_be_a_distribution() -> None:
     assert config.loads[0].input_tokens.max == 32
     config = composed("sweep=single", "load.input_tokens=64,128")
     assert [load.input_tokens for load in config.loads] == [64, 128]
+
+
+@pytest.mark.parametrize("load", sorted(options("load", [conf_dir()])))
+def test_every_file_of_loads_stands_alone(load: str, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    entry = '{"timestamp": %d, "input_length": 20, "output_length": 5}\n'
+    trace.write_text("".join(entry % at_ms for at_ms in range(0, 100_000, 1000)))
+    words = [f"load.trace.path={trace}"] if load == "trace" else []
+    (one,) = composed("sweep=single", "model=tiny", f"load={load}", *words).loads
+    assert one.arrival == load
 
 
 def test_one_column_is_a_list_of_one() -> None:

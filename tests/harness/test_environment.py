@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import environment
-from harness.environment import VllmBuild, num_gpus, snapshot, variables, visible, vllm_installed
+from harness.environment import num_gpus, snapshot, variables, visible, vllm_installed
 from monitors.nvml import Gpu
 
 HOME = Path("/home/ada")
@@ -104,7 +104,6 @@ def test_the_vllm_build_is_told_by_its_metadata(other_python, packages, expected
     build = vllm_installed(other_python(packages))
     found = build and (build.distribution, build.version, build.is_cpu)
     assert found == expected
-    assert build is None or isinstance(build, VllmBuild)
 
 
 def test_the_vllm_build_says_where_its_package_lies(other_python, tmp_path):

@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -6,17 +7,13 @@ from hypothesis import strategies as st
 
 from harness.kv_cache import demand_frac, expected_tokens
 from harness.sim.decoder import Decoder
+from tests.harness.models import LLAMA
 
-LLAMA = {
-    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
-    "vocab_size": 128256, "max_position_embeddings": 131072, "dtype": "bfloat16",
-}  # fmt: skip
 GIB = 2**30
 
 
 def expected(ranks: int = 1, memory_bytes: int | None = 80 * GIB, **engine: Any) -> Any:
-    return expected_tokens(Decoder.of(LLAMA), engine, ranks, memory_bytes)
+    return expected_tokens(Decoder.of(asdict(LLAMA.shape)), engine, ranks, memory_bytes)
 
 
 def test_what_the_weights_leave_is_divided_by_the_bytes_of_a_token() -> None:

@@ -5,24 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from harness.model import TOKENIZER, Model, Shape, config_of, materialise
+from harness.model import TOKENIZER, Model, config_of, materialise
+from tests.harness import models
+from tests.harness.models import CONF, shipped
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
-TINY = Shape(
-    hidden_size=128,
-    intermediate_size=256,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=64,
-    vocab_size=512,
-    max_position_embeddings=2048,
-)
+TINY = models.TINY.shape
 
 
 def read(folder, name):
@@ -51,9 +42,9 @@ def test_query_heads_share_key_value_heads_evenly():
         replace(TINY, num_attention_heads=3, num_key_value_heads=2)
 
 
-@pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
-def test_the_shapes_of_conf_can_be_served(file, tmp_path):
-    model = TypeAdapter(Model).validate_python(yaml.safe_load(file.read_text()))
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONF.glob("*.yaml")))
+def test_the_shapes_of_conf_can_be_served(name, tmp_path):
+    model = shipped(name)
     if model.shape is not None:
         config = read(materialise(model, tmp_path), "config.json")
         assert config["vocab_size"] == model.vocab_size() == model.shape.vocab_size

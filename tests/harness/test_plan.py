@@ -73,6 +73,19 @@ def test_what_changes_a_measurement_changes_the_id(word: str) -> None:
     assert plan().id != plan(word).id
 
 
+def test_another_content_of_a_trace_is_another_measurement(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    words = ["engine=sim", "sweep=single", "model=tiny", "load=trace", f"load.trace.path={trace}"]
+
+    def planned(output_tokens: int) -> Plan:
+        entry = '{"timestamp": %d, "input_length": 20, "output_length": %d}\n'
+        lines = [entry % (at_ms, output_tokens) for at_ms in range(0, 100_000, 1000)]
+        trace.write_text("".join(lines))
+        return make_plan(compose(parse(words)), ())
+
+    assert planned(5).id == planned(5).id != planned(6).id
+
+
 def test_other_gpus_make_other_ids() -> None:
     assert plan(gpus=("GPU-a",)).id != plan(gpus=("GPU-b",)).id
 
@@ -137,7 +150,7 @@ def test_the_tensor_parallel_size_is_decided_in_the_plan() -> None:
     assert plan("engine.tensor_parallel_size=1").launches[0].engine.tensor_parallel_size == 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32))
 def test_shuffling_changes_the_order_only(seed: int) -> None:
     words = ["engine.max_num_seqs=1,2,3,4,5", "load.concurrency=1,2,3", f"seed={seed}"]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from harness.plots import draw
 from harness.study import Study
 from harness.tables import load_id, markdown, points_table, runs_table, write_tables
 from tests.harness.builders import fill, plan, record, requests, study
+from tests.harness.models import TINY
 
 GRID = ("engine.max_num_seqs=4,8", "load.concurrency=2")
 
@@ -46,10 +48,7 @@ def test_a_row_of_a_known_gpu_and_model_says_how_near_it_came_to_the_ceiling(
     (run,) = made.runs
     saved = next(kept.runs())
     kept.save_launch(kept.folder / "launches" / saved.record["launch"], {"gpus": "2x NVIDIA H200"})
-    shape = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
-    shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64}
-    shape |= {"vocab_size": 512, "max_position_embeddings": 2048}
-    kept.add(model={"name": "tiny", "path": None, "revision": None, "shape": shape})
+    kept.add(model=asdict(TINY))
     at_s = np.arange(100.0, 115.01, 0.25)
     gpu = {"at_s": at_s, "gpu": np.zeros(len(at_s), int), "power_instant_w": at_s * 0 + 400}
     gpu |= {"throttle_reasons": np.zeros(len(at_s), int), "sm_activity_frac": at_s * 0 + 0.5}
@@ -317,7 +316,7 @@ def test_the_kv_cache_of_a_server_elsewhere_is_not_reckoned_from_the_gpus_here(
 ) -> None:
     kept, _ = filled(tmp_path, "load.concurrency=2")
     kept.add(environment={"gpus": [{"uuid": "GPU-a", "memory_total_bytes": 150 * 10**9}]})
-    kept.add(model=json.loads(TINY))
+    kept.add(model=asdict(TINY))
     (path,) = kept.folder.glob("runs/*/run.json")
     told = json.loads(path.read_text())
     for kind, is_told in (("vllm", True), ("external", False), ("sim", False)):
@@ -326,15 +325,9 @@ def test_the_kv_cache_of_a_server_elsewhere_is_not_reckoned_from_the_gpus_here(
         assert (row["kv_cache_expected_tokens"] is not None) == is_told, kind
 
 
-TINY = """{"name": "tiny", "path": null, "revision": null, "shape": {
-    "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64,
-    "vocab_size": 512, "max_position_embeddings": 2048}}"""
-
-
 def test_random_weights_have_no_accuracy_and_keep_what_other_checks_found(tmp_path: Path) -> None:
     kept, made = filled(tmp_path, "load.concurrency=2")
-    kept.add(model=json.loads(TINY), options={"checks": {"accuracy": {"reference": ["a"]}}})
+    kept.add(model=asdict(TINY), options={"checks": {"accuracy": {"reference": ["a"]}}})
     context = {"status": "ok", "tokens": 999, "took_s": 0.5, "limit": "HTTP 500"}
     kept.save_check(made.launches[0].setting, "longest_context", context)
     (row,) = runs_table(kept).to_dict("records")

@@ -1,12 +1,8 @@
 """`python -m harness sweep=capacity` on the simulator, as a user types it."""
 
 import shutil
-from pathlib import Path
 
-import pandas as pd
-import pytest
-
-from tests.harness.whole_tool import Tool
+from tests.harness.whole_tool import Tool, table
 
 # Two places, and a service time of tenths of a second: a capacity that two cores can show.
 WORDS = [
@@ -22,27 +18,17 @@ WORDS = [
     "load.drain_s=1",
     "client.calibrate=false",
 ]
-SEARCH = ["load.search.probes=6", "slo.ttft_s=0.5", "slo.tpot_s=null"]
-
-
-@pytest.fixture
-def tool(tmp_path: Path) -> Tool:
-    return Tool(tmp_path, limit_s=240)
-
-
-def saved(study: Path) -> pd.DataFrame:
-    return pd.read_parquet(study / "table.parquet")
+SEARCH = ["case=rate", "load.search.probes=6", "slo.ttft_s=0.5", "slo.tpot_s=null"]
 
 
 def test_a_capacity_is_found_told_and_gone_on_with(tool: Tool) -> None:
     done = tool(*WORDS, *SEARCH)
     assert done.returncode == 0, done.stdout + done.stderr
     study = tool.study("capacity")
-    runs = saved(study)
-    probes = runs[runs["case"] == "rate"]
-    assert probes["capacity_rps"].nunique() == 1
-    assert probes["at_capacity"].sum() == 1
-    (best,) = probes[probes["at_capacity"].astype(bool)].to_dict("records")
+    runs = table(study)
+    assert runs["capacity_rps"].nunique() == 1
+    assert runs["at_capacity"].sum() == 1
+    (best,) = runs[runs["at_capacity"].astype(bool)].to_dict("records")
     assert best["rate_rps"] == best["capacity_rps"]
     assert best["slo_met_frac"] >= 0.9
     text = (study / "capacity.md").read_text()
@@ -56,12 +42,12 @@ def test_a_capacity_is_found_told_and_gone_on_with(tool: Tool) -> None:
     assert "all runs are there; fresh=true measures again" in again.stdout
     lives = len(list(study.glob("launches/*")))
     files = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/run.json")}
-    lost = sorted(study.glob("runs/*-1-6"))
-    shutil.rmtree(lost[0])  # as if it had been killed before
+    [lost] = study.glob("runs/*-1-6")
+    shutil.rmtree(lost)  # as if it had been killed before
     third = tool(*WORDS, *SEARCH)
     assert third.returncode == 0, third.stderr
-    assert (lost[0] / "run.json").is_file()
-    kept = {path: at for path, at in files.items() if path.parent != lost[0]}
+    assert (lost / "run.json").is_file()
+    kept = {path: at for path, at in files.items() if path.parent != lost}
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert len(list(study.glob("launches/*"))) <= lives + 1
 
@@ -77,7 +63,7 @@ def test_limits_that_one_request_alone_misses_are_told_with_the_floor_at_once(to
     assert done.stdout.count("skipped: one request alone misses the limits") == 7
     assert "One request alone takes TTFT" in done.stdout
     study = tool.study("capacity")
-    assert len(saved(study)) == 1
+    assert len(table(study)) == 1
     assert "these limits hold at no load" in (study / "capacity.md").read_text()
 
 
@@ -85,7 +71,7 @@ def test_the_largest_concurrency_is_found_too(tool: Tool) -> None:
     words = ["case=concurrency", "load.search.probes=4", "slo.ttft_s=30", "slo.tpot_s=null"]
     done = tool(*WORDS, *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    runs = saved(tool.study("capacity"))
+    runs = table(tool.study("capacity"))
     assert runs["concurrency"].tolist() == [1, 2, 4, 8]
     assert runs["capacity_concurrency"].unique().tolist() == [8]
     assert (tool.study("capacity") / "plots" / "capacity-concurrency.png").is_file()

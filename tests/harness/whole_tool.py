@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 
 # Two cores and neighbours: limits say when something hangs, not how long it takes.
@@ -77,6 +78,15 @@ class Tool:
         """The one study of a sweep."""
         (folder,) = (self.folder / "results" / sweep).glob("*-*")
         return folder
+
+
+def table(study: Path) -> pd.DataFrame:
+    return pd.read_parquet(study / "table.parquet")
+
+
+def run_times(study: Path) -> dict[str, int]:
+    """When each run of a study was written."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in study.glob("runs/*/run.json")}
 
 
 def wait_for_line(process: "subprocess.Popen[str]", text: str) -> None:

@@ -186,7 +186,7 @@ def test_a_stream_that_is_alive_does_not_stall_however_long_it_is(ask):
     async def script(wire):
         await well(wire, pause_s=0.2)
 
-    row, _ = ask(script, stall_timeout_s=0.4, ttft_timeout_s=0.4)
+    row, _ = ask(script, stall_timeout_s=0.7, ttft_timeout_s=0.7)
     assert row.status == "ok"
     assert row.ended_at_s - row.sent_at_s > 0.7
 

@@ -13,8 +13,9 @@ import pytest
 from harness.engines import http, vllm
 from harness.engines.config import VllmEngine
 from harness.engines.failure import EngineFailed, FailureKind
-from harness.model import Model, Shape
+from harness.model import Model
 from tests.harness.engines.test_keeper import alive, until
+from tests.harness.models import TINY
 
 PYTHON = os.environ.get("HARNESS_VLLM_PYTHON", "")
 pytestmark = [
@@ -22,16 +23,6 @@ pytestmark = [
     pytest.mark.timeout(2400),
     pytest.mark.skipif(not PYTHON, reason="HARNESS_VLLM_PYTHON names no interpreter with vLLM"),
 ]
-TINY = Shape(
-    hidden_size=128,
-    intermediate_size=256,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=64,
-    vocab_size=512,
-    max_position_embeddings=2048,
-)
 BLOCKED = """
 import sys
 class Blocked:
@@ -48,7 +39,7 @@ def start(tmp_path_factory):
     root = tmp_path_factory.mktemp("vllm")
     started = []
 
-    def start(shape=TINY, path=None, **settings):
+    def start(shape=TINY.shape, path=None, **settings):
         model = Model(name="tiny", path=path, shape=None if path else shape)
         engine = VllmEngine(python=PYTHON, enforce_eager=True, **settings)
         server = vllm.start(engine, model, root / f"launch-{len(started)}", root / "models")
@@ -181,7 +172,7 @@ def test_a_folder_that_is_not_there_is_a_model_not_found(start):
 
 
 def test_a_request_that_outgrows_the_kv_cache_is_refused_at_the_start(start):
-    shape = replace(TINY, num_hidden_layers=16, head_dim=256, max_position_embeddings=524288)
+    shape = replace(TINY.shape, num_hidden_layers=16, head_dim=256, max_position_embeddings=524288)
     assert failure_of(start, shape=shape).kind is FailureKind.KV_CACHE_TOO_SMALL
 
 
@@ -193,7 +184,7 @@ def test_a_package_that_a_worker_lacks_is_found_below_other_errors(start, tmp_pa
 
 
 def test_a_server_that_dies_of_its_first_request_has_not_started(start):
-    shape = replace(TINY, hidden_size=32, head_dim=16)
+    shape = replace(TINY.shape, hidden_size=32, head_dim=16)
     failure = failure_of(start, shape=shape)
     assert failure.kind is FailureKind.DIED_AT_START
     assert "head_dim=16" in failure.message

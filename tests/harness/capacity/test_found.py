@@ -1,6 +1,7 @@
 """Searches as they lie on disk."""
 
 from dataclasses import asdict, replace
+from math import inf
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,9 @@ import pytest
 from harness.capacity.found import Capacity, capacities, capacity_of
 from harness.capacity.page import TABLE, write_capacity
 from harness.capacity.probe import Probe
-from harness.capacity.search import Alone, Answer, At, Done, Question
+from harness.capacity.search import Alone, Answer, Done, Question
 from harness.capacity.share import Share
+from harness.capacity.text import floor
 from harness.guard.evidence import read_evidence
 from harness.guard.pairing import match
 from harness.plan import Launch, Plan
@@ -145,14 +147,14 @@ def test_a_server_that_died_missed_the_limits_and_a_fault_of_ours_says_nothing(
     kept, launch = study_of(tmp_path / "new", made), made.launches[0]
     search(kept, made, replace(launch, runs=launch.runs[:2]), TRUTH_RPS, floor_s=0.05)
     run = launch.runs[2]
-    for kind, step in (("died_under_load", At(20 / 2**0.5 * 2)), ("harness", None)):
+    for kind, counts in (("died_under_load", True), ("harness", False)):
         failed = {"status": "failed", "failure": {"kind": kind, "message": "-", "evidence": []}}
         load = asdict(run.load.at_intensity(40.0))
         told = record(made, run, kept.folder / "launches" / f"{launch.id}.1", load=load, **failed)
         kept.save_run(run.id, told)
         found = capacity_of(kept, launch.id, run.point, run.load)
-        assert len(found.probes) == (3 if step else 2)
-        assert found.bracket.high == (40.0 if step else None)
+        assert len(found.probes) == (3 if counts else 2)
+        assert found.bracket.high == (40.0 if counts else None)
 
 
 def test_a_point_is_its_run_at_the_capacity_and_the_median_of_its_launches(kept: Study) -> None:
@@ -200,6 +202,14 @@ def test_limits_that_one_request_alone_misses_end_the_search_and_tell_the_floor(
     text = write_capacity(kept)
     assert text is not None
     assert "these limits hold at no load. One request alone takes TTFT 300 ms" in text
+
+
+def test_a_request_alone_that_was_not_answered_in_time_has_no_number(kept: Study) -> None:
+    found, _ = capacities(kept)
+    assert found.alone is not None
+    endless = replace(found.alone, times_s={"ttft_s": inf})
+    told = floor(replace(found, probes=(endless, *found.probes[1:])))
+    assert told == "One request alone takes TTFT longer than the run (90 % of them no longer)"
 
 
 def test_a_study_that_searches_nothing_has_no_such_page(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.capacity.search import Alone, Answer, At, Done, Question, bracket, next_step, tried
@@ -66,7 +66,6 @@ def test_with_slots_enough_the_bracket_is_as_narrow_as_asked_for(truth: float) -
 
 
 @given(truth=st.floats(0.5, 300), seed=st.integers(0, 99), probes=st.integers(4, 20))
-@settings(deadline=None)
 def test_never_more_than_the_slots_are_used_and_the_same_state_asks_the_same(
     truth: float, seed: int, probes: int
 ) -> None:

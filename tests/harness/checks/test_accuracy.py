@@ -2,7 +2,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -30,7 +30,6 @@ def true_kl_nats(p_logits, q_logits):
     return (np.exp(p) * (p - q)).sum(axis=1)
 
 
-@settings(deadline=None)
 @given(LOGITS, LOGITS, TOKEN_IDS, st.integers(1, VOCABULARY))
 def test_kl_lies_between_zero_and_the_divergence_of_the_whole_vocabulary(p, q, token_ids, top):
     found, seen = kl_nats(answer(1, p, token_ids, top=top), answer(1, q, token_ids, top=top))
@@ -64,7 +63,6 @@ def test_kl_of_lists_with_nothing_in_common_is_zero_and_nothing_was_seen():
     assert kl == pytest.approx(0)
 
 
-@settings(deadline=None)
 @given(LOGITS, TOKEN_IDS)
 def test_answers_against_themselves_differ_by_exactly_nothing(logits, token_ids):
     answers = tuple(answer(prompt, logits + prompt, token_ids, [4, 2]) for prompt in range(3))
@@ -75,7 +73,6 @@ def test_answers_against_themselves_differ_by_exactly_nothing(logits, token_ids)
     assert [found[name] for name in MEASURES.values()] == [0.0, 1.0, 0.0, 1.0, 2.0]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 50), st.permutations(range(12)))
 def test_the_order_of_prompts_changes_nothing(seed, order):
     server = Server()
@@ -84,7 +81,6 @@ def test_the_order_of_prompts_changes_nothing(seed, order):
     assert delta(reference, shuffled, seed) == delta(reference, answers, seed)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.floats(0.01, 2.0))
 def test_every_interval_holds_its_estimate(seed, noise):
     server = Server(seed)

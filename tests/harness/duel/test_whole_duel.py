@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.cli import run
-from tests.harness.whole_tool import LIMIT_S, Tool, wait_for_line
+from tests.harness.whole_tool import LIMIT_S, Tool, run_times, wait_for_line
 
 # An imitated L4 is so slow that its steps are waited for, however busy this machine is.
 SWEEP = [
@@ -18,19 +18,10 @@ SWEEP = [
 GUARD = ["metrics=output_tok_per_s", "allow=sim_late,client_busy,client_late"]
 
 
-@pytest.fixture
-def tool(tmp_path: Path) -> Tool:
-    return Tool(tmp_path)
-
-
 def sides(tool: Tool) -> tuple[Path, Path]:
     [mine] = (tool.folder / "results/single").glob("*-baseline")
     [theirs] = (tool.folder / "results/single").glob("*-candidate")
     return mine, theirs
-
-
-def run_times(study: Path) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in study.glob("runs/*/run.json")}
 
 
 def judged(tool: Tool, name: str) -> Any:

@@ -35,7 +35,7 @@ def setup(*habits, **changes):
 def failure_of(*habits, folder, **changes):
     """The failure of a start that must fail; nothing of it may be left running."""
     with pytest.raises(EngineFailed) as caught:
-        launch(setup(*habits, **changes), folder)
+        launch(setup(*habits, "--", str(folder), **changes), folder)
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(folder) in str(p.info)]
     return caught.value.failure
 

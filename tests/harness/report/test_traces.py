@@ -18,24 +18,14 @@ from harness.environment import MASK, Environment, snapshot
 from harness.errors import UserError
 from harness.guard.outcome import Comparison, Outcome
 from harness.instrument import Instrument
-from harness.model import Model, Shape
 from harness.report.comparison import from_json
 from harness.report.traces import capture
 from harness.study import Study
 from profiles.config import Profile
 from tests.harness.builders import plan, record, requests, study
+from tests.harness.models import TINY
 from tests.harness.report.studies import COMMAND, captured, comparison
 
-SHAPE = Shape(
-    hidden_size=128,
-    intermediate_size=256,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=64,
-    vocab_size=512,
-    max_position_embeddings=2048,
-)
 TORCH = Profile(kind="torch")
 CANNOT = VllmEngine(replicas=2)  # be captured
 WHY = "a profiler looks at one server, and this point has 2"
@@ -51,7 +41,7 @@ def measured(out: Path, here: Environment, engine: Engine = CANNOT) -> Study:
     made = plan("load.concurrency=1,2")
     kept = study(out, made)
     told = json.loads(json.dumps(asdict(here)))
-    kept.add(command=COMMAND, model=asdict(Model(name="tiny", shape=SHAPE)), environment=told)
+    kept.add(command=COMMAND, model=asdict(TINY), environment=told)
     kept.add(instrument=asdict(Instrument.none()))
     for launch in made.launches:
         folder = kept.new_launch(launch.id)

@@ -4,7 +4,7 @@ from html import unescape
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -34,7 +34,6 @@ class Tags(HTMLParser):
         self.words += data
 
 
-@settings(deadline=None)
 @example("---")
 @example("- - -")
 @example("1. one")
@@ -46,7 +45,6 @@ def test_escaped_text_reads_as_it_was_written(text: str) -> None:
     assert {tag for tag, _ in page.seen} <= {"p"}
 
 
-@settings(deadline=None)
 @given(MARKED | TEXT)
 def test_our_markdown_becomes_nothing_that_loads_links_or_runs(text: str) -> None:
     page = Tags(rendered(text))

@@ -7,24 +7,15 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
 
-TINY = {
-    "model_type": "qwen2",
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 64,
-    "vocab_size": 512,
-    "max_position_embeddings": 2048,
-}
+from tests.harness.models import TINY
 
 
 def write_model(folder: Path, **overrides) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(TINY | overrides))
+    (folder / "config.json").write_text(json.dumps(asdict(TINY.shape) | overrides))
     return folder
 
 

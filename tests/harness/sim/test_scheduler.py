@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.sim.blocks import BlockPool
@@ -47,7 +47,6 @@ schedulers = st.builds(
 
 
 @given(it=schedulers, traffic=traffic, whole=st.booleans())
-@settings(deadline=None)
 def test_the_laws_hold_for_any_traffic(it, traffic, whole):
     if whole:  # as vLLM demands of a server without chunked prefill
         it.chunked_prefill, it.max_num_batched_tokens = False, 64

@@ -126,8 +126,8 @@ def test_cached_prompt_tokens_are_reported(sim):
 
 
 def test_a_client_that_leaves_frees_its_request(tmp_path):
-    with SimProcess(write_model(tmp_path)) as sim:
-        body = {"model": "m", "prompt": [1], "max_tokens": 2000, "stream": True}
+    with SimProcess(write_model(tmp_path, max_position_embeddings=10**6)) as sim:
+        body = {"model": "m", "prompt": [1], "max_tokens": 900_000, "stream": True}
         with sim.open("/v1/completions", body) as reply:
             reply.readline()
             assert metrics(sim)["vllm:num_requests_running"] == 1
@@ -138,8 +138,8 @@ def test_a_client_that_leaves_frees_its_request(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_code_0_even_with_an_open_stream(tmp_path, number):
-    with SimProcess(write_model(tmp_path)) as sim:
-        body = {"model": "m", "prompt": [1], "max_tokens": 2000, "stream": True}
+    with SimProcess(write_model(tmp_path, max_position_embeddings=10**6)) as sim:
+        body = {"model": "m", "prompt": [1], "max_tokens": 900_000, "stream": True}
         with sim.open("/v1/completions", body) as reply:
             reply.readline()
             sim.signal(number)

@@ -3,7 +3,7 @@
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
 
 from harness.sim.decoder import Decoder
@@ -13,24 +13,14 @@ from harness.sim.gpus import GPUS
 from harness.sim.metrics import Metrics
 from harness.sim.roofline import Roofline, captured_tokens
 from harness.sim.scheduler import Scheduler
+from tests.harness.models import QWEN
 
-QWEN_1_5B = Decoder(
-    hidden_size=1536,
-    intermediate_size=8960,
-    num_hidden_layers=28,
-    num_attention_heads=12,
-    num_key_value_heads=2,
-    head_dim=128,
-    vocab_size=151936,
-    max_position_embeddings=32768,
-    tie_word_embeddings=True,
-    dtype="bfloat16",
-)
+QWEN_DECODER = Decoder.of(asdict(QWEN.shape))
 
 
 def roofline(**overrides) -> Roofline:
     values = {
-        "decoder": QWEN_1_5B,
+        "decoder": QWEN_DECODER,
         "gpu": GPUS["h200"],
         "tensor_parallel_size": 2,
         "weight_value_bytes": 2,

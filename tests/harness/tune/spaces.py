@@ -3,24 +3,10 @@
 from typing import Any
 
 from harness.engines.config import SimEngine
-from harness.model import Model, Shape
 from harness.tune.config import Tune
 from harness.tune.objective import Objective
 from harness.tune.space import Space
 
-MODEL = Model(
-    name="qwen",
-    shape=Shape(
-        hidden_size=1536,
-        intermediate_size=8960,
-        num_hidden_layers=28,
-        num_attention_heads=12,
-        num_key_value_heads=2,
-        head_dim=128,
-        vocab_size=151936,
-        max_position_embeddings=32768,
-    ),
-)
 SPACE = {"max_num_seqs": [64, 128, 256], "stream_interval": [4, 8]}
 
 

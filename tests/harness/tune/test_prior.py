@@ -10,8 +10,9 @@ from harness.sim.gpus import GPUS
 from harness.tune.prior import forecast, gpu_name, server_of, unknown
 from harness.tune.steady import Traffic, at_capacity, estimated
 from loadgen.config import Load, Slo, Trace, Uniform
-from tests.harness.sim.virtual import QWEN_1_5B, Clients, VirtualTime
-from tests.harness.tune.spaces import MODEL, space_of
+from tests.harness.models import QWEN
+from tests.harness.sim.virtual import QWEN_DECODER, Clients, VirtualTime
+from tests.harness.tune.spaces import space_of
 
 LOAD = Load(
     arrival="closed",
@@ -31,7 +32,7 @@ TRAFFIC = Traffic(
 
 
 def server(gpu="h200", **said):
-    return server_of(SimEngine(**({"tensor_parallel_size": 2} | said)), QWEN_1_5B, GPUS[gpu])
+    return server_of(SimEngine(**({"tensor_parallel_size": 2} | said)), QWEN_DECODER, GPUS[gpu])
 
 
 def row(server, **changes):
@@ -65,7 +66,7 @@ def test_the_api_server_is_the_wall_at_a_thousand_streams_as_it_was_measured_to_
         assert 1.3 < gain < 2.5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 2048), st.integers(1, 512), st.integers(1, 4))
 def test_littles_law_holds_in_a_closed_loop(concurrency, seqs, api_servers):
     found = row(server(max_num_seqs=seqs, api_server_count=api_servers), concurrency=concurrency)
@@ -74,7 +75,7 @@ def test_littles_law_holds_in_a_closed_loop(concurrency, seqs, api_servers):
     assert found["output_tok_per_s"] > 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.1, 2000))
 def test_an_open_loop_gives_what_is_asked_or_lets_a_queue_grow(rate_rps):
     found = row(server(), concurrency=None, rate_rps=rate_rps)
@@ -85,7 +86,7 @@ def test_an_open_loop_gives_what_is_asked_or_lets_a_queue_grow(rate_rps):
 
 def test_what_does_not_fit_has_no_row():
     space = space_of({"gpu_memory_utilization": [0.02, 0.9]})
-    expected = forecast(space, MODEL, [LOAD], None, 0)
+    expected = forecast(space, QWEN, [LOAD], None, 0)
     fits = {dict(setting)["gpu_memory_utilization"]: rows for setting, rows in expected.items()}
     assert fits[0.02] is None
     assert fits[0.9] is not None
@@ -121,13 +122,13 @@ def test_gpus_are_known_by_their_names(told, name):
 
 def test_where_nothing_is_known_it_says_why_and_there_is_no_forecast():
     space = space_of(engine=VllmEngine())
-    assert "peaks" in unknown(MODEL, [LOAD], None)
-    assert forecast(space, MODEL, [LOAD], None, 2) is None
+    assert "peaks" in unknown(QWEN, [LOAD], None)
+    assert forecast(space, QWEN, [LOAD], None, 2) is None
     hub = Model(name="m", path="nobody/nothing")
     assert "dense decoder" in unknown(hub, [LOAD], "h200")
     trace = Load(arrival="trace", trace=Trace(path="x"))
-    assert "steady state" in unknown(MODEL, [trace], "h200")
-    assert unknown(MODEL, [LOAD], "h200") is None
+    assert "steady state" in unknown(QWEN, [trace], "h200")
+    assert unknown(QWEN, [LOAD], "h200") is None
 
 
 @pytest.mark.parametrize("sought", ["rate_rps", "concurrency"])
@@ -143,6 +144,6 @@ def test_a_capacity_keeps_its_limits_and_a_tighter_limit_gives_less(sought):
 
 def test_every_setting_has_a_row_for_each_load():
     space = space_of(engine=VllmEngine())
-    expected = forecast(space, MODEL, [LOAD, replace(LOAD, concurrency=8)], "h200", 2)
+    expected = forecast(space, QWEN, [LOAD, replace(LOAD, concurrency=8)], "h200", 2)
     assert set(expected) == set(space.settings())
     assert all(len(rows) == 2 for rows in expected.values())

@@ -86,7 +86,7 @@ def test_what_the_prior_says_does_not_fit_is_not_tried(space, tmp_path):
 kinds = st.sampled_from([FailureKind.OUT_OF_MEMORY, FailureKind.BAD_ARGUMENT])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.dictionaries(st.integers(1, 20), kinds, max_size=4))
 def test_no_setting_is_tried_twice_nor_one_that_is_not_allowed(seed, failures):
     space = space_of(WIDE, forbidden=[{"max_num_seqs": "> 128", "enforce_eager": True}])

@@ -11,7 +11,8 @@ from harness.sim.options import flags_with_effect
 from harness.tune.condition import hold
 from harness.tune.space import engine_of, without
 from harness.tune.trial import told
-from tests.harness.tune.spaces import MODEL, space_of
+from tests.harness.models import QWEN
+from tests.harness.tune.spaces import space_of
 
 NAMES = ("max_num_seqs", "max_num_batched_tokens", "api_server_count", "stream_interval")
 axes = st.dictionaries(
@@ -37,7 +38,7 @@ def settings_or_none(space, **said):
         return None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(axes, st.lists(conditions, max_size=3))
 def test_settings_are_distinct_begin_with_the_defaults_and_hold_nothing_forbidden(axes, forbidden):
     space = settings_or_none(axes, forbidden=forbidden)
@@ -52,7 +53,7 @@ def test_settings_are_distinct_begin_with_the_defaults_and_hold_nothing_forbidde
         assert not any(hold(entry, values) for entry in forbidden)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(axes, st.dictionaries(st.sampled_from(NAMES), conditions, max_size=3))
 def test_an_axis_is_left_to_vllm_where_its_condition_does_not_hold(axes, when):
     space = {name: {"values": values, "when": when.get(name, {})} for name, values in axes.items()}
@@ -63,7 +64,7 @@ def test_an_axis_is_left_to_vllm_where_its_condition_does_not_hold(axes, when):
             assert value is None or hold(when.get(name, {}), values)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(axes)
 def test_the_order_is_the_same_each_time(axes):
     one, two = settings_or_none(axes), settings_or_none(axes)
@@ -185,7 +186,7 @@ def test_what_this_machine_cannot_start_is_left_out_and_counted():
 def test_the_same_server_is_tried_once():
     space = space_of(
         {"tensor_parallel_size": [1, 2], "replicas": [2]},
-        of={"decide": lambda engine: decided(engine, MODEL, 2)},
+        of={"decide": lambda engine: decided(engine, QWEN, 2)},
     )
     assert [told(setting) for setting in space.settings()] == [
         "defaults",
