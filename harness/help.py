@@ -38,6 +38,7 @@ Examples
 A value pins a setting, a list of values (a,b,c) makes it an axis. Engines are chosen by
 engine=auto, vllm, sim or external; the same command continues a study that was cut off.
 
+  --help sweep=NAME  what a sweep or a tuning does: its own file
   --help settings    every setting, with its meaning and default
   --help columns     every column of a table
   --help validity    the codes beside the numbers
@@ -118,7 +119,10 @@ def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
         "tune": _tune,
         "validate": _validate,
     }
-    if topic is None or topic.startswith(("sweep=", "tune=")):
+    group, _, name = (topic or "").partition("=")
+    if group in ("sweep", "tune") and name:
+        return _file(group, name, extra_conf_dir)
+    if topic is None:
         return _HELP.format(
             sweeps=_listed(_choices("sweep", extra_conf_dir)),
             tunings=_listed(_choices("tune", extra_conf_dir)),
@@ -127,6 +131,21 @@ def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
     if topic not in topics:
         raise UserError(f"there is no help on '{topic}'; there is on: {', '.join(topics)}.")
     return topics[topic]()
+
+
+def _file(group: str, name: str, extra_conf_dir: Path | None) -> str:
+    """A sweep or a tuning by its own file: its comments say what it is about."""
+    from harness.conf_files import conf_dir, options
+    from harness.overrides import did_you_mean
+
+    files = options(group, [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])])
+    if name not in files:
+        known = ", ".join(files)
+        raise UserError(
+            f"there is no {group} '{name}'.{did_you_mean(name, files)} There are: {known}."
+        )
+    lines = files[name].read_text(errors="replace").splitlines()
+    return "\n".join([f"{files[name]}", "", *(x for x in lines if not x.startswith("# @package"))])
 
 
 def _choices(group: str, extra_conf_dir: Path | None) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,10 @@ CODES = {
     ),
     "cut": Code(meaning="requests due in the window had not ended when the run was over"),
     "lengths_off": Code(meaning="token counts came back different from those asked", fatal=True),
-    "token_bundles": Code(meaning="more than 1.05 tokens a chunk: ITL is not per token"),
+    "token_bundles": Code(
+        meaning="more than 1.05 tokens a chunk, or most chunks in one read with the one before:"
+        " ITL is not per token, and TPOT not what the server took"
+    ),
     "prefix_hits": Code(meaning="prompts were found in the prefix cache, though none is shared"),
     "preempted": Code(meaning="the KV cache was full: requests were put back and done again"),
     "throttled": Code(meaning="a GPU was slowed down (power, heat or hardware)"),
@@ -78,7 +81,7 @@ def codes(row: Mapping[str, Any]) -> list[str]:
         "not_steady": row["first_generation_done"] is False or (is_closed and _drifted(row)),
         "cut": not is_closed and _over(row, "requests_cut", 0),
         "lengths_off": _over(row, "lengths_off_frac", 0.01),
-        "token_bundles": _over(row, "tokens_per_chunk", 1.05),
+        "token_bundles": _over(row, "tokens_per_chunk", 1.05) or row["itl_p50_s"] == 0,
         "prefix_hits": not row["shares_prompts"] and _over(row, "prefix_cache_hit_frac", 0.01),
         "preempted": _over(row, "preemptions", 0),
         "throttled": _over(row, "throttled_frac", 0.01),

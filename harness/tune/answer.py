@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -115,6 +116,7 @@ class Answer:
     deployment: Deployment | None = None
     conf: str | None = None  # the folder for --config-dir
     python: str | None = None  # that serves, if it is not this one
+    model_choice: str | None = None  # what model= takes: a folder, a hub id, a shape's name
     proof_study: str | None = None  # below the study
     proof: Proof | None = None
     not_ablated: tuple[str, ...] = ()
@@ -169,11 +171,12 @@ class Answer:
 
     @property
     def next_command(self) -> str | None:
-        """A sweep on the tuned engine."""
+        """A sweep of the same model on the tuned engine."""
         if self.conf is None:
             return None
-        python = f" engine.python={self.python}" if self.python else ""
-        return f"python -m harness --config-dir {self.conf} sweep=NAME engine={ENGINE}{python}"
+        chosen = {"engine": ENGINE, "engine.python": self.python, "model": self.model_choice}
+        words = [f"{name}={shlex.quote(word)}" for name, word in chosen.items() if word]
+        return f"python -m harness --config-dir {self.conf} sweep=NAME {' '.join(words)}"
 
     def to_json(self) -> str:
         """One JSON document, without NaN or Infinity."""

@@ -50,6 +50,7 @@ def conclude(
         simulated=about["simulated"],
         engine=about["engine"],
         model=about["model"]["name"],
+        model_choice=about["model"]["path"] or about["model"]["name"],
         load=about["load"],
         goals=tuple((goal.column, goal.maximise) for goal in objective.goals),
         constraints=tuple(map(str, objective.constraints)),

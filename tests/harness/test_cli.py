@@ -26,3 +26,13 @@ def test_a_setting_without_its_value_is_not_taken_for_a_sweep(
     error = capsys.readouterr().err
     assert "not of the form name=value" in error
     assert "sweep=engine" not in error
+
+
+def test_help_on_a_sweep_is_its_own_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sweep=parallel", "load.concurrency=1", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "# Parallelism: tensor parallel" in told
+    assert "\n  replicas2: {engine:" in told
+    assert "@package" not in told
+    assert run(["--help", "sweep=paralel"]) == 2
+    assert "Did you mean 'parallel'?" in capsys.readouterr().err

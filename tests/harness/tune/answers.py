@@ -102,6 +102,7 @@ ANSWER = Answer(
     ),
     conf="results/tune-throughput/x/conf",
     python="/opt/bin/python",
+    model_choice="Qwen/Qwen2.5-1.5B",
     proof_study="proof/2026-11-21-abc",
     proof=PROOF,
     walls=("With the defaults the API server process is the limit (API server 1.01 of a core).",),

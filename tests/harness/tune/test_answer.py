@@ -74,7 +74,7 @@ def test_the_text_holds_command_engine_container_and_reasons() -> None:
     told = screen(ANSWER)
     assert "\n  vllm serve Qwen/Qwen2.5-1.5B --tensor-parallel-size 2" in told
     assert "--config-dir results/tune-throughput/x/conf sweep=NAME engine=tuned" in told
-    assert "engine.python=/opt/bin/python" in told
+    assert "engine.python=/opt/bin/python model=Qwen/Qwen2.5-1.5B\n" in told
     assert 'vllm/vllm-openai:v0.25.1 with the arguments ["Qwen/Qwen2.5-1.5B",' in told
     assert "stream_interval contributes +1.0 % output tok/s [−1.0 to +3.0 %]: unchanged" in told
     assert "tpot_p99_s < 1.1 x defaults: open, 21.8 of 22.9 [20.6 to 23.1]" in told
