@@ -1,13 +1,21 @@
 """How a sweep wants to be shown: the plots that its YAML asks for."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-Names = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]  # or one
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, str | list):
+        raise ValueError("must be a name, or a list of names: [a, b]")
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_listed)]
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -21,15 +21,12 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from harness.overrides import did_you_mean
+from harness.presentation import Names
 from harness.tune.constraint import COLUMNS, Constraint, contradiction
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Value = bool | int | float | str | None
 MOST_VALUES = 1000  # of an axis; a range of more was meant otherwise
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 def _axis(value: Any) -> Any:
@@ -126,7 +123,7 @@ class Proof:
 
     launches: int = Field(3, ge=2, description="of each side, interleaved")
     ablation: bool = Field(True, description="also the winner without each of its settings")
-    allow: Annotated[list[str], BeforeValidator(_listed)] = Field(
+    allow: Names = Field(
         default_factory=list, description="fatal codes that rows may carry all the same"
     )
 
@@ -144,9 +141,6 @@ class Screen:
     below_frac: float = Field(
         0.8, gt=0, lt=1, description="of the best score so far: below it is a clear loser"
     )
-
-
-Names = Annotated[list[str], BeforeValidator(_listed)]
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.tune.answer import Answer, Outcome, read
+from harness.tune.screen import screen
 from tests.harness.tune.small import conf
 from tests.harness.whole_tool import Tool, wait_for_line
 
@@ -86,7 +87,7 @@ def test_no_trial_is_lost_or_made_twice(study: Path) -> None:
 
 
 def test_the_answer_runs_vllm(tool: Tool, study: Path) -> None:
-    command = answer_of(study).text()
+    command = screen(answer_of(study))
     assert "vllm serve /path/to/tiny" in command
     assert "--stream-interval 8" in command
     done = tool(
