@@ -68,7 +68,7 @@ class Point:
 
     @property
     def load(self) -> str:
-        rate = f"rate {self.rate_frac:.0%}"if self.rate_frac else ""
+        rate = f"rate {self.rate_frac:.0%}" if self.rate_frac else ""
         streams = rate or f"{self.concurrency} streams"
         shared = f", {self.hit_frac:.0%} shared" if self.hit_frac is not None else ""
         return streams + (f" of {self.input_tokens:,}" if self.input_tokens != 512 else "") + shared

@@ -58,11 +58,13 @@ COMPUTE_EFFICIENCY = 0.5  # GPU time of mixed steps in the traces: 2.9 µs a tok
 MEMORY_EFFICIENCY = 0.9  # validation: 94 % read, 91 % triad
 KERNEL_FLOOR_S = 38e-6  # GPU time of one layer's kernels without work, all-reduces apart; traces
 LAUNCH_LAYER_S = 285e-6  # CPU time to launch one layer's kernels outside CUDA graphs
+PIECE_LAYER_S = 125e-6  # the same where a graph ends at every attention: steps with prompts in them
 CPU_STEP_S = 1.9e-3  # to plan and prepare a step
 CPU_SEQUENCE_S = 12.2e-6
-API_CHUNK_S = 28e-6
-API_REQUEST_S = 2e-3
-API_LATENCY_S = 2e-3  # of a request from the API server to the engine; costs no CPU
+API_SLICE_S = 0.33e-3
+API_CHUNK_S = 22.7e-6
+API_REQUEST_S = 2.08e-3
+API_LATENCY_S = 1.5e-3  # of a request from the API server to the engine; costs no CPU
 
 # CUDA context, NCCL, activations and graphs: what vLLM leaves of gpu_memory_utilization beside
 # weights and cache. From vLLM 0.25.1 on 2× H200: 0.92 · 150.75 GB − 1.54 GB − 134.91 GB.
@@ -92,6 +94,7 @@ class Roofline:
     """Steps of more tokens are launched kernel by kernel; 0 when there are no CUDA graphs."""
     async_scheduling: bool
     api_server_count: int
+    cpu_slowdown: float = 1.0
 
     @property
     def weight_bytes(self) -> int:
@@ -110,25 +113,33 @@ class Roofline:
 
     def step_s(self, work: Work, *, idle_before: bool = False) -> float:
         """With asynchronous scheduling the CPU prepares a step while the GPU computes another."""
-        prepare_s = CPU_STEP_S + work.sequences * CPU_SEQUENCE_S
-        launch_s = 0.0
-        if work.tokens > self.graph_tokens:
-            launch_s = self.decoder.num_hidden_layers * LAUNCH_LAYER_S
+        prepare_s = CPU_STEP_S + self.cpu_slowdown * work.sequences * CPU_SEQUENCE_S
+        launch_s = self.cpu_slowdown * self.decoder.num_hidden_layers * self._launch_layer_s(work)
         gpu_s = self.gpu_s(work)
         if self.async_scheduling and not idle_before:
             return max(prepare_s + launch_s, gpu_s)
         return prepare_s + max(launch_s, gpu_s)
 
+    def _launch_layer_s(self, work: Work) -> float:
+        if work.tokens > self.graph_tokens:
+            return LAUNCH_LAYER_S
+        return PIECE_LAYER_S if work.tokens > work.sequences else 0.0
+
     def gpu_s(self, work: Work) -> float:
         return self._matrices_s(work) + self._attention_s(work) + self._floor_s(work)
 
     @property
+    def api_slice_s(self) -> float:
+        return API_SLICE_S * self.cpu_slowdown
+
+    @property
     def api_chunk_s(self) -> float:
-        return API_CHUNK_S / self.api_server_count
+        """Of one API server, as the next."""
+        return API_CHUNK_S * self.cpu_slowdown
 
     @property
     def api_request_s(self) -> float:
-        return API_REQUEST_S / self.api_server_count
+        return API_REQUEST_S * self.cpu_slowdown
 
     def _matrices_s(self, work: Work) -> float:
         """Weights are read once a step."""
