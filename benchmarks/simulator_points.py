@@ -77,6 +77,7 @@ class Point:
     def setting(self) -> str:
         """What is not a default, in a few words."""
         told = {k: v for k, v in self.engine.items() if k != "extra"}
+        told = {"tp" if k == "tensor_parallel_size" else k: v for k, v in told.items()}
         told |= {k: "…" if isinstance(v, dict) else v for k, v in self.engine["extra"].items()}
         return " ".join(f"{name}={value}" for name, value in told.items())
 
