@@ -52,11 +52,11 @@ What is left:
 
 - A saturated API server: at 1,024 streams and more the studies measured 7 to 87 ms of TPOT where
   the simulator says 11 to 23. The real one carries less, the longer it is overloaded (TP 1 at 1,024
-  streams, 4,096 streams, an open loop above its capacity: 15 to 65 % too fast here), its CPU share
+  streams, 4,096 streams, an open loop above its capacity: 19 to 65 % too fast here), its CPU share
   says that a chunk or a request then costs up to 1.4 times as much, and the reason was not found.
   The worst are windows of 8 s in which a reply takes 20 (`batching_switches`).
 - 128 and 256 streams on one server, where it is just about saturated: TTFT is up to 2.5 times what
-  was measured. 64 streams give 9 to 18 % too little.
+  was measured. 64 streams give up to 18 % too little output.
 - A model of 7 B on one card is 19 % too slow: COMPUTE_EFFICIENCY is that of small matrices.
 
 Other GPUs and FP8 weights were not compared, nor data parallelism, which it does not imitate.
