@@ -50,7 +50,13 @@ FEW = 12
 IDLE = 0.99  # of the true value: what is left without a setting that does nothing
 COLUMN = "output_tok_per_s"
 CONSTANTS = (
-    *("COMPUTE_EFFICIENCY", "MEMORY_EFFICIENCY", "KERNEL_FLOOR_S", "LAUNCH_LAYER_S"),
+    *(
+        "COMPUTE_EFFICIENCY",
+        "MEMORY_EFFICIENCY",
+        "KERNEL_FLOOR_S",
+        "LAUNCH_LAYER_S",
+        "PIECE_LAYER_S",
+    ),
     *("CPU_STEP_S", "CPU_SEQUENCE_S", "API_CHUNK_S", "API_REQUEST_S", "API_LATENCY_S"),
 )
 OBJECTIVE = Objective.of(

@@ -96,7 +96,8 @@ class SimEngine(ServeSettings):
     gpu: Literal["b200", "h200", "h100", "a100", "l40s", "l4", "a10g"] = Field(
         "h200",
         description="the GPU to imitate; on 2x H200 the simulator's median error is 11 % in "
-        "throughput, 9 % in TTFT, 18 % in TPOT; no other GPU was compared",
+        "throughput, 15 % in TTFT, 14 % in TPOT, with extra.cpu_slowdown=1.35 where the host was "
+        "busy; no other GPU was compared",
     )
     start_timeout_s: float = Field(60.0, gt=0, description="from start to /health")
     first_token_timeout_s: float = Field(30.0, gt=0, description="from /health to a first token")

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from harness.sim.api_server import ApiServer, Job, Turn
+from harness.sim.api_server import ApiServer, Job, Output, Turn
 from harness.sim.fault import Fault
 from harness.sim.metrics import Metrics
 from harness.sim.roofline import API_LATENCY_S, Roofline
@@ -50,7 +50,12 @@ class Engine:
         self._jobs: dict[Request, Job] = {}
         self._step: Step | None = None
         self._step_ends_at_s = 0.0
-        self.api_server = ApiServer(chunk_s=roofline.api_chunk_s, request_s=roofline.api_request_s)
+        self.api_server = ApiServer(
+            slice_s=roofline.api_slice_s,
+            chunk_s=roofline.api_chunk_s,
+            request_s=roofline.api_request_s,
+            api_server_count=roofline.api_server_count,
+        )
         self._travelling: deque[tuple[float, Job]] = deque()  # when they reach the engine
         self._unplanned: list[Job] = []
         self._generated = 0
@@ -168,6 +173,7 @@ class Engine:
 
     def _end_step(self, step: Step, now_s: float) -> None:
         ended_at_s = self._step_ends_at_s
+        outputs: list[Output] = []
         for request in self.scheduler.complete(step):
             job = self._jobs[request]
             job.computed_at_s = ended_at_s
@@ -175,7 +181,8 @@ class Engine:
                 job.first_at_s = ended_at_s
             self._count_token()
             if leaving := job.takes_token():
-                self.api_server.take_output(job, leaving)
+                outputs.append((job, leaving, request.finished))
+        self.api_server.take_outputs(outputs)
         if self.api_server.turn is None:
             self.api_server.begin_turn(ended_at_s)
         moved_s = max(0.0, now_s - ended_at_s - CATCH_UP_S)

@@ -91,6 +91,7 @@ def _roofline(options: Options) -> Roofline:
         graph_tokens=0 if options.enforce_eager else captured_tokens(options.max_num_seqs),
         async_scheduling=options.async_scheduling,
         api_server_count=options.api_server_count,
+        cpu_slowdown=options.cpu_slowdown,
     )
 
 
@@ -138,6 +139,14 @@ def _num_blocks(options: Options, roofline: Roofline, max_model_len: int) -> int
         )
     block_bytes = options.block_size * roofline.kv_bytes_per_token
     num_blocks = available // block_bytes
+    if options.num_gpu_blocks_override is not None:
+        log.info(
+            "Overriding num_gpu_blocks=%d with num_gpu_blocks_override=%d",
+            num_blocks,
+            options.num_gpu_blocks_override,
+        )
+        num_blocks = options.num_gpu_blocks_override
+        available = num_blocks * block_bytes
     num_tokens = num_blocks * options.block_size
     needed = -(-max_model_len // options.block_size) * block_bytes
     if needed > available:

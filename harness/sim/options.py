@@ -1,4 +1,4 @@
-"""The command line: the flags of `vllm serve` with its defaults, and the simulator's own two.
+"""The command line: the flags of `vllm serve` with its defaults, and the simulator's own three.
 
 Defaults are vLLM 0.25.1's for an API server. It chooses two by the GPU: 1,024 sequences and 8,192
 tokens a step from 70 GiB of memory on (16,384 tokens from 160 GiB), except on A100, else 256
@@ -47,10 +47,12 @@ class Options:
     gpu: Gpu
     tensor_parallel_size: int
     api_server_count: int
+    cpu_slowdown: float
     max_num_seqs: int
     max_num_batched_tokens: int | None  # None: vLLM's default, which depends on the model
     max_model_len: int | None  # None: the model's own
     gpu_memory_utilization: float
+    num_gpu_blocks_override: int | None
     dtype: str
     kv_cache_dtype: str
     block_size: int
@@ -119,6 +121,12 @@ def _share(text: str) -> float:
     return number
 
 
+def _factor(text: str) -> float:
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {number}")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness.sim",
@@ -132,12 +140,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", type=int, default=8000)
     add("--gpu", choices=sorted(GPUS), default="h200", help="the GPU to imitate")
     add("--fault", type=parse_fault, default=Fault(), help="misbehave: see harness/sim/fault.py")
+    add(
+        "--cpu-slowdown",
+        type=_factor,
+        default=1.0,
+        help="how much longer the host's CPU takes than the quiet one that was measured",
+    )
     add("--tensor-parallel-size", "-tp", type=_positive, default=1)
     add("--api-server-count", type=_positive, default=1)
     add("--max-num-seqs", type=_positive)
     add("--max-num-batched-tokens", type=_positive)
     add("--max-model-len", type=_positive)
     add("--gpu-memory-utilization", type=_share, default=0.92)
+    add("--num-gpu-blocks-override", type=_positive)
     add(
         "--dtype",
         default="auto",

@@ -86,7 +86,7 @@ def test_a_small_step_is_bound_by_the_cpu_which_launches_kernels_outside_graphs(
         for n in (512, 513)
     )
     assert outside == pytest.approx(1.9e-3 + 2 * 12.2e-6 + 28 * 285e-6)
-    assert inside < outside / 2
+    assert inside == pytest.approx(1.9e-3 + 2 * 12.2e-6 + 28 * 125e-6)
     assert captured_tokens(16) == 32
     assert captured_tokens(1024) == 512
 
@@ -99,6 +99,14 @@ def test_outputs_that_come_faster_than_the_api_server_works_are_merged_into_chun
     time.run_until(10.0)
     assert sum(chunks) == 50
     assert len(chunks) < 25
+
+
+def test_a_slower_cpu_makes_a_step_longer_that_the_cpu_bounds_and_no_other():
+    bound_by_cpu = Work(tokens=600, sequences=500, context_tokens=600, attention_pairs=600)
+    bound_by_gpu = Work(tokens=8192, sequences=1, context_tokens=8192, attention_pairs=10**8)
+    slow = roofline(cpu_slowdown=2.0)
+    assert slow.step_s(bound_by_cpu) > 1.7 * roofline().step_s(bound_by_cpu)
+    assert slow.step_s(bound_by_gpu) == roofline().step_s(bound_by_gpu)
 
 
 def test_a_token_computed_but_not_delivered_dies_with_its_request():

@@ -23,6 +23,14 @@ def test_the_log_says_what_vllms_log_says(tmp_path):
     assert "--load-format has no effect on the simulator" in log
 
 
+def test_the_cache_has_as_many_blocks_as_are_asked_for(tmp_path):
+    with SimProcess(write_model(tmp_path), "--num-gpu-blocks-override", "200") as sim:
+        log = "".join(sim.lines)
+        page = sim.fetch("/metrics")[1]
+    assert "GPU KV cache size: 3,200 tokens" in log
+    assert 'num_gpu_blocks="200"' in page
+
+
 @pytest.mark.parametrize(
     ("overrides", "flags", "message"),
     [
@@ -40,6 +48,7 @@ def test_the_log_says_what_vllms_log_says(tmp_path):
             ("--no-enable-chunked-prefill", "--max-num-batched-tokens", "1024"),
             "is smaller than max_model_len (2048)",
         ),
+        ({}, ("--num-gpu-blocks-override", "100"), "the estimated maximum model length is 1600"),
         ({"hidden_size": None}, (), "not a dense decoder"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 
@@ -40,6 +40,9 @@ class VirtualTime:
         *,
         max_num_seqs: int = 1024,
         max_num_batched_tokens: int = 8192,
+        num_blocks: int = 588_169,
+        prefix_caching: bool = False,
+        chunked_prefill: bool = True,
         **roofline_overrides,
     ) -> None:
         self.now_s = 0.0
@@ -48,12 +51,12 @@ class VirtualTime:
         graphs = {"graph_tokens": captured_tokens(max_num_seqs)}
         self.engine = Engine(
             scheduler=Scheduler(
-                num_blocks=588_169,
+                num_blocks=num_blocks,
                 block_size=16,
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=max_num_batched_tokens,
-                prefix_caching=False,
-                chunked_prefill=True,
+                prefix_caching=prefix_caching,
+                chunked_prefill=chunked_prefill,
             ),
             roofline=roofline(**(graphs | roofline_overrides)),
             metrics=Metrics("m"),
@@ -89,7 +92,7 @@ class Clients:
 
     Set `concurrency` for a closed loop that starts over one second (each client sends when its
     reply has ended), or `rate_rps` for Poisson arrivals. What ends in the window counts; tokens
-    count when they arrive in it.
+    count when they arrive in it. The first `shared_frac` of each prompt is that of one of `groups`.
     """
 
     time: VirtualTime
@@ -100,6 +103,9 @@ class Clients:
     input_tokens: int = 512
     output_tokens: tuple[int, int] = (64, 192)
     stream_interval: int = 1
+    groups: int = 1
+    shared_frac: float | None = None
+    num_sent: int = 0
     num_tokens: int = 0
     ttfts_s: list[float] = field(default_factory=list)
     tpots_s: list[float] = field(default_factory=list)
@@ -146,5 +152,15 @@ class Clients:
                 if self.concurrency:
                     self._send()
 
-        prompt = range(self.input_tokens)
-        self.time.engine.submit(prompt, num_output, on_tokens, stream_interval=self.stream_interval)
+        self.time.engine.submit(
+            self._prompt(), num_output, on_tokens, stream_interval=self.stream_interval
+        )
+
+    def _prompt(self) -> Sequence[int]:
+        """What it says matters to the prefix cache alone."""
+        if self.shared_frac is None:
+            return range(self.input_tokens)
+        self.num_sent += 1
+        num_shared = round(self.shared_frac * self.input_tokens)
+        shared = [-1 - self.draws.randrange(self.groups)] * num_shared
+        return shared + [self.num_sent] * (self.input_tokens - num_shared)
