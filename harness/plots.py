@@ -5,12 +5,14 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from harness.columns import metric
 from harness.presentation import Plot
 from harness.tables import axis_columns, heading, swept, value_text
 from harness.units import scale_of
+from harness.validity import FATAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +85,7 @@ def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | N
     axes = swept(about["axes"])
     also = [a for a in axes if a not in (plot.x, by) and mine[a].map(str).nunique() > 1]
     lines = [*([by] if by else []), *(also if plot.x in axes else [])]
-    figure, panels = _figure(heading(about, mine), rows=len(rows))
+    figure, panels = _figure(_heading(about, mine), rows=len(rows))
     is_number = pd.api.types.is_numeric_dtype(mine[plot.x])
     ticks = list(dict.fromkeys(map(value_text, mine[plot.x])))
     for label, group in _groups(mine, lines):
@@ -94,7 +96,7 @@ def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | N
             else [ticks.index(value_text(v)) for v in group[plot.x]]
         )
         for panel, y in zip(panels, rows, strict=True):
-            panel.plot(x, group[y] * scale_of(y), "o-", label=label or None)
+            _line(panel, x, group[y] * scale_of(y), group, label=label or None)
     for panel, y in zip(panels, rows, strict=True):
         _dress(panel, y=metric(y)[0], log=plot.log_y and bool((mine[y] > 0).any()))
         if plot.log_x and is_number and (mine[plot.x] > 0).any():
@@ -128,12 +130,14 @@ def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure
     ]
     height = 0.26 * len(good) + 1.6
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, height), sharey=True)
-    figure.suptitle(_titled(heading(about, good)), fontsize=10)
+    figure.suptitle(_titled(_heading(about, good, void="hatched")), fontsize=10)
     places = range(len(good))
     colors = {c: f"C{k % 10}" for k, c in enumerate(dict.fromkeys(good["case"]))}
     tint = [colors[case] for case in good["case"]]
-    left.barh(places, good["output_tok_per_s"], color=tint, height=0.7)
-    right.barh(places, good["tpot_p50_s"] * 1e3, color=tint, height=0.7)
+    look: dict[str, Any] = {"color": tint, "height": 0.7, "edgecolor": "white", "linewidth": 0}
+    look["hatch"] = ["///" if void else "" for void in _is_void(good)]
+    left.barh(places, good["output_tok_per_s"], **look)
+    right.barh(places, good["tpot_p50_s"] * 1e3, **look)
     right.plot(good["tpot_p99_s"] * 1e3, places, "k|", ms=8)
     left.set_yticks(places, names, fontsize=8)
     left.invert_yaxis()
@@ -153,15 +157,14 @@ def _is_nan(value: Any) -> bool:
 
 def _over_setting(good: pd.DataFrame, x: str, others: list[str], about: dict[str, Any]) -> "Figure":
     """Output tok/s and TPOT p50/p99 against the first swept setting, a line for each rest."""
-    figure, (top, bottom) = _figure(heading(about, good), rows=2)
+    figure, (top, bottom) = _figure(_heading(about, good), rows=2)
     ticks = list(dict.fromkeys(map(value_text, good[x])))
     for label, group in _groups(good, others):
         places = [ticks.index(value_text(value)) for value in group[x]]
-        line = top.plot(places, group["output_tok_per_s"], "o-", label=label)
-        style: dict[str, Any] = {"color": line[0].get_color()}
+        color = _line(top, places, group["output_tok_per_s"], group, label=label)
         p50, p99 = (f"{label} {p}".strip() for p in ("p50", "p99"))
-        bottom.plot(places, group["tpot_p50_s"] * 1e3, "o-", label=p50, **style)
-        bottom.plot(places, group["tpot_p99_s"] * 1e3, "^--", label=p99, **style)
+        _line(bottom, places, group["tpot_p50_s"] * 1e3, group, label=p50, color=color)
+        _line(bottom, places, group["tpot_p99_s"] * 1e3, group, "^--", label=p99, color=color)
     for plot in (top, bottom):
         plot.set_xticks(range(len(ticks)), ticks)
     _dress(top, y="output tok/s")
@@ -174,9 +177,9 @@ def _over_setting(good: pd.DataFrame, x: str, others: list[str], about: dict[str
 
 def _tradeoff(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure":
     """Output tok/s against TPOT p50, every point labelled with its settings."""
-    figure, (plot,) = _figure(heading(about, good), rows=1)
+    figure, (plot,) = _figure(_heading(about, good), rows=1)
     for _, group in _groups(good, axes[1:]):
-        plot.plot(group["tpot_p50_s"] * 1e3, group["output_tok_per_s"], "o-", alpha=0.8)
+        _line(plot, group["tpot_p50_s"] * 1e3, group["output_tok_per_s"], group, alpha=0.8)
     for row in good.to_dict("records"):
         label = ", ".join(value_text(row[name]) for name in axes)
         at = (row["tpot_p50_s"] * 1e3, row["output_tok_per_s"])
@@ -197,6 +200,28 @@ def _figure(title: str, rows: int) -> "tuple[Figure, tuple[Axes, ...]]":
     # near the edge at every height: room is made for its lines, not for what is above them
     figure.suptitle(_titled(title), fontsize=10, y=1 - 0.1 / height)
     return figure, tuple(axes[:, 0])
+
+
+def _line(panel: "Axes", x: Any, y: Any, rows: pd.DataFrame, style: str = "o-", **look: Any) -> Any:
+    """A line through its rows' marks, which are hollow where a row is void; its colour."""
+    (line,) = panel.plot(x, y, style, **look)
+    void = _is_void(rows)
+    if void.any():
+        hollow: dict[str, Any] = {"color": line.get_color(), "markerfacecolor": "white"}
+        panel.plot(np.asarray(x)[void], np.asarray(y)[void], style[0], **hollow)
+    return line.get_color()
+
+
+def _is_void(rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows have a fatal code against them."""
+    told = rows["validity"] if "validity" in rows else [""] * len(rows)
+    return np.array([not {*str(codes).split()}.isdisjoint(FATAL) for codes in told], dtype=bool)
+
+
+def _heading(about: dict[str, Any], rows: pd.DataFrame, void: str = "hollow") -> str:
+    """What was measured, and how what is void looks, where some is."""
+    text = heading(about, rows)
+    return f"{text}\n{void}: void, see validity" if _is_void(rows).any() else text
 
 
 def _titled(text: str) -> str:

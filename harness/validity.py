@@ -62,6 +62,7 @@ CODES = {
     ),
     "harness_fault": Code(meaning="the harness itself failed in this run", fatal=True),
 }
+FATAL = tuple(code for code, told in CODES.items() if told.fatal)
 
 
 def codes(row: Mapping[str, Any]) -> list[str]:

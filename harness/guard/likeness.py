@@ -14,9 +14,8 @@ from typing import Any
 from harness.guard.evidence import Evidence, Measured
 from harness.guard.outcome import Change, Refusal
 from harness.guard.pairing import Matching, Pair, Point, by_setting, varying
-from harness.validity import CODES
+from harness.validity import FATAL
 
-FATAL = tuple(code for code, about in CODES.items() if about.fatal)
 NEVER = ("raw_samples", "simulated", "points")  # without these there is nothing to let through
 
 # Parts of the environment that decide how fast the same server is.

@@ -18,7 +18,6 @@ from harness.columns import metric
 from harness.config import Case, Config, Repeats
 from harness.engines.failure import FailureKind
 from harness.errors import UserError
-from harness.guard.likeness import FATAL
 from harness.plan import Launch, Plan, make_plan
 from harness.plan import Run as PlannedRun
 from harness.slo import limits_text
@@ -29,6 +28,7 @@ from harness.tune.config import Screen
 from harness.tune.objective import Objective
 from harness.tune.space import Space
 from harness.tune.trial import Outcome, Setting, told
+from harness.validity import FATAL
 from loadgen.config import Load
 from monitors.nvml import Gpu
 

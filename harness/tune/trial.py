@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from harness.engines.failure import FailureKind
-from harness.guard.likeness import FATAL
 from harness.units import as_said
+from harness.validity import FATAL
 
 Setting = tuple[tuple[str, Any], ...]  # (name, value) in the space's order; None: left to vLLM
 State = Literal["running", "ok", "screened", "failed"]

@@ -20,7 +20,6 @@ from harness.engines.feasible import obstacle
 from harness.engines.flags import known_flags
 from harness.environment import snapshot
 from harness.errors import UserError
-from harness.guard.likeness import FATAL
 from harness.overrides import did_you_mean
 from harness.plan import Run, as_served, digest_of
 from harness.sim.options import flags_with_effect
@@ -33,6 +32,7 @@ from harness.tune.space import Served, Space
 from harness.tune.strategy import Forecast
 from harness.tune.trial import Outcome, told
 from harness.units import between, plural, span
+from harness.validity import FATAL
 
 JOURNAL = "search.journal"
 

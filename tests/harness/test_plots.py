@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness import plots
 from harness.plots import draw
 
 CLOSED = [
@@ -212,3 +213,20 @@ def test_nothing_lies_on_a_bar_and_labels_say_what_they_are(
     assert right.get_legend() is None
     assert "p99" in right.get_xlabel()
     assert left.get_title(loc="left") == "labels: case, dtype, concurrency, rate_frac"
+
+
+def test_a_mark_is_hollow_and_a_bar_hatched_where_a_fatal_code_stands_against_its_row(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure) or path)
+    rows = [row | {"validity": "throttled"} for row in CLOSED]
+    rows[1] = rows[1] | {"validity": "throttled client_busy"}
+    asked = {"x": "concurrency", "y": ["output_tok_per_s"], "by": "dtype", "cases": ["closed"]}
+    draw(points(*rows, *OPEN), about(rate=asked), tmp_path)
+    line, bars = figures
+    (hollow,) = [drawn for drawn in line.axes[0].lines if drawn.get_markerfacecolor() == "white"]
+    assert list(hollow.get_xdata()) == [4.0]
+    assert [bar.get_hatch() for bar in bars.axes[0].patches].count("///") == 1
+    assert line.get_suptitle().endswith("\nhollow: void, see validity")
+    assert bars.get_suptitle().endswith("\nhatched: void, see validity")
