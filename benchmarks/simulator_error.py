@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.simulator_points import PREFIX_GROUPS, Point, Reading, read  # noqa: E402
+from harness.kv_cache import DEFAULT_BLOCK_TOKENS, DEFAULT_UTILIZATION  # noqa: E402
 from harness.sim.decoder import BYTES_OF, Decoder  # noqa: E402
 from harness.sim.gpus import GPUS  # noqa: E402
 from harness.sim.roofline import Roofline, captured_tokens  # noqa: E402
@@ -31,8 +32,6 @@ from tests.harness.sim.virtual import Clients, VirtualTime  # noqa: E402
 
 NAMES = ("output tok/s", "TTFT p50, ms", "TPOT p50, ms")
 SCALES = (1.0, 1e3, 1e3)
-BLOCK_SIZE = 16
-MEMORY_UTILIZATION = 0.92  # vLLM's default
 QUIET_HOST = frozenset({"baseline", "frontend", "batching", "batching_traced"})
 BUSY_HOST_SLOWDOWN = 1.35
 
@@ -119,8 +118,8 @@ def _num_blocks(point: Point) -> int:
     if asked := engine["extra"].get("num_gpu_blocks_override"):
         return asked
     roofline = Roofline(**_roofline(point))
-    cache_bytes = roofline.kv_cache_bytes(engine.get("gpu_memory_utilization", MEMORY_UTILIZATION))
-    return cache_bytes // (roofline.kv_bytes_per_token * BLOCK_SIZE)
+    cache_bytes = roofline.kv_cache_bytes(engine.get("gpu_memory_utilization", DEFAULT_UTILIZATION))
+    return cache_bytes // (roofline.kv_bytes_per_token * DEFAULT_BLOCK_TOKENS)
 
 
 def print_row(point: Point, simulated: tuple[float, ...]) -> None:

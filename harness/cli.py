@@ -66,10 +66,10 @@ def _check_first(word: str, extra_conf_dir: Path | None) -> None:
     """A bare word where a verb may stand: what it was most likely meant to be."""
     if "=" in word or word.startswith(("-", "~")):
         return
-    from harness.conf_files import conf_dir, options
+    from harness.conf_files import conf_dirs, options
     from harness.overrides import nearest
 
-    dirs = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
+    dirs = conf_dirs(extra_conf_dir)
     known = {name: name for name in VERBS}
     for group in ("tune", "sweep"):
         known |= {name: f"{group}={name}" for name in options(group, dirs)}

@@ -10,10 +10,15 @@ def conf_dir() -> Path:
     return next(d for d in (here / "conf", here.parent / "conf") if (d / "config.yaml").is_file())
 
 
-def options(group: str, conf_dirs: Sequence[Path]) -> dict[str, Path]:
+def conf_dirs(extra: Path | None) -> list[Path]:
+    """All that hold configuration: the harness' own, and one that the user named."""
+    return [conf_dir(), *([extra] if extra else [])]
+
+
+def options(group: str, folders: Sequence[Path]) -> dict[str, Path]:
     """The choices of a group by name, of all configuration folders, later folders first."""
     found: dict[str, Path] = {}
-    for folder in conf_dirs:
+    for folder in folders:
         found |= {path.stem: path for path in sorted((folder / group).glob("*.yaml"))}
     return found
 

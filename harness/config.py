@@ -24,7 +24,7 @@ from pydantic.dataclasses import dataclass as schema
 from pydantic.fields import FieldInfo
 
 from harness.checks.config import Checks
-from harness.conf_files import conf_dir, options
+from harness.conf_files import conf_dirs, options
 from harness.engines.choice import Choice, choose
 from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine
 from harness.errors import UserError
@@ -121,19 +121,19 @@ class Config:
 
 def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
     """Compose, merge and check. Raises UserError with every rule that is broken, one a line."""
-    conf_dirs = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
+    folders = conf_dirs(extra_conf_dir)
     choices = {"sweep": "single", "engine": "auto"} | words.choices
-    _check_choices(choices, conf_dirs)
+    _check_choices(choices, folders)
     _check_tune(words)
     python = words.settings.get("engine.python")
     if not isinstance(python, str | None):
         raise UserError("engine.python names one interpreter: it cannot be an axis.")
-    kind = _kind_of(choices["engine"], conf_dirs)
+    kind = _kind_of(choices["engine"], folders)
     choice = choose(kind, python=python)
     _check_names(words.settings, choice, is_chosen=kind == "auto")
 
     engine = choice.kind if choices["engine"] == kind else choices["engine"]
-    tree = _compose_tree(choices | {"engine": engine}, choice.place, conf_dirs)
+    tree = _compose_tree(choices | {"engine": engine}, choice.place, folders)
     for name, value in words.settings.items():
         if name.partition(".")[0] not in SWEPT:  # those are the grid's to place
             parts = 2 if name.startswith(AXIS) else -1  # an axis may be called extra.NAME

@@ -135,10 +135,10 @@ def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
 
 def _file(group: str, name: str, extra_conf_dir: Path | None) -> str:
     """A sweep or a tuning by its own file: its comments say what it is about."""
-    from harness.conf_files import conf_dir, options
+    from harness.conf_files import conf_dirs, options
     from harness.overrides import did_you_mean
 
-    files = options(group, [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])])
+    files = options(group, conf_dirs(extra_conf_dir))
     if name not in files:
         known = ", ".join(files)
         raise UserError(
@@ -149,10 +149,9 @@ def _file(group: str, name: str, extra_conf_dir: Path | None) -> str:
 
 
 def _choices(group: str, extra_conf_dir: Path | None) -> Iterator[tuple[str, str]]:
-    from harness.conf_files import conf_dir, describe, options
+    from harness.conf_files import conf_dirs, describe, options
 
-    dirs = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
-    for name, path in options(group, dirs).items():
+    for name, path in options(group, conf_dirs(extra_conf_dir)).items():
         yield name, describe(path)
 
 

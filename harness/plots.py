@@ -12,7 +12,7 @@ from harness.columns import metric
 from harness.presentation import Plot
 from harness.tables import axis_columns, heading, swept, value_text
 from harness.units import scale_of
-from harness.validity import FATAL
+from harness.validity import fatal_codes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -215,7 +215,7 @@ def _line(panel: "Axes", x: Any, y: Any, rows: pd.DataFrame, style: str = "o-", 
 def _is_void(rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which rows have a fatal code against them."""
     told = rows["validity"] if "validity" in rows else [""] * len(rows)
-    return np.array([not {*str(codes).split()}.isdisjoint(FATAL) for codes in told], dtype=bool)
+    return np.array([bool(fatal_codes(str(codes))) for codes in told], dtype=bool)
 
 
 def _heading(about: dict[str, Any], rows: pd.DataFrame, void: str = "hollow") -> str:

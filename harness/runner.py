@@ -24,7 +24,7 @@ from harness.plan import Launch, Plan, Run
 from harness.progress import Display
 from harness.steering import Decision, Following, Judge, Send, Skip, Steering
 from harness.study import Study
-from harness.tables import runs_table
+from harness.tables import codes_of
 from harness.units import milliseconds, whole
 from loadgen.generator import Generator
 from loadgen.metrics import summarise
@@ -249,8 +249,7 @@ class Runner:
 
     def _doubts(self, run: Run) -> str:
         """What the table will hold against the run: known now, a sweep need not go on in vain."""
-        row = runs_table(self.study, {run.id}).iloc[0]
-        codes = [code for code in row["validity"].split() if code != "simulated"]
+        codes = [code for code in codes_of(self.study, run.id) if code != "simulated"]
         return f"; {' '.join(codes)}" if codes else ""
 
     def _not_monitored(self, launch: Launch, samples: Samples) -> list[str]:

@@ -73,6 +73,12 @@ def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFram
     return table[[name for name in axes if name not in names] + names]
 
 
+def codes_of(study: Study, run_id: str) -> list[str]:
+    """The codes against one run that was saved; nothing else of the study is read."""
+    (run,) = study.runs({run_id})
+    return str(_row(run, study.about, ceiling=None)["validity"]).split()
+
+
 def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame:
     """One row a point: the median of its good runs, how many they are, and how far they spread.
 

@@ -65,6 +65,11 @@ CODES = {
 FATAL = tuple(code for code, told in CODES.items() if told.fatal)
 
 
+def fatal_codes(told: str | None) -> tuple[str, ...]:
+    """Of the codes that stand in a row's `validity`, those that void it."""
+    return tuple(code for code in (told or "").split() if code in FATAL)
+
+
 def codes(row: Mapping[str, Any]) -> list[str]:
     """The codes that apply to a row of a table, in the order of `CODES`."""
     if row["status"] != "ok":

@@ -11,7 +11,6 @@ Names may hold `*`; the first entry that fits a measurement counts. With a peak,
 values. An entry with a peak alone gives a share and no verdict.
 """
 
-from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -20,7 +19,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from harness.conf_files import conf_dir
+from harness.conf_files import conf_dirs
 from harness.errors import UserError
 from harness.units import quantity
 from loadgen.wording import rule_of
@@ -91,9 +90,12 @@ class Product:
 
 def read_products(extra_conf_dir: Path | None = None) -> dict[str, Product]:
     """Every product's limits by its name. Raises UserError for a file that is wrong."""
-    folders: Sequence[Path] = [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])]
     found = {}
-    for path in [p for folder in folders for p in sorted((folder / "hardware").glob("*.yaml"))]:
+    for path in [
+        p
+        for folder in conf_dirs(extra_conf_dir)
+        for p in sorted((folder / "hardware").glob("*.yaml"))
+    ]:
         try:
             product = TypeAdapter(Product).validate_python(yaml.safe_load(path.read_text()))
         except ValidationError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from harness.conf_files import conf_dir
+from harness.conf_files import conf_dirs
 from harness.conf_files import options as choices
 from harness.environment import Environment, snapshot
 from harness.errors import UserError
@@ -223,7 +223,7 @@ def _check_interpreter(options: Options, environment: Environment, cards: Cards)
 
 
 def _shape(name: str, extra_conf_dir: Path | None) -> Shape:
-    known = choices("model", [conf_dir(), *([extra_conf_dir] if extra_conf_dir else [])])
+    known = choices("model", conf_dirs(extra_conf_dir))
     if name not in known:
         raise UserError(
             f"model={name}: there is no such shape.{did_you_mean(name, known)}"

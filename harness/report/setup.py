@@ -10,7 +10,6 @@ from harness.tables import value_text
 from harness.units import number as decimals
 from harness.units import whole
 
-UNSET = "default"  # what is left to the server
 _NO_SETTINGS = ("kind", "extra", "env")  # told by themselves
 
 
@@ -18,7 +17,7 @@ def setup(contents: Contents) -> Section:
     blocks: list[Block] = [Log(text=contents.command), Facts(rows=tuple(_facts(contents)))]
     if contents.launches:
         launches = tuple(contents.launches.values())
-        settings = _settings([launch.get("engine") or {} for launch in launches], UNSET)
+        settings = _settings([launch.get("engine") or {} for launch in launches], value_text(None))
         resolved = _settings([(x.get("facts") or {}).get("resolved") or {} for x in launches])
         if settings:
             blocks.append(Part(title="Engine settings", blocks=(Facts(rows=settings),)))

@@ -28,7 +28,7 @@ from harness.tune.config import Screen
 from harness.tune.objective import Objective
 from harness.tune.space import Space
 from harness.tune.trial import Outcome, Setting, told
-from harness.validity import FATAL
+from harness.validity import fatal_codes
 from loadgen.config import Load
 from monitors.nvml import Gpu
 
@@ -132,7 +132,7 @@ def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def is_sound(row: Mapping[str, Any]) -> bool:
     """Whether there is something to judge by: measured, and without a fatal code."""
-    return row["status"] == "ok" and not set(row["validity"].split()) & set(FATAL)
+    return row["status"] == "ok" and not fatal_codes(row["validity"])
 
 
 def outcome_of(study: Study, launch: Launch) -> Outcome:

@@ -31,11 +31,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.kv_cache import DEFAULT_BLOCK_TOKENS
 from harness.sim import roofline
 from harness.sim.roofline import Roofline, Work
 from loadgen.config import Slo
 
-BLOCK_TOKENS = 16  # of a KV block, vLLM's default
 HALVINGS = 18  # of the logarithm
 LEAST_SHARE = 1e-6  # of the most requests that an engine could keep
 CAPACITY_HALVINGS = 16
@@ -140,11 +140,11 @@ def _keeps(row: Mapping[str, Any], slo: Slo) -> bool:
 
 def _requests(server: Server, traffic: Traffic) -> float:
     """How many an engine keeps in its steps: the most for which nothing is short."""
-    blocks = -(-(traffic.input_tokens + traffic.output_tokens / 2) // BLOCK_TOKENS)
+    blocks = -(-(traffic.input_tokens + traffic.output_tokens / 2) // DEFAULT_BLOCK_TOKENS)
     prompt, reply = _computed(server, traffic), traffic.output_tokens
     most = min(
         server.seats,
-        server.cache_tokens / (blocks * BLOCK_TOKENS),
+        server.cache_tokens / (blocks * DEFAULT_BLOCK_TOKENS),
         server.step_tokens * reply / (prompt + reply),
     )
     low, high = float(most) * LEAST_SHARE, float(most)

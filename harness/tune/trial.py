@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from harness.engines.failure import FailureKind
 from harness.units import as_said
-from harness.validity import FATAL
+from harness.validity import fatal_codes
 
 Setting = tuple[tuple[str, Any], ...]  # (name, value) in the space's order; None: left to vLLM
 State = Literal["running", "ok", "screened", "failed"]
@@ -88,8 +88,8 @@ class Trial:
     def fatal_codes(self) -> tuple[str, ...]:
         """Why its numbers must not be believed; it is in the search all the same."""
         rows = self.outcome.rows if self.outcome else ()
-        codes = dict.fromkeys(code for row in rows for code in (row.get("validity") or "").split())
-        return tuple(code for code in codes if code in FATAL)
+        codes = (code for row in rows for code in fatal_codes(row.get("validity")))
+        return tuple(dict.fromkeys(codes))
 
     @property
     def is_feasible(self) -> bool:

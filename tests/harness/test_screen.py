@@ -4,9 +4,21 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from harness.plan import Plan
 from harness.screen import print_table
+from harness.study import Study
 from harness.tables import points_table, runs_table
 from tests.harness.builders import fill, plan, study
+
+
+def printed(kept: Study, made: Plan, width: int) -> list[str]:
+    """The table's lines, all of which fit."""
+    out = io.StringIO()
+    points = points_table(runs_table(kept), made.axes)
+    print_table(Console(file=out, width=width), points, kept.about)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    return lines
 
 
 def head_of(lines: list[str]) -> set[str]:
@@ -22,12 +34,8 @@ def test_the_table_fits_on_the_screen_and_keeps_what_matters(tmp_path: Path, wid
     made = plan("engine.max_num_seqs=4,8", "load.concurrency=2")
     kept = study(tmp_path, made, simulated=True)
     fill(kept, made)
-    out = io.StringIO()
-    points = points_table(runs_table(kept), made.axes)
-    print_table(Console(file=out, width=width), points, kept.about)
-    lines = out.getvalue().splitlines()
-    assert max(map(len, lines)) <= width
-    assert "SIMULATED" in out.getvalue()
+    lines = printed(kept, made, width)
+    assert any("SIMULATED" in line for line in lines)
     head = head_of(lines)
     assert {"output", "tok/s", "validity"} <= head
     assert any(line.split()[:2] == ["8", "560"] for line in lines)
@@ -41,11 +49,7 @@ def test_a_sweeps_own_columns_are_given_up_from_the_last(tmp_path: Path, width: 
     fill(kept, made)
     asked = ["output_tok_per_s", "speedup", "ttft_p50_s", "tpot_p50_s", "requests_per_s"]
     kept.add(options={"columns": asked})
-    out = io.StringIO()
-    points = points_table(runs_table(kept), made.axes)
-    print_table(Console(file=out, width=width), points, kept.about)
-    lines = out.getvalue().splitlines()
-    assert max(map(len, lines)) <= width
+    lines = printed(kept, made, width)
     head = head_of(lines)
     assert {"output", "tok/s", "validity"} <= head
     assert "gain" not in head, "it was not asked for"
@@ -59,9 +63,5 @@ def test_long_names_of_settings_leave_room_for_what_was_measured(
     made = plan("engine.max_num_batched_tokens=512,8192", "engine.max_num_seqs=4,8")
     kept = study(tmp_path, made)
     fill(kept, made)
-    out = io.StringIO()
-    points = points_table(runs_table(kept), made.axes)
-    print_table(Console(file=out, width=width), points, kept.about)
-    lines = out.getvalue().splitlines()
-    assert max(map(len, lines)) <= width
+    lines = printed(kept, made, width)
     assert {"batched_", "seqs", "output", "tok/s", "validity"} <= head_of(lines)
