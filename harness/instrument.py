@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from harness.units import milliseconds, whole
+from harness.units import milliseconds, plural, whole
 from loadgen.calibration import calibrate
 from loadgen.config import Client, Load
 from loadgen.lengths import sampler
@@ -74,7 +74,7 @@ class Instrument:
             return "client: not calibrated"
         at_load, workers = self.calibration["at_load"], self.calibration["workers"]
         return (
-            f"client: {self.calibration['transport']}, {workers} worker{'s' * (workers > 1)};"
+            f"client: {self.calibration['transport']}, {plural(workers, 'worker')};"
             f" TTFT error p50 {milliseconds(at_load['ttft_error_p50_s'])},"
             f" p99 {milliseconds(at_load['ttft_error_p99_s'])} ms"
             f" at {at_load['streams']} streams and {whole(at_load['chunks_per_s'])} chunks/s;"

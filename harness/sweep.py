@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.load_text import load_text
 from harness.plan import Plan, make_plan
 from harness.study import Study
-from harness.units import between
+from harness.units import between, plural
 from monitors.nvml import Gpu
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Sweep:
             lines += [f"    check {name}" for name in self._checks if launch.repeat == 1]
         without = ", the checks not counted" if self._checks else ""
         lines.append(
-            f"{launches} launch{'es' * (launches != 1)}, {runs} run{'s' * (runs != 1)},"
+            f"{plural(launches, 'launch')}, {plural(runs, 'run')},"
             f" {between(least_s, most_s)}{without}; nothing was started"
         )
         return "\n".join(lines)
@@ -183,7 +183,7 @@ class Sweep:
             print(line)
         failed = [("run", len(runs)), ("check", len(checks))]
         if runs or checks:
-            text = " and ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in failed if n)
+            text = " and ".join(plural(n, what) for what, n in failed if n)
             print(f"{text} failed; retry=true tries again")
         return 1 if runs or checks else 0
 
@@ -213,7 +213,7 @@ class Sweep:
         done = len(self.plan.runs) - left_runs
         print(f"study: {study.folder}", flush=True)
         if not left_runs and left_launches:
-            settings = f"{left_launches} engine setting{'s' * (left_launches > 1)}"
+            settings = plural(left_launches, "engine setting")
             print(f"all runs are there, checks of {settings} to do", flush=True)
         elif not left_runs:
             print("all runs are there; fresh=true measures again", flush=True)

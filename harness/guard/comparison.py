@@ -16,6 +16,7 @@ from harness.guard.pairing import Pair, match, points
 from harness.guard.policy import Policy, limits
 from harness.guard.question import Question, Samples, is_defined, noise, samples_of
 from harness.guard.summary import sentence
+from harness.units import plural
 
 BOTH_WAYS = "the interval holds changes that matter and changes that do not"
 DRIFT = "it drifts over the launches of both studies, which may be all: measure them interleaved"
@@ -192,11 +193,11 @@ def _check_two(baseline: Evidence, candidate: Evidence) -> None:
 def _unmatched(baseline_only: int, candidate_only: int) -> Iterable[str]:
     for name, count in (("baseline", baseline_only), ("candidate", candidate_only)):
         if count:
-            yield f"{count} point{'s' * (count > 1)} of the {name} alone: not compared"
+            yield f"{plural(count, 'point')} of the {name} alone: not compared"
 
 
 def _undefined(metric: str, count: int) -> str:
-    return f"{metric} is undefined at {count} point{'s' * (count > 1)}: not compared there"
+    return f"{metric} is undefined at {plural(count, 'point')}: not compared there"
 
 
 def _unfinished(name: str, study: Evidence) -> Iterable[str]:

@@ -12,6 +12,7 @@ from harness.guard.limit import Limit
 from harness.guard.noise import Floats, components, launch_means
 from harness.guard.outcome import Variance
 from harness.guard.pairing import Pair, blocks
+from harness.units import plural
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,10 @@ def samples_of(question: Question) -> Samples | str:
             return reason
         groups.append(_logs(side, question.metric))
         if (found := len(groups[-1])) < verdict.MIN_LAUNCHES:
-            launches = f"{found} launch{'es' * (found != 1)}"
-            return f"{launches} of the {name}: noise between launches shows from 2 on, better 5"
+            return (
+                f"{plural(found, 'launch')} of the {name}: noise between launches shows from 2 on,"
+                " better 5"
+            )
     if question.limit:
         baseline, candidate = None, launch_means(groups[0]) - log(question.limit.value)
         paired = False

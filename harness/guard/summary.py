@@ -7,6 +7,7 @@ from harness.columns import metric
 from harness.guard.config import higher_is_better
 from harness.guard.outcome import Comparison, Judgement, Outcome, Verdict
 from harness.tables import SIMULATED, value_text
+from harness.units import plural
 
 NAMED = 3  # regressions that a paragraph names
 KINDS = {Verdict.REGRESSED: "limit broken", Verdict.UNCHANGED: "limit kept"}
@@ -43,10 +44,10 @@ def paragraph(comparison: Comparison) -> str:
     parts += [f"{note[0].upper()}{note[1:]}." for note in comparison.notes]
     if mine.launches:
         between = f"`{theirs.study}` against `{mine.study}`"
-        launches = f"{theirs.launches} and {_plural(mine.launches, 'launch', 'es')}"
+        launches = f"{theirs.launches} and {plural(mine.launches, 'launch')}"
     else:
         between = f"{mine.study}, `{theirs.study}`"
-        launches = _plural(theirs.launches, "launch", "es")
+        launches = plural(theirs.launches, "launch")
     parts.append(f"({between}, {launches}, {theirs.engine}.)")
     return " ".join(parts) + "\n"
 
@@ -123,14 +124,14 @@ def _counted(comparison: Comparison) -> str:
     metrics = len({judgement.metric for judgement in comparison.points})
     looks = f" in {comparison.looks} looks" if comparison.looks > 1 else ""
     text = (
-        f"{', '.join(kinds)} of {len(comparison.points)} ({_plural(points, 'point')} ×"
-        f" {_plural(metrics, 'metric')}), at {comparison.confidence * 100:g} % confidence{looks}."
+        f"{', '.join(kinds)} of {len(comparison.points)} ({plural(points, 'point')} ×"
+        f" {plural(metrics, 'metric')}), at {comparison.confidence * 100:g} % confidence{looks}."
     )
     waiting = comparison.of(Verdict.INCONCLUSIVE)
     wanted = [judgement.more_launches for judgement in waiting if judgement.more_launches]
     if wanted:
         sides = " of each side" if any(not one.limit for one in waiting) else ""
-        text += f" {_plural(max(wanted), 'more launch', 'es')}{sides} would settle"
+        text += f" {plural(max(wanted), 'more launch')}{sides} would settle"
         text += f" {_which(wanted, waiting)}."
     return text
 
@@ -143,7 +144,7 @@ def phrases(comparison: Comparison) -> list[str]:
             kind = KINDS.get(verdict) if judgement.limit else None
             counts[kind or verdict] = counts.get(kind or verdict, 0) + 1
     return [
-        f"{_plural(count, 'limit')} {kind.partition(' ')[2]}" if " " in kind else f"{count} {kind}"
+        f"{plural(count, 'limit')} {kind.partition(' ')[2]}" if " " in kind else f"{count} {kind}"
         for kind, count in counts.items()
     ]
 
@@ -152,10 +153,6 @@ def _which(wanted: Sequence[int], waiting: Sequence[Judgement]) -> str:
     if len(wanted) == len(waiting):
         return "it" if len(waiting) == 1 else f"all {len(waiting)}, if noise stays as it is"
     return f"{len(wanted)} of {len(waiting)} inconclusive"
-
-
-def _plural(count: int, noun: str, ending: str = "s") -> str:
-    return f"{count} {noun}{ending * (count != 1)}"
 
 
 def regressed_points(comparison: Comparison) -> list[tuple[Judgement, ...]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.report.blocks import Block, Cell, Head, Log, Part, Section, Table, Text
 from harness.report.contents import Contents
-from harness.units import whole
+from harness.units import plural, whole
 
 MAX_LINES = 40  # of a log
 MAX_DETAILS = 5  # of failed requests, for each kind
@@ -76,7 +76,7 @@ def _runs(labels: list[str]) -> str:
         f"{label} ({number} runs)" if number > 1 else label
         for label, number in Counter(labels).items()
     ]
-    return f"{len(labels)} run{'s' * (len(labels) > 1)}: {'; '.join(counted)}"
+    return f"{plural(len(labels), 'run')}: {'; '.join(counted)}"
 
 
 def _requests(contents: Contents) -> Iterator[Block]:

@@ -177,5 +177,5 @@ def _notes(contents: Contents) -> Iterator[Block]:
     """What the monitors had to leave out."""
     notes = Counter(note for run in contents.saved for note in run.record.get("monitor_notes", ()))
     if notes:
-        items = tuple(f"{note} ({n} run{'s' * (n > 1)})" for note, n in notes.items())
+        items = tuple(f"{note} ({plural(n, 'run')})" for note, n in notes.items())
         yield Part(title="What the monitors noted", blocks=(Items(items=items),))
