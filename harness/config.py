@@ -30,7 +30,7 @@ from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine
 from harness.errors import UserError
 from harness.grid import SWEPT, expand, joined_axes, merge, put
 from harness.model import Model
-from harness.overrides import GROUPS, Words, did_you_mean
+from harness.overrides import GROUPS, Words, did_you_mean, not_there
 from harness.presentation import Names, Plot
 from harness.rules import check
 from harness.sentences import Origin, sentence
@@ -264,11 +264,8 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
         is_weights = group == "model" and name and ("/" in name or Path(name).exists())
         if name in known or is_weights:
             continue
-        hint = did_you_mean(name, known)
-        also = (
-            ", or a folder with weights, or a hub id like Qwen/Qwen3-8B" if group == "model" else ""
-        )
-        raise UserError(f"there is no {group} '{name}'.{hint} There are: {', '.join(known)}{also}.")
+        also = ", or a folder with weights, or a hub id like Qwen/Qwen3-8B"
+        raise not_there(group, name, known, also if group == "model" else "")
 
 
 def _kind_of(engine: str, conf_dirs: Sequence[Path]) -> str:

@@ -20,7 +20,7 @@ from itertools import product
 from typing import Any
 
 from harness.errors import UserError
-from harness.overrides import did_you_mean
+from harness.overrides import not_there
 
 SWEPT = ("engine", "load")  # groups whose lists are axes, outer first
 Tree = dict[str, Any]
@@ -53,8 +53,7 @@ def expand(
         raise UserError("none of this sweep's cases is left for this kind of machine.")
     for name in chosen or ():
         if name not in known:
-            there = f"There are: {', '.join(known)}." if known else "This sweep has none."
-            raise UserError(f"there is no case '{name}'.{did_you_mean(name, known)} {there}")
+            raise not_there("case", name, known)
     wanted = {name: case for name, case in known.items() if not chosen or name in chosen}
     settings = {name: _settings(name, case) for name, case in (wanted or {"": {}}).items()}
     claimed = {s for own in settings.values() for s, value in own.items() if value is not None}

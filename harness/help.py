@@ -136,14 +136,11 @@ def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
 def _file(group: str, name: str, extra_conf_dir: Path | None) -> str:
     """A sweep or a tuning by its own file: its comments say what it is about."""
     from harness.conf_files import conf_dirs, options
-    from harness.overrides import did_you_mean
+    from harness.overrides import not_there
 
     files = options(group, conf_dirs(extra_conf_dir))
     if name not in files:
-        known = ", ".join(files)
-        raise UserError(
-            f"there is no {group} '{name}'.{did_you_mean(name, files)} There are: {known}."
-        )
+        raise not_there(group, name, files)
     lines = files[name].read_text(errors="replace").splitlines()
     return "\n".join([f"{files[name]}", "", *(x for x in lines if not x.startswith("# @package"))])
 

@@ -5,7 +5,7 @@ load.concurrency=64              a setting
 engine.max_num_seqs=64,128       an axis: also choice(64,128), range(1,9), [64,128]
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -59,6 +59,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """' Did you mean X?', or nothing."""
     match = nearest(name, known)
     return f" Did you mean '{match}'?" if match else ""
+
+
+def not_there(what: str, name: str, known: Collection[str], also: str = "") -> UserError:
+    """What is raised for a choice that is none of the `known`, nor what `also` tells of."""
+    there = f"There are: {', '.join(known)}{also}." if known else "There are none."
+    return UserError(f"there is no {what} '{name}'.{did_you_mean(name, known)} {there}")
 
 
 def _value(name: str, word: str) -> Any:

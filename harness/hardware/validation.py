@@ -27,7 +27,7 @@ from harness.hardware.probes.options import Shape
 from harness.hardware.probes.record import Measurement
 from harness.hardware.state import state
 from harness.hardware.steady import sensors
-from harness.overrides import did_you_mean
+from harness.overrides import not_there
 from loadgen.generator import WorkerError
 from loadgen.null_server import NullServerError
 from monitors.config import Monitor
@@ -225,10 +225,7 @@ def _check_interpreter(options: Options, environment: Environment, cards: Cards)
 def _shape(name: str, extra_conf_dir: Path | None) -> Shape:
     known = choices("model", conf_dirs(extra_conf_dir))
     if name not in known:
-        raise UserError(
-            f"model={name}: there is no such shape.{did_you_mean(name, known)}"
-            f" There are: {', '.join(known)}."
-        )
+        raise not_there("shape", name, known)
     told = yaml.safe_load(known[name].read_text())["shape"]
     return Shape(**{field: told[field] for field in Shape.__dataclass_fields__})
 

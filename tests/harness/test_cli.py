@@ -34,5 +34,14 @@ def test_help_on_a_sweep_is_its_own_file(capsys: pytest.CaptureFixture[str]) -> 
     assert "# Parallelism: tensor parallel" in told
     assert "\n  replicas2: {engine:" in told
     assert "@package" not in told
-    assert run(["--help", "sweep=paralel"]) == 2
-    assert "Did you mean 'parallel'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("choice", ["sweep=paralel", "tune=througput"])
+def test_help_and_a_command_say_the_same_of_a_choice_that_is_not_there(
+    choice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["--help", choice]) == 2
+    told = capsys.readouterr().err
+    assert "Did you mean " in told
+    assert run([choice]) == 2
+    assert capsys.readouterr().err == told

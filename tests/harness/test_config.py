@@ -110,7 +110,7 @@ def test_cases_are_chosen_on_the_command_line(word: str, cases: list[str]) -> No
         (["case=close"], "there is no case 'close'. Did you mean 'closed'? There are: closed, op"),
         (["case=open,x"], "there is no case 'x'. There are: closed, open."),
         (["case=3"], "case=3: must be a name, or a list of names"),
-        (["sweep=single", "load.concurrency=1", "case=open"], "This sweep has none."),
+        (["sweep=single", "load.concurrency=1", "case=open"], "There are none."),
         (["case=open", "load.concurrency=3"], "load.concurrency has no effect: the case sets it"),
         (["load.rate_rps=3"], "load.rate_rps and load.rate_frac both say how fast"),
         (

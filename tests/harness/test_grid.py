@@ -119,7 +119,7 @@ def test_a_case_that_a_kind_of_machine_took_out_is_not_there() -> None:
     ("cases", "chosen", "says"),
     [
         ({"closed": {}}, ["close"], "Did you mean 'closed'? There are: closed."),
-        ({}, ["closed"], "there is no case 'closed'. This sweep has none."),
+        ({}, ["closed"], "there is no case 'closed'. There are none."),
         ({"a": {"checks": {}}}, None, "case 'a' holds 'checks': a case changes engine and load"),
         ({"a": {"load": {"concurrency": []}}}, None, "load.concurrency: an axis needs at least"),
         ({"a": [1]}, None, "case 'a' is not of the form"),

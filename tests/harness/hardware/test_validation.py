@@ -63,7 +63,7 @@ def test_a_new_validation_is_compared_with_the_named_one(tmp_path, capsys):
         (["seconds=0"], "seconds=0"),
         (["probes=gem"], "probes"),
         (["fast"], "not of the form name=value"),
-        (["model=qwen"], "there is no such shape"),
+        (["model=qwen"], "there is no shape 'qwen'. There are"),
         (["drift=/nowhere"], "neither a validation nor a study"),
         (["drift=a,b,c"], "drift"),
         (["python=/nowhere/python"], "cannot be run"),
