@@ -6,7 +6,7 @@ the runs that are left get a new server, unless two in a row died before they fi
 
 import contextlib
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -24,10 +24,9 @@ from harness.plan import Launch, Plan, Run
 from harness.progress import Display
 from harness.steering import Decision, Following, Judge, Send, Skip, Steering
 from harness.study import Study
-from harness.tables import codes_of
+from harness.tables import row_of
 from harness.units import milliseconds, whole
 from loadgen.generator import Generator
-from loadgen.metrics import summarise
 from loadgen.records import Progress, Result, Target
 from monitors.nvml import foreign_processes
 from monitors.sampler import Sampler, Samples, Targets
@@ -239,18 +238,20 @@ class Runner:
         if watch.stopped is not None:
             record["stopped"] = watch.stopped
         self.study.save_run(run.id, record | {"status": "ok"}, **raw)
-        told = watch.stopped or (send.brief or _brief)(result) + self._doubts(run)
-        self.display.finished(told)
+        self.display.finished(watch.stopped or self._line(run, send, result))
         return True
 
     def decide(self, launch: Launch, run: Run) -> Decision:
         """The load that this run is to send, or why it sends none."""
         return self._steering(launch, run)
 
-    def _doubts(self, run: Run) -> str:
-        """What the table will hold against the run: known now, a sweep need not go on in vain."""
-        codes = [code for code in codes_of(self.study, run.id) if code != "simulated"]
-        return f"; {' '.join(codes)}" if codes else ""
+    def _line(self, run: Run, send: Send, result: Result) -> str:
+        """One line about a run that just ended, with what the table will hold against it: known
+        now, a sweep need not go on in vain."""
+        row = row_of(self.study, run.id)
+        codes = [code for code in str(row["validity"]).split() if code != "simulated"]
+        brief = _brief(row) if send.brief is None else send.brief(result)
+        return "; ".join([brief, *([" ".join(codes)] if codes else [])])
 
     def _not_monitored(self, launch: Launch, samples: Samples) -> list[str]:
         """The sources that should have been sampled in the run and were not."""
@@ -365,14 +366,13 @@ def _told(result: Result) -> dict[str, Any]:
     return {"window": asdict(result.window), "client": asdict(result.client)}
 
 
-def _brief(result: Result) -> str:
-    """One line about a run that just ended."""
-    summary = summarise(result.requests, result.chunks, window=result.window, load=result.load)
-    text = f"{whole(summary.output_tok_per_s or 0.0)} tok/s"
-    for name, value in (("TTFT", summary.ttft_p50_s), ("TPOT", summary.tpot_p50_s)):
+def _brief(row: Mapping[str, Any]) -> str:
+    """What a run gave, by its row of the table."""
+    text = f"{whole(row['output_tok_per_s'] or 0.0)} tok/s"
+    for name, value in (("TTFT", row["ttft_p50_s"]), ("TPOT", row["tpot_p50_s"])):
         if value is not None and value != float("inf"):
             text += f", {name} p50 {milliseconds(value)} ms"
-    return text + (f", {summary.requests_failed} FAILED" if summary.requests_failed else "")
+    return text + (f", {row['requests_failed']} FAILED" if row["requests_failed"] else "")
 
 
 def wanted(plan: Plan, study: Study, checks: Sequence[str] = (), *, retry: bool) -> list[Launch]:

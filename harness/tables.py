@@ -73,10 +73,10 @@ def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFram
     return table[[name for name in axes if name not in names] + names]
 
 
-def codes_of(study: Study, run_id: str) -> list[str]:
-    """The codes against one run that was saved; nothing else of the study is read."""
+def row_of(study: Study, run_id: str) -> dict[str, Any]:
+    """One run that was saved, by itself: without what checks, searches and a validation tell."""
     (run,) = study.runs({run_id})
-    return str(_row(run, study.about, ceiling=None)["validity"]).split()
+    return _row(run, study.about, ceiling=None)
 
 
 def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame:
