@@ -1,6 +1,5 @@
 """Laws of what writes the blocks."""
 
-from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -38,10 +37,11 @@ class Tags(HTMLParser):
 @example("- - -")
 @example("1. one")
 @example("+ more")
+@example("&amp")
 @given(MARKED | TEXT)
 def test_escaped_text_reads_as_it_was_written(text: str) -> None:
     page = Tags(MarkdownIt("gfm-like", {"linkify": False}).render(escaped(text)))
-    assert " ".join(unescape(page.words).split()) == " ".join(text.split())
+    assert " ".join(page.words.split()) == " ".join(text.split())
     assert {tag for tag, _ in page.seen} <= {"p"}
 
 
