@@ -1,8 +1,8 @@
 """Every column of a table: its name, its meaning, and how it is shown to people.
 
 `table.parquet` and `table.csv` hold them in base units with the unit in the name, one row a run.
-`table.md` shows those with a title, or those that a sweep's `columns` name, one row a point. What a
-point is to others (`RELATIONS`) is there alone.
+`table.md` shows those with a title, or those that a sweep's `columns` name, as far as they are not
+empty, one row a point. What a point is to others (`RELATIONS`) is there alone.
 """
 
 from dataclasses import dataclass, replace

@@ -107,6 +107,7 @@ class Config:
     axes: dict[str, list[Any]]
     cases: tuple[Case, ...]
     tune: Tune | None = None  # where tune=NAME was asked for instead of sweep=NAME
+    columns_asked: tuple[str, ...] = ()  # on the command line: shown though they are empty
 
     @property
     def engines(self) -> list[Engine]:
@@ -196,6 +197,7 @@ def _checked(
             for grid in grids
         ),
         tune=_build(Tune, groups["tune"], "tune", origin) if study == "tune" else None,
+        columns_asked=tuple(options.columns) if "columns" in words.settings else (),
     )
     if config.tune is not None and len(config.engines) != 1:
         raise UserError(

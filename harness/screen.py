@@ -7,7 +7,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from harness.tables import ONE_OF, cell, heading, shown_columns, swept
+from harness.tables import cell, heading, point_columns, swept
 
 # Beside the axes, in the order in which they are given up on a narrow screen, last first.
 MEASURES = (
@@ -33,8 +33,7 @@ def print_table(console: Console, points: pd.DataFrame, about: dict[str, Any]) -
     measures = (about.get("options") or {}).get("columns") or MEASURES
     wanted = [*swept(about["axes"]), *measures, "validity"]
     rows = points.to_dict("records")
-    columns = [c for c in shown_columns(about) if c.name in wanted and c.name in points]
-    columns = [c for c in columns if c.name not in ONE_OF or points[c.name].notna().any()]
+    columns = [c for c in point_columns(points, about) if c.name in wanted]
     texts = {c.name: [cell(c, row) for row in rows] for c in columns}
     heads = {c.name: c.title or c.name for c in columns}
     widths = _widths(heads, texts)

@@ -142,7 +142,8 @@ class Sweep:
         try:
             self.check_environment(study)
             # what is shown, and which checks, may have changed
-            study.add(options=asdict(options), **added)
+            asked = self.config.columns_asked
+            study.add(options=asdict(options), columns_asked=asked, **added)
             yield study
         finally:
             study.close()

@@ -40,7 +40,7 @@ INTENSITY = (
     "rate_rps",
     "rate_frac",
 )  # of a closed or an open loop: one of them applies
-ONE_OF = (*INTENSITY, "capacity_rps", "capacity_concurrency")  # shown where they hold anything
+EMPTY = "–"
 SIMULATED = "SIMULATED: no hardware was measured."
 
 
@@ -119,9 +119,12 @@ def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
 
 
 def point_columns(points: pd.DataFrame, about: dict[str, Any]) -> list[Column]:
-    """What people are shown of these points."""
+    """What people are shown of these points: without columns that are empty in all of them, unless
+    they were swept, or asked for on the command line."""
+    rows = points.to_dict("records")
+    always = {"validity", *swept(about["axes"]), *about.get("columns_asked", ())}
     shown = [c for c in shown_columns(about) if c.name in points]
-    shown = [c for c in shown if c.name not in ONE_OF or points[c.name].notna().any()]
+    shown = [c for c in shown if c.name in always or any(cell(c, row) != EMPTY for row in rows)]
     if (points["runs_all"] > 1).any():
         shown.append(Column(name="runs_ok", meaning="", title="runs", shown=lambda v: f"{v:.0f}"))
         spread = Column(name="spread_frac", meaning="", title="spread %", shown=_percent)
@@ -325,7 +328,7 @@ def cell(column: Column, row: dict[Any, Any]) -> str:
     if column.name == "output_tok_per_s" and row["status"] != "ok":
         return f"{row['failure']}"
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
+        return EMPTY
     if isinstance(value, float) and math.isinf(value):
         return "> run"  # the run was over first
     if isinstance(value, bool | np.bool_):

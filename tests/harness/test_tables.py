@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from harness.columns import COLUMNS
+from harness.config import compose
+from harness.overrides import parse
 from harness.plan import Plan
 from harness.plots import draw
 from harness.study import Study
@@ -183,6 +185,37 @@ def test_the_markdown_table_is_as_it_was(tmp_path: Path) -> None:
     text = markdown(points_table(runs_table(kept), made.axes), kept.about)
     golden = Path(__file__).with_name("data") / "table.md"
     assert text == golden.read_text()
+
+
+def test_people_are_not_shown_columns_that_are_empty_in_every_row(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, "engine.max_num_seqs=4,8", "load.concurrency=1")
+    points = points_table(runs_table(kept), made.axes)
+    kept.add(options={"columns": ["output_tok_per_s", "gain_frac", "gpu_power_w"]})
+    head = "| max_num_seqs | output tok/s | gain % | validity |"
+    assert markdown(points, kept.about).splitlines()[2] == head, "gain is in one of two rows"
+    assert markdown(points[:1], kept.about).splitlines()[2] == head.replace(" gain % |", "")
+    assert points["gpu_power_w"].isna().all(), "programs have it all the same"
+
+
+def test_a_column_that_was_asked_for_on_the_command_line_is_shown_empty(tmp_path: Path) -> None:
+    asked = compose(
+        parse(["engine=sim", "model=tiny", "load.concurrency=1", "columns=gpu_power_w"])
+    )
+    assert asked.columns_asked == ("gpu_power_w",)
+    kept, made = filled(tmp_path, "load.concurrency=1")
+    kept.add(options={"columns": ["gpu_power_w"]}, columns_asked=asked.columns_asked)
+    text = markdown(points_table(runs_table(kept), made.axes), kept.about)
+    assert text.splitlines()[2:] == [
+        "| power W | validity |",
+        "| ---: | :--- |",
+        "| – | not_steady |",
+    ]
+
+
+def test_an_axis_is_shown_where_none_of_its_values_was_measured_yet(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, "engine.block_size=null,32", "load.concurrency=1")
+    points = points_table(runs_table(kept), made.axes)
+    assert "| block_size |" in markdown(points[:1], kept.about)
 
 
 def test_an_axis_without_a_column_gets_one(tmp_path: Path) -> None:
