@@ -6,7 +6,7 @@ another setting. What is left to vLLM has no number: a comparison with it does n
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 COMPARISON = re.compile(r"\s*(<=|>=|<|>)\s*(\S+)\s*")
@@ -31,6 +31,15 @@ def names_in(conditions: Mapping[str, Any]) -> list[str]:
 def hold(conditions: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether all do."""
     return all(_holds(wanted, settings.get(n), settings) for n, wanted in conditions.items())
+
+
+def is_none_of(wanted: Any, choices: Sequence[Any]) -> bool:
+    """Whether a condition names values, and no choice is one of them: it can never hold."""
+    if isinstance(wanted, list):
+        return all(is_none_of(one, choices) for one in wanted)
+    if isinstance(wanted, str) and COMPARISON.fullmatch(wanted):
+        return False
+    return not any(_holds(wanted, choice, {}) for choice in choices)
 
 
 def _holds(wanted: Any, value: Any, settings: Mapping[str, Any]) -> bool:

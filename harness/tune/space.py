@@ -20,7 +20,7 @@ from harness.errors import UserError
 from harness.grid import copied, leaves, put
 from harness.overrides import did_you_mean
 from harness.sentences import shown
-from harness.tune.condition import hold, names_in
+from harness.tune.condition import hold, is_none_of, names_in
 from harness.tune.config import Axis, Tune
 from harness.tune.trial import Setting
 from loadgen.wording import rule_of
@@ -34,7 +34,7 @@ OURS = ("replicas",)  # no flag of vLLM's
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """`dropped` tells in sentences what was left out, and why."""
+    """`dropped` tells in sentences what was left out, and why, and what has no effect."""
 
     names: tuple[str, ...]
     dropped: tuple[str, ...]
@@ -70,6 +70,7 @@ class Space:
                 f"tune.space has {size:,} combinations, over {MOST:,}: take out an axis or values."
             )
         choices = {name: _checked(name, axis, engine) for name, axis in axes.items()}
+        dropped += _without_effect(tune.forbidden, choices)
         around = _values_of(engine)
         found = _allowed(choices, axes, tune.forbidden, around)
         settings, told = _startable(found, engine, fits, decide)
@@ -177,6 +178,19 @@ def _checked(name: str, axis: Axis, engine: Served) -> tuple[Any, ...]:
             rule = rule_of(error.errors()[0])
             raise UserError(f"tune.space.{name}={shown(value)}: {rule}.") from None
     return tuple(dict.fromkeys(checked))
+
+
+def _without_effect(
+    forbidden: Iterable[dict[str, Any]], choices: Mapping[str, tuple[Any, ...]]
+) -> Iterator[str]:
+    """What forbids a value that its axis does not have. It may have been taken away on purpose, for
+    this kind of machine or on the command line: no error."""
+    for entry in forbidden:
+        for name, wanted in entry.items():
+            if name in choices and is_none_of(wanted, choices[name]):
+                values = ", ".join(map(shown, choices[name]))
+                yield f"tune.forbidden {shown(entry)} forbids nothing: {name} is one of {values}"
+                break
 
 
 def _values_of(engine: Served) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from harness.tune.condition import hold
 from harness.tune.space import engine_of, without
 from harness.tune.trial import told
 from tests.harness.models import QWEN
-from tests.harness.tune.spaces import space_of
+from tests.harness.tune.spaces import SPACE, space_of
 
+VALUES = "null, 64, 128, 256"
 NAMES = ("max_num_seqs", "max_num_batched_tokens", "api_server_count", "stream_interval")
 axes = st.dictionaries(
     st.sampled_from(NAMES), st.lists(st.integers(1, 9), min_size=1, max_size=2), min_size=1
@@ -200,6 +201,25 @@ def test_without_a_name_a_setting_is_otherwise_the_same():
     setting = space_of().settings()[-1]
     assert told(setting) == "max_num_seqs=256 stream_interval=8"
     assert told(without(setting, "stream_interval")) == "max_num_seqs=256"
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_told"),
+    [
+        ({"max_num_seqs": 300, "stream_interval": 4}, True),
+        ({"stream_interval": 4, "max_num_seqs": [300, "128"]}, True),
+        ({"max_num_seqs": [64, 300]}, False),
+        ({"max_num_seqs": None}, False),
+        ({"max_num_seqs": "> 300"}, False),
+        ({"max_num_seqs": "< stream_interval"}, False),
+        ({"max_num_seqs": 64, "dtype": "float32"}, False),
+        ({"max_num_seqs": 64, "enforce_eager": True}, False),
+    ],
+)
+def test_what_forbids_a_value_that_its_axis_does_not_have_is_told(entry, is_told):
+    space = space_of({**SPACE, "enforce_eager": None}, forbidden=[entry])
+    told = f"forbids nothing: max_num_seqs is one of {VALUES}"
+    assert [told in text for text in space.dropped] == [True] * is_told
 
 
 @pytest.mark.parametrize(
