@@ -51,8 +51,8 @@ def tuned(answer: Answer, folder: Path) -> Section:
     word, tone = BANNERS[answer.outcome]
     blocks: list[Block] = [Banner(word=word, text=f"{answer.sentence()}.", tone=tone)]
     blocks.append(Items(items=tuple(_in_short(answer))))
-    if answer.deployment is not None and answer.outcome is not Outcome.BROKEN:
-        blocks.append(_deployment(answer, answer.deployment))
+    if answer.offered is not None:
+        blocks.append(_deployment(answer, answer.offered))
     if answer.proof is not None:
         blocks.append(_proof(answer, answer.proof))
     if answer.walls:
@@ -93,7 +93,9 @@ def _deployment(answer: Answer, told: Deployment) -> Part:
         blocks += [Text(text="As an engine of the next sweep:"), Log(text=answer.next_command)]
     blocks.append(Text(text=f"As the arguments of a container of {told.image}:"))
     blocks.append(Log(text=json.dumps(told.arguments)))
-    return Part(title="How to run it", blocks=tuple(blocks))
+    is_open = answer.outcome is Outcome.INCONCLUSIVE
+    title = "How to run the candidate, which is unproven" if is_open else "How to run it"
+    return Part(title=title, blocks=tuple(blocks))
 
 
 def _proof(answer: Answer, proof: Proof) -> Part:
@@ -255,11 +257,23 @@ def _fate(answer: Answer, one: Tried) -> Cell:
     if one.violations:
         return Cell(text=f"breaks {'; '.join(one.violations)}", tone="bad")
     if one.void:
-        winner = "the winner, " if one.number == answer.winner else ""
+        winner = f"{_as_winner(answer).text}, " if one.number == answer.winner else ""
         return Cell(text=f"{winner}to be doubted: {' '.join(one.void)}", tone="doubt")
     if one.number == answer.winner:
-        return Cell(text="the winner", tone="good")
+        return _as_winner(answer)
     return Cell(text="on the front" if one.number in answer.front else one.state, tone="muted")
+
+
+def _as_winner(answer: Answer) -> Cell:
+    """What became of the search's winner in the proof."""
+    match answer.outcome:
+        case Outcome.INCONCLUSIVE:
+            return Cell(text="the candidate, unproven", tone="doubt")
+        case Outcome.BROKEN:
+            return Cell(text="did not stand the proof", tone="bad")
+        case Outcome.DEFAULTS if answer.winner:
+            return Cell(text="no better in the proof", tone="muted")
+    return Cell(text="the winner", tone="good")
 
 
 def _left_out(answer: Answer) -> tuple[Block, ...]:

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +13,7 @@ from harness.errors import UserError
 from harness.guard.outcome import Outcome as Compared
 from harness.tables import SIMULATED
 from harness.tune.deployment import Deployment
+from harness.tune.finding import Finding
 from harness.tune.proof import Proof, Result
 from harness.tune.summary import gain_text, setting_text
 from harness.tune.trial import Trial, chosen, plain
@@ -127,6 +129,12 @@ class Answer:
         """0: a proven gain, or the defaults are best; 1: neither."""
         return self.outcome.exit_code
 
+    @property
+    def offered(self) -> Deployment | None:
+        """What may be run: the winner, or a candidate of which the proof left it open."""
+        is_open = self.outcome in (Outcome.PROVEN, Outcome.INCONCLUSIVE)
+        return self.deployment if is_open else None
+
     def headline(self) -> str:
         """The answer in a sentence; simulated numbers say so first."""
         return f"{SIMULATED} {self.sentence()}." if self.simulated else f"{self.sentence()}."
@@ -144,7 +152,7 @@ class Answer:
             case Outcome.BROKEN:
                 return f"Not proven: {setting_text(self.setting)} did not stand the proof{why}"
             case Outcome.INCONCLUSIVE:
-                return f"Not proven for {setting_text(self.setting)}{why}{self._more()}"
+                return f"Nothing is proven: the best candidate is {self._unproven()}"
             case Outcome.NOTHING:
                 return f"Nothing was found{why}"
             case Outcome.UNFINISHED:
@@ -156,17 +164,25 @@ class Answer:
         gains = " and ".join(gain_text(gain) for gain in self.proof.gains)
         return f": in the proof {setting_text(self.setting)} gave {gains}"
 
-    def _more(self) -> str:
-        is_void = self.proof is None or self.proof.comparison.verdict is Compared.REFUSED
-        gains = () if is_void or self.proof is None else self.proof.gains
-        more = max((gain.more_launches or 0 for gain in gains), default=0)
+    def _unproven(self) -> str:
+        """The candidate, why it is not proven, and what settles it."""
+        proof = self.proof
+        if proof is None or proof.comparison.verdict is Compared.REFUSED:
+            return f"{setting_text(self.setting)}, but {self.reason}"
+        gains = [gain_text(gain) for gain in proof.gains if gain.ratio is not None]
+        gave = f" with {' and '.join(gains)}" if gains else ""
+        open_ = [*proof.gains, *(one for one in proof.constraints if one.is_on_the_bad_side)]
+        return f"{setting_text(self.setting)}{gave}, but {self.reason}; {self._settled_by(open_)}"
+
+    def _settled_by(self, findings: Sequence[Finding]) -> str:
+        more = max((one.more_launches or 0 for one in findings), default=0)
         if not more:
-            return ""
-        each = more + max(gain.launches for gain in gains)
+            return "a longer proof (tune.proof.launches) may settle it"
+        each = more + max(one.launches for one in findings)
         launches = self.spent.search_launches + self.spent.proof_launches + 2 * each
         return (
-            f"; tune.proof.launches={each} tune.budget.launches={launches} would settle it, if"
-            " noise stays as it is"
+            f"the same command with tune.proof.launches={each} tune.budget.launches={launches}"
+            " would settle it, if noise stays as it is"
         )
 
     @property

@@ -72,4 +72,6 @@ def _engine_yaml(engine: Served) -> str:
     env = {name: v for name, v in stored(engine).get("env", {}).items() if v == own.get(name)}
     tree = {"kind": kind, **settings, **({"env": env} if env else {})}
     text: str = yaml.safe_dump(tree, sort_keys=False)
-    return f"# What a search found to be best.\n{text}"
+    return (
+        f"# The best that a search found: answer.md beside conf/ says whether it is proven.\n{text}"
+    )

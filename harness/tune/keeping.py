@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harness.study import Study
 from harness.tables import write_tables
-from harness.tune.answer import CONF, ENGINE, JSON, MARKDOWN, Answer, Outcome
+from harness.tune.answer import CONF, ENGINE, JSON, MARKDOWN, Answer
 from harness.tune.plots import draw
 
 
@@ -12,10 +12,11 @@ def keep(answer: Answer, study: Study) -> None:
     """Write it, its engine, its page, its plots, and the study's tables."""
     with study.draft(JSON) as path:
         path.write_text(answer.to_json())
-    if answer.deployment is not None and answer.outcome is not Outcome.BROKEN:
-        folder = study.folder / CONF / "engine"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{ENGINE}.yaml").write_text(answer.deployment.engine_yaml)
+    engine = study.folder / CONF / "engine" / f"{ENGINE}.yaml"
+    engine.unlink(missing_ok=True)  # of an answer that does not stand any more
+    if answer.offered is not None:
+        engine.parent.mkdir(parents=True, exist_ok=True)
+        engine.write_text(answer.offered.engine_yaml)
     write_tables(study)
     draw(answer, study.folder / "plots")
     with study.draft(MARKDOWN) as path:

@@ -193,8 +193,8 @@ def _refused(comparison: Comparison) -> str:
     refused = [one for one in comparison.refusals if not one.allowed]
     told = [f"{one.what} ({one.baseline}; {one.candidate})" for one in refused]
     return (
-        f"rows that prove nothing, of the defaults and of the winner: {', '.join(told)}; without"
-        " the study's folder proof/ the same command measures it again, and"
+        f"rows of the defaults and of the winner prove nothing: {', '.join(told)}; without the"
+        " study's folder proof/ the same command measures it again, and"
         f" tune.proof.allow={','.join(one.what for one in refused)} lets them through"
     )
 

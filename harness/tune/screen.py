@@ -25,8 +25,8 @@ def _lines(answer: Answer) -> Iterator[str]:
         yield "front, by the search's own measurements:"
         yield from (f"  {_on_front(answer, answer.tried[number])}" for number in answer.front)
     yield _spent(answer.spent)
-    if answer.deployment is not None and answer.outcome is not Outcome.BROKEN:
-        yield from _deployment_lines(answer, answer.deployment)
+    if answer.offered is not None:
+        yield from _deployment_lines(answer, answer.offered)
 
 
 def _proof_lines(proof: Proof, not_ablated: Sequence[str]) -> Iterator[str]:
@@ -63,6 +63,8 @@ def _spent(spent: Spent) -> str:
 
 
 def _deployment_lines(answer: Answer, deployment: Deployment) -> Iterator[str]:
+    if answer.outcome is Outcome.INCONCLUSIVE:
+        yield "how to run the candidate, which is unproven:"
     if deployment.replicas > 1:
         yield f"{deployment.replicas} of this server, each on its own GPUs:"
     yield from ("", f"  {deployment.command}", "")

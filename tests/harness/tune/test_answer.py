@@ -6,6 +6,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.guard.outcome import Judgement, Verdict
+from harness.guard.outcome import Outcome as Compared
 from harness.report.blocks import Report
 from harness.report.html import written as html
 from harness.report.markdown import written as markdown
@@ -16,8 +17,10 @@ from harness.tune.proof import Proof
 from harness.tune.screen import screen
 from harness.tune.trial import Outcome as Outcomes
 from harness.tune.trial import Trial
-from tests.harness.tune.answers import ANSWER, GAIN, PROOF, TRIED, tried
+from tests.harness.tune.answers import ANSWER, GAIN, KEPT, PROOF, TRIED, tried
 
+UNSURE: Proof = replace(PROOF, gains=(replace(GAIN, word="inconclusive", more_launches=2),))
+OPEN = replace(ANSWER, outcome=Outcome.INCONCLUSIVE, reason="it is wide", proof=UNSURE)
 PLOTS = ("tune_history.png", "tune_importance.png", "tune_slices.png", "tune_pareto.png")
 
 
@@ -65,9 +68,37 @@ def test_simulated_numbers_say_so_first() -> None:
 
 
 def test_an_inconclusive_proof_says_how_many_launches_would_settle_it() -> None:
-    proof: Proof = replace(PROOF, gains=(replace(GAIN, word="inconclusive", more_launches=2),))
-    told = replace(ANSWER, outcome=Outcome.INCONCLUSIVE, proof=proof).headline()
+    assert OPEN.headline() == (
+        "Nothing is proven: the best candidate is api_server_count=4 stream_interval=8 with +80.0 %"
+        " output tok/s [+73.0 to +88.0 %], but it is wide; the same command with"
+        " tune.proof.launches=5 tune.budget.launches=28 would settle it, if noise stays as it is."
+    )
+
+
+def test_an_open_constraint_says_how_many_launches_would_settle_it() -> None:
+    limit = replace(KEPT, ratio=1.1)
+    told = replace(OPEN, proof=replace(PROOF, constraints=(limit,))).headline()
     assert "tune.proof.launches=5 tune.budget.launches=28 would settle it" in told
+
+
+def test_of_rows_that_prove_nothing_no_gain_is_told() -> None:
+    comparison = replace(PROOF.comparison, verdict=Compared.REFUSED)
+    told = replace(OPEN, proof=replace(PROOF, comparison=comparison)).headline()
+    assert told.endswith(
+        "the best candidate is api_server_count=4 stream_interval=8, but it is wide."
+    )
+
+
+def test_what_is_not_proven_is_handed_out_as_a_candidate_only(tmp_path: Path) -> None:
+    told = screen(OPEN)
+    assert "how to run the candidate, which is unproven:\n\n  vllm serve" in told
+    report = Report(
+        title="t", subtitle="s", simulated=None, sections=(tuned(OPEN, tmp_path),), made="m"
+    )
+    page = markdown(report, tmp_path)
+    assert "### How to run the candidate, which is unproven" in page
+    assert "| the candidate, unproven |" in page
+    assert "the winner |" not in page
 
 
 def test_the_text_holds_command_engine_container_and_reasons() -> None:
@@ -113,10 +144,25 @@ def test_what_is_worse_for_the_gain_is_told_with_it(tmp_path: Path) -> None:
     assert "(+280.0 to +320.0 %) at concurrency=64\n" in screen(costly)
 
 
-def test_a_winner_that_broke_a_constraint_is_not_handed_out() -> None:
-    broken = replace(ANSWER, outcome=Outcome.BROKEN, reason="the winner breaks 'x < 1'")
-    assert "vllm serve" not in screen(broken)
-    assert "did not stand the proof: the winner breaks 'x < 1'." in broken.headline()
+@pytest.mark.parametrize(
+    ("outcome", "reason", "told"),
+    [
+        (Outcome.BROKEN, "the winner breaks 'x < 1'", "the proof: the winner breaks 'x < 1'."),
+        (Outcome.DEFAULTS, "", "stream_interval=8 gave +80.0 % output tok/s [+73.0 to +88.0 %]."),
+    ],
+)
+def test_a_winner_that_did_not_stand_the_proof_is_not_handed_out(
+    outcome: Outcome, reason: str, told: str, tmp_path: Path
+) -> None:
+    lost = replace(ANSWER, outcome=outcome, reason=reason)
+    assert "vllm serve" not in screen(lost)
+    assert "engine=tuned" not in screen(lost)
+    assert lost.headline().endswith(told)
+    report = Report(
+        title="t", subtitle="s", simulated=None, sections=(tuned(lost, tmp_path),), made="m"
+    )
+    assert "the winner |" not in markdown(report, tmp_path)
+    assert "vllm serve" not in markdown(report, tmp_path)
 
 
 def test_the_section_has_the_answer_the_proof_and_every_trial(tmp_path: Path) -> None:
