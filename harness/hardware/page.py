@@ -1,8 +1,8 @@
 """A validation for people: the table on a terminal, card.md, and the plots."""
 
-import shutil
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.environment import Environment
 from harness.hardware.card import NUMBERS, TITLES, Row, cells, reasons
@@ -11,9 +11,15 @@ from harness.hardware.roofline import draw_roofline, draw_steady_state
 from harness.hardware.saved import Validation
 from harness.units import span
 
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
 REHEARSED = "REHEARSAL: the probes' programs ran on the CPU, nothing of this was measured."
 
 ON_SCREEN = (0, 1, 2, 3, 4, 5, 8)  # of the card's columns: card.md has the rest
+GIVEN_UP = (5, 8)  # of these, where the screen is narrow
+LIMIT_OF_FAIL = re.compile(r" \(fail [^)]*\)")
+UNBOUND = 1000  # columns
 
 
 def machine(environment: Environment) -> str:
@@ -26,24 +32,41 @@ def machine(environment: Environment) -> str:
 
 def show(validation: Validation, found: Sequence[Difference] | None) -> None:
     """Print the short card: what was judged, what was left out, drift, the verdict."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    console = Console(highlight=False, width=max(120, shutil.get_terminal_size().columns))
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for index in ON_SCREEN:
-        justify: Literal["right", "left"] = "right" if index in NUMBERS else "left"
-        table.add_column(TITLES[index], justify=justify, no_wrap=True)
-    for row in validation.card.short():
-        table.add_row(*(cells(row)[index] for index in ON_SCREEN))
-    console.print(table, markup=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file has no width
+        console.width = UNBOUND
+    console.print()
+    console.print(_short_table(validation.card.short(), console.width), markup=False)
+    console.print()
     for line in reasons(validation.card):
         print(line)
     if found is not None:
         print(drift_text(found, str(validation.document["drift"]["since"])))
     print(_heading(validation).replace("**", ""))
     print(f"card.md, validation.json and plots: {validation.folder}", flush=True)
+
+
+def _short_table(rows: Sequence[Row], width: int) -> "RichTable":
+    """The short card, without the columns that are given up where they do not fit."""
+    from rich.table import Table as RichTable
+
+    heads = [title.replace("% of ", "% of\n") for title in TITLES]
+    texts = [[LIMIT_OF_FAIL.sub("", text) for text in cells(row)] for row in rows]
+    columns = {
+        index: [*heads[index].split("\n"), *(row[index] for row in texts)] for index in ON_SCREEN
+    }
+    for given_up in GIVEN_UP:
+        if sum(max(map(len, column)) + 2 for column in columns.values()) - 2 > width:
+            del columns[given_up]
+    table = RichTable(box=None, pad_edge=False)
+    for index in columns:
+        justify: Literal["right", "left"] = "right" if index in NUMBERS else "left"
+        table.add_column(heads[index], justify=justify, no_wrap=True)
+    for row in texts:
+        table.add_row(*(row[index] for index in columns))
+    return table
 
 
 def drift_text(found: Sequence[Difference], since: str) -> str:

@@ -1,4 +1,7 @@
 from dataclasses import asdict
+from pathlib import Path
+
+import pytest
 
 from harness.hardware.card import make_card
 from harness.hardware.drift import Difference, Grade
@@ -8,6 +11,7 @@ from harness.hardware.saved import Validation
 from tests.harness.hardware.builders import card_of, environment, measurement, save
 
 H200 = read_products()["NVIDIA H200"]
+REFERENCE = Path(__file__).parents[3] / "results" / "reference" / "2xh200" / "validation"
 LEFT_OUT = {"p2p": "needs two GPUs", "nccl": "needs two GPUs", "steady": "not asked for"}
 
 
@@ -56,6 +60,19 @@ def test_the_screen_leaves_out_the_long_series(tmp_path, capsys):
     assert "gemm.bf16.8192" in printed
     assert "gemm.bf16.1024" not in printed
     assert "FAIL: 2x NVIDIA H200" in printed
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_the_screen_is_not_wider_than_it_is(capsys, monkeypatch, width):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    show(Validation.read(REFERENCE), None)
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if "gemm.bf16.max" in line and "GPU 0" in line]
+    assert ("≥ 74.0 %" in row) == (width >= 100)
+    assert " 81.5" in row, "its share of the peak is always there"
+    assert max(len(line.rstrip()) for line in lines if "GPU 0" in line) <= width
 
 
 def test_a_rehearsal_says_so_before_anything_else(tmp_path):
