@@ -72,7 +72,8 @@ def _value(name: str, word: str) -> Any:
         override: Override = OverridesParser.create().parse_override(word)
     except HydraException as error:
         text = word.partition("=")[2]
-        if not set(text) & set("[]{}(),'\""):  # only the grammar minds, e.g. a second "="
+        # only the grammar minds, e.g. a second "=", or the brackets of http://[::1]
+        if not set(text) & set("[]{}(),'\"") or text.startswith(("http://", "https://")):
             return text
         reason = str(error).splitlines()[0]
         raise UserError(

@@ -7,6 +7,7 @@ server somebody else runs. `engine=auto` is resolved to one of them before this 
 import os
 import re
 from dataclasses import asdict
+from ipaddress import IPv6Address
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -17,7 +18,7 @@ from harness.environment import masked
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 # A number on the command line (OMP_NUM_THREADS=1) is text in an environment.
 Text = Annotated[str, BeforeValidator(lambda v: str(v) if type(v) in (int, float) else v)]
-URL = re.compile(r"https?://[^/\s:]+(:\d{1,5})?(/\S*)?")
+URL = re.compile(r"https?://(\[(?P<ipv6>[^/\s\]]+)\]|[^/\s:\[\]]+)(:(?P<port>\d{1,5}))?(/\S*)?")
 SIM_NUM_GPUS = 2  # of the machine that the simulator imitates
 
 
@@ -112,8 +113,16 @@ class SimEngine(ServeSettings):
 
 
 def _is_url(value: str) -> str:
-    if not URL.fullmatch(value):
-        raise ValueError("must be the address of a server, e.g. http://127.0.0.1:8000")
+    found = URL.fullmatch(value)
+    try:
+        if found is None or not 0 < int(found["port"] or 80) < 2**16:
+            raise ValueError
+        if found["ipv6"] is not None:
+            IPv6Address(found["ipv6"])
+    except ValueError:
+        raise ValueError(
+            "must be the address of a server, e.g. http://127.0.0.1:8000 or http://[::1]:8000"
+        ) from None
     return value
 
 

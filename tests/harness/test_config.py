@@ -7,7 +7,7 @@ from harness import config as config_module
 from harness.conf_files import conf_dir, describe, options
 from harness.config import Config, compose, documented_settings
 from harness.engines.choice import Choice
-from harness.engines.config import VllmEngine
+from harness.engines.config import ExternalEngine, VllmEngine
 from harness.errors import UserError
 from harness.overrides import parse
 from harness.plan import make_plan
@@ -340,6 +340,36 @@ def test_any_vllm_flag_goes_through_extra() -> None:
 )
 def test_a_wrong_name_is_answered_with_the_nearest_right_one(word: str, says: str) -> None:
     assert says in refused(word)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h", "https://h:1/x/v1", "http://[::1]:8000", "http://[fe80::1.2.3.4]/v1"]
+)
+def test_the_address_of_a_server_is_taken_as_it_is_written(url: str) -> None:
+    (engine,) = composed("sweep=single", "engine=external", f"engine.url={url}").engines
+    assert isinstance(engine, ExternalEngine)
+    assert engine.url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "h:8000",
+        "http://",
+        "http://::1:8000",
+        "http://[::::]",
+        "http://[h]",
+        "http://[::1",
+        "http://h:0",
+        "http://h:99999",
+        "http://[::1]:x",
+        "http://[::1]:1,http://h",
+    ],
+)
+def test_what_is_no_address_of_a_server_is_refused(url: str) -> None:
+    assert "must be the address of a server" in refused(
+        "sweep=single", "engine=external", f"engine.url={url}"
+    )
 
 
 @pytest.mark.parametrize("engine", ["auto", "vllm"])

@@ -68,8 +68,9 @@ async def well(wire, pause_s=0.002):
 class Server:
     """Replies to each POST by running `script(wire)`; counts what is in flight."""
 
-    def __init__(self, script):
+    def __init__(self, script, host="127.0.0.1"):
         self.script, self.requests, self.in_flight = script, [], 0
+        self.host = host
         self.most_in_flight = self.num_connections = 0
         self.asked = threading.Event()
         self._ready = threading.Event()
@@ -78,13 +79,14 @@ class Server:
         assert self._ready.wait(30)
 
     def target(self, **overrides):
-        fields = {"url": f"http://127.0.0.1:{self.port}", "model": "m", "vocab_size": 512}
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        fields = {"url": f"http://{host}:{self.port}", "model": "m", "vocab_size": 512}
         return Target(**fields | overrides)
 
     async def _serve(self):
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         self._tasks = set()
-        listener = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        listener = await asyncio.start_server(self._connected, self.host, 0)
         self.port = listener.sockets[0].getsockname()[1]
         self._ready.set()
         await self._over.wait()
@@ -138,8 +140,8 @@ class Server:
 def start_server():
     servers = []
 
-    def start(script=well):
-        servers.append(Server(script))
+    def start(script=well, **where):
+        servers.append(Server(script, **where))
         return servers[-1]
 
     yield start

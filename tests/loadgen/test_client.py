@@ -438,3 +438,21 @@ def test_warm_connections_are_open_before_they_are_needed(start_server, exchange
 
     assert asyncio.run(main()) == ["ok"] * 3
     assert server.num_connections == 3
+
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as listener:
+            listener.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_a_server_may_have_an_address_of_ipv6(start_server, exchange, closed, transport):
+    server = start_server(well, host="::1")
+    sent = exchange()
+    asyncio.run(send(server.target(), sent, closed(), transport))
+    assert read(sent)[0].status == "ok"
+    assert server.requests[0]["host"] == f"[::1]:{server.port}"
