@@ -16,7 +16,7 @@ from harness.tune.deployment import Deployment
 from harness.tune.finding import Finding
 from harness.tune.proof import Proof, Result
 from harness.tune.summary import gain_text, setting_text
-from harness.tune.trial import Trial, chosen, plain
+from harness.tune.trial import Trial, chosen, feasible, plain
 
 JSON, MARKDOWN = "answer.json", "answer.md"
 ENGINE = "tuned"  # engine=tuned, of the folder CONF
@@ -79,7 +79,7 @@ class Tried:
     @property
     def is_feasible(self) -> bool:
         """Measured in full, and within all constraints."""
-        return self.state == "ok" and self.score is not None and not self.violations
+        return feasible(self.state, self.score, self.violations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

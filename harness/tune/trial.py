@@ -94,7 +94,12 @@ class Trial:
     @property
     def is_feasible(self) -> bool:
         """Measured in full, and within all constraints."""
-        return self.state == "ok" and self.score is not None and not self.violations
+        return feasible(self.state, self.score, self.violations)
+
+
+def feasible(state: str, score: float | None, violations: Sequence[str]) -> bool:
+    """Whether a trial that is known by these was measured in full, and kept all constraints."""
+    return state == "ok" and score is not None and not violations
 
 
 def plain(value: Any) -> Any:
