@@ -136,8 +136,17 @@ class Tuning:
         return [" and ".join(goals), *([f"while {' and '.join(kept)}"] if kept else [])]
 
     def run(self) -> int:
-        """Search and prove what is not done yet, and answer; returns the exit code."""
+        """Search and prove what is not done yet, and answer; returns the exit code.
+
+        Raises UserError for limits that none keeps.
+        """
+        from harness.tune.answer import MARKDOWN
+        from harness.tune.conclusion import conclude
+        from harness.tune.keeping import keep
+        from harness.tune.proving import Proving
+        from harness.tune.screen import screen
         from harness.tune.search import Search
+        from harness.tune.searching import Searching
         from harness.tune.session import Session
 
         print(self.base.engine_line(), flush=True)
@@ -147,7 +156,19 @@ class Tuning:
             print(f"study: {study.folder}", flush=True)
             journal, seed = study.folder / JOURNAL, self.config.options.seed
             search = Search(self.space, self.objective, self.forecast, journal, seed)
-            return Session(tuning=self, study=study, search=search).run()
+            session = Session(sweep=self.base, study=study, search=search)
+            try:
+                Searching(tuning=self, study=study, search=search, session=session).work()
+                proving = Proving(tuning=self, study=study, search=search, session=session)
+                proven = proving.work()
+            except (KeyboardInterrupt, SystemExit):
+                print(self.base.stopped())
+                keep(conclude(self, study, search, None, is_whole=False), study)
+                raise
+            found = conclude(self, study, search, proven, is_whole=True)
+            keep(found, study)
+            print(f"\n{screen(found)}\n\n{MARKDOWN}, plots and tables: {study.folder}")
+            return found.exit_code
 
     def _about(self) -> dict[str, Any]:
         """What study.json tells: no run yet, they come with the trials."""

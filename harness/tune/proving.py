@@ -1,0 +1,118 @@
+"""The proof at work: the search's winner is measured again beside the defaults. What its launches
+say is harness/tune/proof.py's.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from time import perf_counter
+
+from harness.errors import UserError
+from harness.export import export
+from harness.guard.config import read_guard
+from harness.guard.evidence import read_evidence
+from harness.plan import Launch, make_plan
+from harness.progress import display
+from harness.runner import wanted
+from harness.study import Study
+from harness.sweep import Sweep
+from harness.tables import write_tables
+from harness.tune.allowance import SIDES
+from harness.tune.conclusion import Proven
+from harness.tune.config import Tune
+from harness.tune.proof import ablated, judged, proof_config
+from harness.tune.search import Search
+from harness.tune.session import Session
+from harness.tune.trial import Trial
+from harness.tune.tuning import Tuning
+from harness.units import plural
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proving:
+    """The proof of one session."""
+
+    tuning: Tuning
+    study: Study
+    search: Search
+    session: Session
+
+    def work(self) -> Proven | None:
+        """Measure the winner beside the defaults; None where there is nothing to prove."""
+        winner = self.search.best
+        if winner is None or winner.setting == self.tuning.space.default:
+            return None
+        tuning, settings = self.tuning, self._settings_left_out(winner)
+        launches = tuning.allowance.proof_launches
+        config = proof_config(tuning.config, tuning.space, winner.setting, settings, launches)
+        plan = make_plan(config, tuning.launching.gpus, tuning.launching.flags)
+        sweep = replace(tuning.base, config=config, plan=plan)
+        study = Study.open(self.study.folder, plan, sweep.about(), fresh=False)
+        try:
+            left = wanted(plan, study, config.options.checks.names, retry=config.options.retry)
+            if left:
+                self._measure(sweep, study, left)
+            export(study)
+            write_tables(study)
+            guard = read_guard("default")
+            evidence = read_evidence(study.folder)
+            proof = judged(
+                evidence,
+                tuning.objective,
+                settings,
+                guard,
+                allow=self._tune.proof.allow,
+                defaults_break=self.search.trials[0].violations,
+            )
+            return Proven(winner=winner, proof=proof, settings=settings, evidence=evidence)
+        finally:
+            study.close()
+
+    def _measure(self, sweep: Sweep, study: Study, left: list[Launch]) -> None:
+        """The launches that a proof still lacks."""
+        self._check_launches(study, len(sweep.plan.launches))
+        what = "the defaults, the winner, and the winner without one of its settings"
+        if len(sweep.plan.axes["case"]) == SIDES:
+            what = "the defaults and the winner"
+        print(f"proof: {plural(len(left), 'launch')} of {what}: {study.folder}", flush=True)
+        runs = sum(len(launch.runs) for launch in left)
+        instrument = self.session.instrument()
+        study.add(instrument=asdict(instrument))
+        whole = len(sweep.plan.runs)
+        with display(whole, whole - runs, self.session.noted) as show, instrument.apart():
+            runner = sweep.runner(study, instrument, show)
+            for launch in left:
+                begun_s = perf_counter()
+                runner.work([launch])
+                self.session.spend(perf_counter() - begun_s, is_whole=True)
+
+    def _check_launches(self, study: Study, proof: int) -> None:
+        """Raises UserError where a proof was made longer, and not the budget."""
+        spent = self.session.launches(but=study.folder)
+        allowed = self.tuning.allowance.launches
+        if spent + proof > allowed:
+            raise UserError(
+                f"the proof wants {plural(proof, 'launch')}, and {spent} of"
+                f" tune.budget.launches={allowed} are spent: set tune.budget.launches="
+                f"{spent + proof}."
+            )
+
+    def _settings_left_out(self, winner: Trial) -> tuple[str, ...]:
+        """Those of the ablation: decided once, so that a continued proof is the same."""
+        kept = self.study.about.get("proof")
+        if kept is not None and kept["winner"] == winner.number:
+            return tuple(kept["settings"])
+        settings: tuple[str, ...] = ()
+        if self._tune.proof.ablation:
+            shares = self.search.importances()
+            order = sorted(shares, key=lambda name: -shares[name])
+            allowance = self.tuning.allowance
+            most = allowance.ablations(
+                self.session.launches(), self.session.spent_s, self.session.seen_s
+            )
+            settings = ablated(self.tuning.space, winner.setting, order, most)
+        self.study.add(proof={"winner": winner.number, "settings": settings})
+        return settings
+
+    @property
+    def _tune(self) -> Tune:
+        assert self.tuning.config.tune is not None
+        return self.tuning.config.tune

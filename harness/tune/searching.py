@@ -1,0 +1,139 @@
+"""The search at work: each trial is asked for, launched and told, until the budget or the space is
+spent. The journal says which trials were told, and the study which of their runs are there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from harness.capacity.found import capacities
+from harness.plan import Launch
+from harness.progress import Display, display
+from harness.runner import wanted
+from harness.steering import Following, Steering
+from harness.study import Study
+from harness.tune.launching import (
+    ALONE,
+    SCREEN,
+    Screening,
+    check_floor,
+    check_search,
+    is_sound,
+    limits_s,
+    outcome_of,
+    rows_of,
+)
+from harness.tune.search import Search
+from harness.tune.session import Session
+from harness.tune.summary import came_of, score_text
+from harness.tune.trial import Trial, told
+from harness.tune.tuning import Tuning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searching:
+    """The search of one session."""
+
+    tuning: Tuning
+    study: Study
+    search: Search
+    session: Session
+
+    def work(self) -> None:
+        """Ask, launch, tell, until the budget or the space is spent."""
+        allowance = self.tuning.allowance
+        self._check_floor()
+        if self._is_searched():
+            return
+        each = len(self.tuning.base.plan.runs)
+        done = sum(self.study.status(run) is not None for run in self.study.about["runs"])
+        with display(allowance.search_launches * each, done, self.session.noted) as show:
+            while (why := self._reason_to_stop()) is None:
+                trial = self.search.ask()
+                if trial is None:
+                    why = self.search.reason or "nothing is left that is worth a launch"
+                    break
+                self._try(trial, show)
+                self._check_floor()
+            show.tell(f"search over: {why}")
+        allowed = {"launches": allowance.launches, "budget_s": allowance.budget_s}
+        self.study.add(searched=allowed | {"why": why}, proof=None)
+
+    def _is_searched(self) -> bool:
+        """Whether the search is over, with a budget that was no smaller than this one."""
+        before, now = self.study.about.get("searched"), self.tuning.allowance
+        if before is None or now.launches > before["launches"]:
+            return False
+        if before["budget_s"] is None:
+            return True
+        return now.budget_s is not None and now.budget_s <= before["budget_s"]
+
+    def _reason_to_stop(self) -> str | None:
+        """Why no trial is to be begun; one that was begun is always finished."""
+        trials = self.search.trials
+        if any(trial.state == "running" for trial in trials):
+            return None
+        return self.tuning.allowance.stop(
+            self.session.launches(), self.session.spent_s, self.session.seen_s
+        )
+
+    def _try(self, trial: Trial, show: Display) -> None:
+        """One launch, with everything that is asked in it."""
+        plan = self.tuning.launching.plan(trial.setting, trial.number)
+        (launch,) = plan.launches
+        known = self.study.about["runs"]
+        self.study.add(runs=[*known, *(r.id for r in launch.runs if r.id not in known)])
+        earlier = self.search.trials[: trial.number]
+        again = any(other.setting == trial.setting for other in earlier)
+        checks = self.tuning.config.options.checks.names
+        left = wanted(plan, self.study, checks, retry=again)
+        steering = self._steering(trial, launch)
+        instrument = self.session.instrument()
+        runner = self.tuning.base.runner(self.study, instrument, show, steering)
+        begun_s = perf_counter()
+        with instrument.apart():
+            runner.work(left)
+        kept = self.search.tell(trial, outcome_of(self.study, launch))
+        self.session.spend(perf_counter() - begun_s, is_whole=kept.state == "ok")
+        show.tell(self._progress(kept))
+
+    def _steering(self, trial: Trial, launch: Launch) -> Steering:
+        """What becomes of the runs: those of a clear loser are skipped."""
+        launching, follow = self.tuning.launching, Following(study=self.study)
+        short = [run.id for run in launch.runs if run.case == SCREEN]
+        defaults = self._row_of_defaults(SCREEN)
+        if not short or launching.screen is None or trial.number == 0 or defaults is None:
+            return follow
+        best = self.search.best
+        return Screening(
+            study=self.study,
+            objective=self.tuning.objective,
+            short_run=short[0],
+            defaults=defaults,
+            below_frac=launching.screen.below_frac,
+            best_score=1.0 if best is None or best.score is None else best.score,
+            follow=follow,
+        )
+
+    def _row_of_defaults(self, case: str) -> Mapping[str, Any] | None:
+        """The row of a short run of the first launch; None where there is none to judge by."""
+        (launch,) = self.tuning.base.plan.launches
+        runs = [run.id for run in launch.runs if run.case == case]
+        rows = list(rows_of(self.study, runs).values()) if runs else []
+        return next((row for row in rows if is_sound(row)), None)
+
+    def _check_floor(self) -> None:
+        """Limits that even a request alone misses end the search after the first launch."""
+        if (row := self._row_of_defaults(ALONE)) is not None:
+            check_floor(row, limits_s(self.tuning.config, self.tuning.objective))
+        (launch,) = self.tuning.base.plan.launches
+        for found in capacities(self.study, launch.id):
+            check_search(found)
+
+    def _progress(self, trial: Trial) -> str:
+        best = self.search.best
+        far = "nothing yet"
+        if best is not None and best.score is not None:
+            far = f"{score_text(best.score)} (trial {best.number}: {told(best.setting)})"
+        return f"trial {trial.number}, {came_of(trial)}; best so far {far}"
