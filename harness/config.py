@@ -4,14 +4,14 @@ Hydra composes the YAML of conf/ (one file for each group, the sweep last), the 
 top, and pydantic's dataclasses say what is allowed: everything is checked, every point of the grid
 included, before anything starts.
 
-What lists and cases make of it is harness/grid.py's; rules over several settings are
-harness/rules.py's.
+Which settings there are is harness/settings.py's, what lists and cases make of them
+harness/grid.py's; rules over several settings are harness/rules.py's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
 from hydra import compose as hydra_compose
@@ -19,70 +19,26 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as schema
-from pydantic.fields import FieldInfo
+from pydantic import TypeAdapter, ValidationError
 
-from harness.checks.config import Checks
 from harness.conf_files import conf_dirs, options
 from harness.engines.choice import Choice, choose
-from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine
+from harness.engines.config import Engine
 from harness.errors import UserError
 from harness.grid import SWEPT, expand, joined_axes, merge, put
 from harness.model import Model
 from harness.overrides import GROUPS, Words, did_you_mean, not_there
-from harness.presentation import Names, Plot
 from harness.rules import check
 from harness.sentences import Origin, sentence
+from harness.settings import AXIS, ENGINES, Options, check_names, known_names, names_of
 from harness.tune.config import Tune
-from loadgen.config import Client, Load, Slo
+from loadgen.config import Load
 from monitors.config import Monitor
 from profiles.config import Profile
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-ENGINES: dict[str, type] = {"vllm": VllmEngine, "sim": SimEngine, "external": ExternalEngine}
-SCHEMAS: dict[str, type] = {
-    "model": Model,
-    "load": Load,
-    "monitor": Monitor,
-    "profile": Profile,
-    "tune": Tune,
-}
 GLOBAL = "# @package _global_"
-AXIS = "tune.space."
 PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's parts for kinds of machines
 T = TypeVar("T")
-
-
-@schema(kw_only=True, config=STRICT)
-class Repeats:
-    """How often each point is measured."""
-
-    launches: int = Field(1, ge=1, description="server starts per engine setting")
-    runs: int = Field(1, ge=1, description="measurements per point inside one launch")
-
-
-@schema(kw_only=True, config=STRICT)
-class Options:
-    """What belongs to no group."""
-
-    repeats: Repeats = Field(default_factory=lambda: Repeats(launches=1, runs=1))
-    client: Client = Field(default_factory=Client)
-    case: Names | None = Field(None, description="which of the sweep's cases [all]")
-    checks: Checks = Field(default_factory=Checks)
-    slo: Slo = Field(default_factory=Slo)
-    columns: Names = Field(
-        default_factory=list, description="what table.md shows besides the axes [the usual]"
-    )
-    plots: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Plot] = Field(
-        default_factory=dict, description="plots/NAME.png: x, y, by, cases, log"
-    )
-    order: Literal["listed", "shuffled"] = Field("listed", description="of launches and runs")
-    seed: int = Field(0, ge=0, description="of every random draw")
-    out: str = Field("results", min_length=1, description="studies go to OUT/<sweep>/<study>/")
-    plan: bool = Field(False, description="print what would run, then stop")
-    fresh: bool = Field(False, description="measure again although the study is complete")
-    retry: bool = Field(False, description="run the study's failed runs again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +87,7 @@ def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
         raise UserError("engine.python names one interpreter: it cannot be an axis.")
     kind = _kind_of(choices["engine"], folders)
     choice = choose(kind, python=python)
-    _check_names(words.settings, choice, is_chosen=kind == "auto")
+    check_names(words.settings, choice, is_chosen=kind == "auto")
 
     engine = choice.kind if choices["engine"] == kind else choices["engine"]
     tree = _compose_tree(choices | {"engine": engine}, choice.place, folders)
@@ -140,28 +96,6 @@ def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
             parts = 2 if name.startswith(AXIS) else -1  # an axis may be called extra.NAME
             put(tree, name.split(".", parts), value)
     return _checked(tree, words, choices, choice)
-
-
-def documented_settings() -> Iterator[tuple[str, str]]:
-    """Every setting of every engine by its dotted name, with its meaning and default."""
-    parts: list[tuple[str, Any]] = [*(("engine.", cls) for cls in ENGINES.values())]
-    parts += [*((f"{group}.", cls) for group, cls in SCHEMAS.items()), ("", Options)]
-    told = set()
-    for prefix, cls in parts:
-        for name, field in _fields(cls, prefix):
-            if name not in told and field.description:
-                told.add(name)
-                default = field.get_default(call_default_factory=True)
-                default = getattr(default, "kind", default)
-                is_bare = field.is_required() or is_dataclass(default)
-                shown = "" if is_bare or default in (None, {}, []) else f" [{default}]"
-                yield name, field.description + shown
-
-
-def known_names(engine: type) -> list[str]:
-    """Every setting by its dotted name."""
-    groups = {"engine": engine} | SCHEMAS
-    return [*_names(Options, ""), *(n for g, c in groups.items() for n in _names(c, f"{g}."))]
 
 
 def _checked(
@@ -285,34 +219,6 @@ def _kind_of(engine: str, conf_dirs: Sequence[Path]) -> str:
     return str(kind)
 
 
-def _check_names(settings: Mapping[str, Any], choice: Choice, *, is_chosen: bool) -> None:
-    known = known_names(ENGINES[choice.kind])
-    free = ("engine.extra.", "engine.env.", "plots.", AXIS)  # names are the user's
-    known = [name for name in known if name != "engine.kind"]  # chosen by engine=, not set
-    elsewhere: dict[str, list[str]] = {}
-    for kind, other in ENGINES.items():
-        for name in _names(other, "engine."):
-            elsewhere.setdefault(name, []).append(kind)
-    for name in settings:
-        home = _home(name) if name.startswith(free) else name
-        if name in known or home in known:
-            continue
-        if home in elsewhere:
-            why = f" Here engine=auto is {choice.kind}: {choice.why}." if is_chosen else ""
-            raise UserError(
-                f"'{home}' exists for engine={' and '.join(elsewhere[home])} only.{why}"
-            )
-        raise UserError(
-            f"there is no setting '{name}'.{did_you_mean(name, [*known, *elsewhere, *GROUPS])}"
-            " All settings: python -m harness --help settings"
-        )
-
-
-def _home(name: str) -> str:
-    """Where a name of the user's lies: tune.space of tune.space.extra.NAME."""
-    return AXIS[:-1] if name.startswith(AXIS) else name.rsplit(".", 1)[0]
-
-
 def _check_tune(words: Words) -> None:
     """A tuning is in place of a sweep, and chooses the engine's settings itself."""
     name = words.choices.get("tune")
@@ -333,30 +239,11 @@ def _check_tune(words: Words) -> None:
             )
 
 
-def _names(node: Any, prefix: str) -> Iterator[str]:
-    return (name for name, _ in _fields(node, prefix))
-
-
-def _fields(node: Any, prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in node.__pydantic_fields__.items():
-        yield f"{prefix}{name}", field
-        for nested in _dataclasses_in(field.annotation):
-            yield from _fields(nested, f"{prefix}{name}.")
-
-
-def _dataclasses_in(annotation: Any) -> Iterator[type]:
-    if isinstance(annotation, type) and is_dataclass(annotation):
-        yield annotation
-    elif get_origin(annotation) is not dict:
-        for argument in get_args(annotation):
-            yield from _dataclasses_in(argument)
-
-
 def _build(cls: type[T], values: dict[str, Any], group: str, origin: Origin) -> T:
     try:
         return TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        known = [*_names(cls, f"{group}." if group else "")]
+        known = [*names_of(cls, f"{group}." if group else "")]
         lines = [sentence(each, group, known, origin) for each in error.errors()]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
 

@@ -153,13 +153,13 @@ def _choices(group: str, extra_conf_dir: Path | None) -> Iterator[tuple[str, str
 
 
 def _settings() -> str:
-    from harness.config import documented_settings
+    from harness.settings import documented_settings
 
     return _listed(documented_settings())
 
 
 def _tune() -> str:
-    from harness.config import documented_settings
+    from harness.settings import documented_settings
 
     told = (pair for pair in documented_settings() if pair[0].startswith("tune."))
     return _TUNE.format(settings=_listed(told))

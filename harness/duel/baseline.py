@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.config import ENGINES, Case, Config, compose
+from harness.config import Case, Config, compose
 from harness.engines.choice import choose
 from harness.engines.config import Engine, SimEngine
 from harness.environment import MASK
@@ -20,6 +20,7 @@ from harness.guard.config import broken
 from harness.guard.evidence import engine_settings
 from harness.overrides import Words
 from harness.plan import OPERATIONAL
+from harness.settings import ENGINES
 from harness.study import SavedRun, Study
 from loadgen.config import Load
 

@@ -15,11 +15,12 @@ from typing import Any
 from harness.capacity.found import Capacity
 from harness.capacity.text import floor
 from harness.columns import metric
-from harness.config import Case, Config, Repeats
+from harness.config import Case, Config
 from harness.engines.failure import FailureKind
 from harness.errors import UserError
 from harness.plan import Launch, Plan, make_plan
 from harness.plan import Run as PlannedRun
+from harness.settings import Repeats
 from harness.slo import limits_text
 from harness.steering import Decision, Skip, Steering
 from harness.study import Study

@@ -19,13 +19,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from harness.config import Case, Config, Repeats
+from harness.config import Case, Config
 from harness.engines.config import Engine
 from harness.guard.comparison import compare
 from harness.guard.config import Guard
 from harness.guard.evidence import Evidence
 from harness.guard.outcome import Comparison, Outcome, Verdict
 from harness.guard.pairing import match
+from harness.settings import Repeats
 from harness.tune.finding import Finding, gain_over, kept_over
 from harness.tune.launching import DEFAULTS
 from harness.tune.objective import Objective

@@ -5,12 +5,13 @@ import pytest
 
 from harness import config as config_module
 from harness.conf_files import conf_dir, describe, options
-from harness.config import Config, compose, documented_settings
+from harness.config import Config, compose
 from harness.engines.choice import Choice
 from harness.engines.config import ExternalEngine, VllmEngine
 from harness.errors import UserError
 from harness.overrides import parse
 from harness.plan import make_plan
+from harness.settings import documented_settings
 
 
 def composed(*words: str, conf: Path | None = None) -> Config:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from harness.config import ENGINES, SCHEMAS, Options, compose, known_names
+from harness.config import compose
 from harness.errors import UserError
 from harness.overrides import Words, parse
 from harness.sentences import Origin, sentence, shown
+from harness.settings import ENGINES, SCHEMAS, Options, known_names
 
 # Of pydantic: words for programmers.
 FOREIGN = re.compile(

@@ -4,12 +4,13 @@ import pytest
 
 from harness import config as config_module
 from harness.conf_files import conf_dir, describe, options
-from harness.config import compose, documented_settings
+from harness.config import compose
 from harness.engines.config import SimEngine, VllmEngine
 from harness.engines.feasible import obstacle
 from harness.engines.parallel import decided
 from harness.errors import UserError
 from harness.overrides import parse
+from harness.settings import documented_settings
 from harness.sim.options import flags_with_effect
 from harness.tune.objective import Objective
 from harness.tune.prior import forecast
