@@ -1,6 +1,6 @@
 """How far the simulator is from what was measured: every point of the reference results.
 
-Plays each point of `results/reference/2xh200` (`simulator_points.py`) in virtual time and prints
+Plays each point of `results/reference` (`simulator_points.py`) in virtual time and prints
 Markdown: measured, simulated, error. Points marked with a star were looked at when the constants
 were chosen; the last lines sum up these and the others apart, and say how far measurements of one
 configuration and load by several studies lie apart. No GPU, some minutes.

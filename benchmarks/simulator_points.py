@@ -1,4 +1,4 @@
-"""The points of `results/reference/2xh200`, each with the settings and the load it was run with.
+"""The points of `results/reference`, each with the settings and the load it was run with.
 
 Settings are those of the launch (`launch.json`), not of the case's name. What is left out is left
 out by a rule: runs that failed, runs that are `not_steady`, and settings that the simulator says
@@ -13,22 +13,23 @@ from typing import Any
 
 import pandas as pd
 
-REFERENCE = Path(__file__).resolve().parents[1] / "results/reference/2xh200"
-# Two folders are the two sides of one comparison.
+REFERENCE = Path(__file__).resolve().parents[1] / "results/reference"
+# By the name that they are told by. Two folders are the two sides of one comparison.
 STUDIES = {
-    "baseline": ["baseline"],
-    "frontend": ["frontend"],
-    "batching": ["batching"],
-    "batching_traced": ["batching_traced"],
-    "batching_switches": ["batching_switches"],
-    "perf_story": ["perf_story"],
-    "parallel": ["parallel"],
-    "kv_cache": ["kv_cache"],
-    "kv_cache_saturation": ["kv_cache_saturation"],
-    "regression/same": ["regression/same/baseline", "regression/same/candidate"],
-    "regression/eager": ["regression/eager/baseline", "regression/eager/candidate"],
-    "precision": ["precision"],
-    "precision_7b": ["precision_7b"],
+    "baseline": ["2xh200/baseline"],
+    "frontend": ["2xh200/frontend"],
+    "batching": ["2xh200/batching"],
+    "batching_traced": ["2xh200/batching_traced"],
+    "perf_story": ["2xh200/perf_story"],
+    "parallel": ["2xh200/parallel"],
+    "kv_cache": ["2xh200/kv_cache"],
+    "kv_cache_saturation": ["2xh200/kv_cache_saturation"],
+    "regression/same": [f"2xh200/regression/same/{side}" for side in ("baseline", "candidate")],
+    "regression/eager": [f"2xh200/regression/eager/{side}" for side in ("baseline", "candidate")],
+    "precision": ["2xh200/precision"],
+    "precision_7b": ["2xh200/precision_7b"],
+    "h200/batching": ["h200/batching"],
+    "h200/kv_cache": ["h200/kv_cache"],
 }
 MEASURED = ["output_tok_per_s", "ttft_p50_s", "tpot_p50_s"]
 TIMES = ["warmup_s", "window_s"]
@@ -42,6 +43,8 @@ INCIDENTAL = frozenset({"kind", "python", "env", "port", "start_timeout_s"}) | {
 NOT_IMITATED = frozenset({"data_parallel_size", "quantization"})
 # The study by the name of `batching` is older than the drawn lengths.
 OUTPUT_TOKENS = {"batching": (128, 128)}
+# A table tells the length of prompts only where the sweep has several.
+INPUT_TOKENS = {"h200/kv_cache": 2048}
 PREFIX_GROUPS = 8
 
 
@@ -156,7 +159,7 @@ def _points(study: str, rows: list[dict[str, Any]]) -> Iterator[Point]:
             concurrency=None if first["concurrency"] is None else int(first["concurrency"]),
             rate_frac=first["rate_frac"],
             rate_rps=first["rate_rps"],
-            input_tokens=int(first["input_tokens"] or 512),
+            input_tokens=int(first["input_tokens"] or INPUT_TOKENS.get(study, 512)),
             output_tokens=OUTPUT_TOKENS.get(study, (64, 192)),
             hit_frac=first["hit_frac"],
             warmup_s=middle["warmup_s"],

@@ -97,7 +97,7 @@ class SimEngine(ServeSettings):
     gpu: Literal["b200", "h200", "h100", "a100", "l40s", "l4", "a10g"] = Field(
         "h200",
         description="the GPU to imitate; on 2x H200 the simulator's median error is 11 % in "
-        "throughput, 15 % in TTFT, 14 % in TPOT, with extra.cpu_slowdown=1.35 where the host was "
+        "throughput, 18 % in TTFT, 11 % in TPOT, with extra.cpu_slowdown=1.35 where the host was "
         "busy; no other GPU was compared",
     )
     start_timeout_s: float = Field(60.0, gt=0, description="from start to /health")

@@ -43,20 +43,21 @@ several studies' measurements of one configuration and load lie apart:
     points                    output tok/s         TTFT p50             TPOT p50
                               median, worst        median, worst        median, worst
     32 used for the fit           4 %, 25 %             9 %, 130 %           5 %, 74 %
-    43 others                    11 %, 65 %            15 %, 148 %          14 %, 74 %
-    43 others, slowdown 1         7 %, 114 %           31 %, 66 %           10 %, 56 %
-    measured, 20 pairs            4 %, 25 %            16 %, 79 %            3 %, 19 %
+    51 others                    11 %, 30 %            18 %, 148 %          11 %, 35 %
+    51 others, slowdown 1        11 %, 54 %            31 %, 71 %           10 %, 37 %
+    measured, 26 pairs            5 %, 25 %            17 %, 79 %            3 %, 19 %
 
-So a slower CPU halves the error in TTFT and in the worst throughput, and costs some of the others'.
-What is left:
+So a slower CPU halves the error in TTFT and in the worst throughput, and changes little else. What
+is left:
 
-- A saturated API server: at 1,024 streams and more the studies measured 7 to 87 ms of TPOT where
-  the simulator says 11 to 23. The real one carries less, the longer it is overloaded (TP 1 at 1,024
-  streams, 4,096 streams, an open loop above its capacity: 19 to 65 % too fast here), its CPU share
-  says that a chunk or a request then costs up to 1.4 times as much, and the reason was not found.
-  The worst are windows of 8 s in which a reply takes 20 (`batching_switches`).
+- A saturated API server: past what one can carry the studies measured 7 to 45 ms of TPOT where the
+  simulator says 11 to 16. The real one carries less, the longer it is overloaded (TP 1 at 1,024
+  streams, 4,096 streams, an open loop above its capacity, 2,048 streams in steps of 2,048 tokens:
+  16 to 30 % too fast here), its CPU share says that a chunk or a request then costs up to 1.4 times
+  as much, and the reason was not found.
 - 128 and 256 streams on one server, where it is just about saturated: TTFT is up to 2.5 times what
-  was measured. 64 streams give up to 18 % too little output.
+  was measured, and 20 to 30 % more output with steps of one or two prompts, or without chunked
+  prefill. 64 streams of 512 tokens give up to 18 % too little, of shared prefixes 22 % too much.
 - A model of 7 B on one card is 19 % too slow: COMPUTE_EFFICIENCY is that of small matrices.
 
 Other GPUs and FP8 weights were not compared, nor data parallelism, which it does not imitate.
