@@ -139,7 +139,7 @@ class Screen:
 
     duration_s: float = Field(3.0, gt=0, description="the window of the short run")
     below_frac: float = Field(
-        0.8, gt=0, lt=1, description="of the best score so far: below it is a clear loser"
+        0.8, gt=0, lt=1, description="of the best one's short run: below it is a clear loser"
     )
 
 

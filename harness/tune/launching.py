@@ -154,32 +154,30 @@ def outcome_of(study: Study, launch: Launch) -> Outcome:
 class Screening:
     """Steers one trial: the full runs of a clear loser are skipped.
 
-    A clear loser's short run is below `below_frac` of the best score so far, both relative to the
-    short run of the defaults. What a fatal code says of a run, it does not judge by.
+    A clear loser's short run is below `below_frac` of the short run of the best trial so far: what
+    so short a time tells wrong, it tells wrong of both. What a fatal code says of a run, it does
+    not judge by.
     """
 
     study: Study
     objective: Objective
     short_run: str  # of the trial
-    defaults: Mapping[str, Any]  # the row of their short run
+    best: Mapping[str, Any]  # the row of the best one's short run
     below_frac: float
-    best_score: float
     follow: Steering
 
     def __call__(self, launch: Launch, run: PlannedRun) -> Decision:
         """As steering/Steering says."""
-        if run.case == FULL and (score := self._score()) is not None:
-            least = self.below_frac * self.best_score
-            if score < least:
-                told = f"its short run gives {score:.2f} x the defaults, below {least:.2f}"
-                return Skip(reason=f"a clear loser: {told}")
+        if run.case == FULL and (ratio := self._ratio()) is not None and ratio < self.below_frac:
+            told = f"{ratio:.2f} of the best one's, below {self.below_frac:.2f}"
+            return Skip(reason=f"a clear loser: its short run gives {told}")
         return self.follow(launch, run)
 
-    def _score(self) -> float | None:
+    def _ratio(self) -> float | None:
         row = rows_of(self.study, [self.short_run]).get(self.short_run)
         if row is None or not is_sound(row):
             return None
-        rows = [self.objective.complete(one) for one in (row, self.defaults)]
+        rows = [self.objective.complete(one) for one in (row, self.best)]
         gains = self.objective.gains(rows[:1], rows[1:])
         return None if gains is None else math.exp(gains[0])
 

@@ -27,7 +27,7 @@ from harness.tune.launching import (
 from harness.tune.search import Search
 from harness.tune.session import Session
 from harness.tune.summary import came_of, score_text
-from harness.tune.trial import Trial, told
+from harness.tune.trial import Trial
 from harness.tune.tuning import Tuning
 
 
@@ -102,38 +102,41 @@ class Searching:
         """What becomes of the runs: those of a clear loser are skipped."""
         launching, follow = self.tuning.launching, Following(study=self.study)
         short = [run.id for run in launch.runs if run.case == SCREEN]
-        defaults = self._row_of_defaults(SCREEN)
-        if not short or launching.screen is None or trial.number == 0 or defaults is None:
+        if not short or launching.screen is None or trial.number == 0:
             return follow
-        best = self.search.best
+        best = self.search.best or self.search.trials[0]
+        (launched,) = launching.plan(best.setting, best.number).launches
+        if (row := self._row(launched, SCREEN)) is None:
+            return follow
         return Screening(
             study=self.study,
             objective=self.tuning.objective,
             short_run=short[0],
-            defaults=defaults,
+            best=row,
             below_frac=launching.screen.below_frac,
-            best_score=1.0 if best is None or best.score is None else best.score,
             follow=follow,
         )
 
-    def _row_of_defaults(self, case: str) -> Mapping[str, Any] | None:
-        """The row of a short run of the first launch; None where there is none to judge by."""
-        (launch,) = self.tuning.base.plan.launches
+    def _row(self, launch: Launch, case: str) -> Mapping[str, Any] | None:
+        """The row of this launch's run of a case; None where there is none to judge by."""
         runs = [run.id for run in launch.runs if run.case == case]
         rows = list(rows_of(self.study, runs).values()) if runs else []
         return next((row for row in rows if is_sound(row)), None)
 
     def _check_floor(self) -> None:
         """Limits that even a request alone misses end the search after the first launch."""
-        if (row := self._row_of_defaults(ALONE)) is not None:
-            check_floor(row, limits_s(self.tuning.config, self.tuning.objective))
         (launch,) = self.tuning.base.plan.launches
+        if (row := self._row(launch, ALONE)) is not None:
+            check_floor(row, limits_s(self.tuning.config, self.tuning.objective))
         for found in capacities(self.study, launch.id):
             check_search(found)
 
     def _progress(self, trial: Trial) -> str:
         best = self.search.best
-        far = "nothing yet"
-        if best is not None and best.score is not None:
-            far = f"{score_text(best.score)} (trial {best.number}: {told(best.setting)})"
-        return f"trial {trial.number}, {came_of(trial)}; best so far {far}"
+        if best is None or best.score is None:
+            far = "none so far keeps the constraints"
+        elif best.number == trial.number:
+            far = "the best so far"
+        else:
+            far = f"the best so far is trial {best.number} with {score_text(best.score)}"
+        return f"trial {trial.number}, {came_of(trial)}; {far}"

@@ -116,7 +116,7 @@ def test_a_trial_whose_full_runs_were_skipped_is_a_clear_loser(tmp_path: Path) -
 
 @pytest.mark.parametrize(("num", "is_lost"), [(200, True), (600, False), (700, False)])
 def test_a_clear_loser_is_spared_the_rest(tmp_path: Path, num: int, is_lost: bool) -> None:
-    """Against 700 requests of the defaults, and a best so far that is no better."""
+    """Against 700 requests in the short run of the best so far."""
     made = tuning(tmp_path)
     (first, _), (second, launch) = launch_of(made, 0), launch_of(made, 1)
     study = study_of(tmp_path, made, first, second)
@@ -126,9 +126,8 @@ def test_a_clear_loser_is_spared_the_rest(tmp_path: Path, num: int, is_lost: boo
         study=study,
         objective=made.objective,
         short_run=launch.runs[0].id,
-        defaults=rows_of(study, [first.runs[0].id])[first.runs[0].id],
+        best=rows_of(study, [first.runs[0].id])[first.runs[0].id],
         below_frac=0.8,
-        best_score=1.0,
         follow=Following(study=study),
     )
     decision = steering(launch, launch.runs[1])
