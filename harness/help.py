@@ -129,7 +129,10 @@ def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
             verbs=_listed(VERBS.items()),
         )
     if topic not in topics:
-        raise UserError(f"there is no help on '{topic}'; there is on: {', '.join(topics)}.")
+        raise UserError(
+            f"there is no help on '{topic}'; there is on: {', '.join(topics)}, and on each sweep"
+            " and tuning: --help sweep=NAME, --help tune=NAME."
+        )
     return topics[topic]()
 
 
