@@ -37,6 +37,7 @@ Examples
 
 A value pins a setting, a list of values (a,b,c) makes it an axis. Engines are chosen by
 engine=auto, vllm, sim or external; the same command continues a study that was cut off.
+Exit code 0: all is done; 1: runs or checks failed; 2: nothing was started; verbs have their own.
 
   --help sweep=NAME  what a sweep or a tuning does: its own file
   --help settings    every setting, with its meaning and default
@@ -104,6 +105,16 @@ axis, null takes it out. Budgets cover search and proof together.
 
 Exit code 0: a gain is proven, or the defaults are best; 1: neither; 2: bad input, and limits that
 one request alone misses. docs/tune.md has the method.\
+"""
+
+
+_VALIDATE = """\
+  python -m harness validate [setting=value ...]    measure this machine, and judge it
+
+{settings}
+
+Exit code 0: nothing failed; 1: something did, or drift=A,B cannot be compared; 2: there is no GPU
+to judge, or bad input. docs/validate.md says what each probe measures.\
 """
 
 
@@ -183,7 +194,7 @@ def _validity() -> str:
 def _validate() -> str:
     from harness.hardware.options import documented
 
-    return f"python -m harness validate [setting=value ...]\n\n{_listed(documented())}"
+    return _VALIDATE.format(settings=_listed(documented()))
 
 
 def _listed(items: Any) -> str:
