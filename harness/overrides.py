@@ -72,7 +72,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def not_there(what: str, name: str, known: Collection[str], also: str = "") -> UserError:
     """What is raised for a choice that is none of the `known`, nor what `also` tells of."""
     there = f"There are: {', '.join(known)}{also}." if known else "There are none."
-    return UserError(f"there is no {what} '{name}'.{did_you_mean(name, known)} {there}")
+    noun = "tuning" if what == "tune" else what
+    return UserError(f"there is no {noun} '{name}'.{did_you_mean(name, known)} {there}")
 
 
 def _in_braces(text: str) -> bool:
