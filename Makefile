@@ -49,6 +49,7 @@ bench: setup           ## prints the numbers that this project promises
 	$(BIN)/python benchmarks/trace_analysis.py
 	$(BIN)/python benchmarks/report_size.py
 	$(BIN)/python benchmarks/verdict_errors.py
+	$(BIN)/python benchmarks/settled_errors.py
 	$(BIN)/python benchmarks/capacity_search.py
 	$(BIN)/python benchmarks/simulator_error.py
 	$(BIN)/python benchmarks/tune_search.py

@@ -196,7 +196,8 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
                 raise UserError(f"{path}: a {group}'s first line must be '{GLOBAL}'.")
         is_folder = name.startswith(("/", ".", "~"))
         if group == "model" and is_folder and not (Path(name) / "config.json").is_file():
-            raise UserError(f"model={name}: there is no config.json in that folder.")
+            lacks = "config.json in that folder" if Path(name).is_dir() else "such folder"
+            raise UserError(f"model={name}: there is no {lacks}.")
         is_weights = group == "model" and name and ("/" in name or Path(name).exists())
         if name in known or is_weights:
             continue

@@ -37,6 +37,7 @@ Examples
 
 A value pins a setting, a list of values (a,b,c) makes it an axis. Engines are chosen by
 engine=auto, vllm, sim or external; the same command continues a study that was cut off.
+Exit code 0: all is done; 1: runs or checks failed; 2: nothing was started; verbs have their own.
 
   --help sweep=NAME  what a sweep or a tuning does: its own file
   --help settings    every setting, with its meaning and default
@@ -107,6 +108,16 @@ one request alone misses. docs/tune.md has the method.\
 """
 
 
+_VALIDATE = """\
+  python -m harness validate [setting=value ...]    measure this machine, and judge it
+
+{settings}
+
+Exit code 0: nothing failed; 1: something did, or drift=A,B cannot be compared; 2: there is no GPU
+to judge, or bad input. docs/validate.md says what each probe measures.\
+"""
+
+
 def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
     """The short help, or that of a topic. Raises UserError for a topic that is not there."""
     topics = {
@@ -129,7 +140,10 @@ def help_text(topic: str | None, extra_conf_dir: Path | None = None) -> str:
             verbs=_listed(VERBS.items()),
         )
     if topic not in topics:
-        raise UserError(f"there is no help on '{topic}'; there is on: {', '.join(topics)}.")
+        raise UserError(
+            f"there is no help on '{topic}'; there is on: {', '.join(topics)}, and on each sweep"
+            " and tuning: --help sweep=NAME, --help tune=NAME."
+        )
     return topics[topic]()
 
 
@@ -180,7 +194,7 @@ def _validity() -> str:
 def _validate() -> str:
     from harness.hardware.options import documented
 
-    return f"python -m harness validate [setting=value ...]\n\n{_listed(documented())}"
+    return _VALIDATE.format(settings=_listed(documented()))
 
 
 def _listed(items: Any) -> str:

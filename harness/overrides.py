@@ -5,6 +5,7 @@ load.concurrency=64              a setting
 engine.max_num_seqs=64,128       an axis: also choice(64,128), range(1,9), [64,128]
 """
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,6 +18,9 @@ from hydra.errors import HydraException
 from harness.errors import UserError
 
 GROUPS = ("engine", "model", "load", "monitor", "profile", "sweep", "tune")
+
+_CLOSING = {"{": "}", "[": "]"}
+_QUOTES = "the shell takes braces and spaces apart unless the word is in quotes, 'NAME={...}'."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,10 @@ def parse(words: Sequence[str]) -> Words:
         if name in GROUPS:
             choices[name] = text  # taken as written: a path or a hub id needs no quotes
         else:
+            if name in settings and _in_braces(text):
+                raise UserError(
+                    f"{name} is given more than once, the last time as '{text}': {_QUOTES}"
+                )
             settings[name] = _value(name, f"{name}={text}")
     return Words(choices=choices, settings=settings)
 
@@ -64,7 +72,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def not_there(what: str, name: str, known: Collection[str], also: str = "") -> UserError:
     """What is raised for a choice that is none of the `known`, nor what `also` tells of."""
     there = f"There are: {', '.join(known)}{also}." if known else "There are none."
-    return UserError(f"there is no {what} '{name}'.{did_you_mean(name, known)} {there}")
+    noun = "tuning" if what == "tune" else what
+    return UserError(f"there is no {noun} '{name}'.{did_you_mean(name, known)} {there}")
+
+
+def _in_braces(text: str) -> bool:
+    """Whether it reads like one of the words that a shell makes of name={key:value,key:value}."""
+    return re.fullmatch(r"\w+:(?!//).+", text) is not None
 
 
 def _value(name: str, word: str) -> Any:
@@ -75,6 +89,8 @@ def _value(name: str, word: str) -> Any:
         # only the grammar minds, e.g. a second "=", or the brackets of http://[::1]
         if not set(text) & set("[]{}(),'\"") or text.startswith(("http://", "https://")):
             return text
+        if text[-1:] != _CLOSING.get(text[:1], text[-1:]):
+            raise UserError(f"'{word}' cannot be read, it breaks off: {_QUOTES}") from None
         reason = str(error).splitlines()[0]
         raise UserError(
             f"'{word}' cannot be read ({reason}); quote it: '{name}=\"...\"'."

@@ -1,7 +1,7 @@
 """Say what a trace tells, and what changed since another one.
 
 python -m profiles trace.nsys-rep
-python -m profiles trace.sqlite.xz --against later.sqlite.xz --json changed.json
+python -m profiles trace.sqlite.xz --against earlier.sqlite.xz --json changed.json
 python -m profiles folder-of-torch-traces
 
 TRACE is an export or report of Nsight Systems (.sqlite, .nsys-rep, .qdstrm), a PyTorch trace (.json
@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from profiles.diff import diff
@@ -32,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("trace", type=Path, metavar="TRACE")
-    parser.add_argument("--against", type=Path, metavar="TRACE2", help="a later one, for a diff")
+    parser.add_argument(
+        "--against", type=Path, metavar="EARLIER", help="what changed since that one"
+    )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help=f"write all numbers there (name it *{FINDINGS})"
     )
@@ -53,7 +56,11 @@ def _told(trace: Path, against: Path | None) -> tuple[str, str]:
     findings = findings_at(trace)
     if against is None:
         return page(findings), findings.as_json()
-    changed = diff(findings, findings_at(against))
+    earlier = findings_at(against)
+    if earlier.source == findings.source:  # a study's captures are all called alike
+        earlier = replace(earlier, source=str(against))
+        findings = replace(findings, source=str(trace))
+    changed = diff(earlier, findings)
     return diff_page(changed), json.dumps(changed.as_dict(), indent=1)
 
 

@@ -234,7 +234,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def page(told: Diff) -> str:
     """The diff as Markdown."""
-    lines = [f"# {told.before} against {told.after}", ""]
+    lines = [f"# {told.after} against {told.before}", ""]
     lines += [f"- {_sentence(each)}" for each in told.steps]
     lines += [f"- Note: {note}." for note in told.notes]
     lines.append("")

@@ -83,14 +83,15 @@ def _check_words(settings: dict[str, object]) -> None:
                 " settled, up to guard.max_launches."
             )
         if name.partition(".")[0] == "checks":
-            raise UserError(f"{name} has no effect with against=: a sweep without it does checks.")
+            raise UserError(f"{name} has no effect with against=: a sweep of its own does checks.")
 
 
 def _without_extras(config: Config) -> Config:
     """Nothing but what is compared: checks and profiles are for a sweep of its own."""
     if config.profile.kind != "none":
         raise UserError(
-            f"profile={config.profile.kind} has no effect with against=: a sweep without it"
-            " captures profiles."
+            f"profile={config.profile.kind} has no effect with against=: afterwards"
+            f" `report CANDIDATE against=BASELINE profile={config.profile.kind}` captures what has"
+            " regressed."
         )
     return replace(config, options=replace(config.options, checks=Checks()))

@@ -44,9 +44,8 @@ def choose(requested: str, python: str | None) -> Choice:
             )
         if requested == "vllm":
             raise UserError(
-                "engine=vllm: vLLM is not installed for this Python: pip install"
-                " 'vllm-harness[vllm]', name the interpreter that has it by engine.python=PATH, or"
-                " take engine=sim."
+                "engine=vllm: vLLM is not installed for this Python: pip install 'vllm>=0.25', name"
+                " the interpreter that has it by engine.python=PATH, or take engine=sim."
             )
         why = "as asked for" if requested == "sim" else "vLLM is not installed in this Python"
         return Choice(kind="sim", place="sim", num_gpus=gpus, vllm_version=None, why=why)

@@ -23,9 +23,7 @@ STYLES = {
     Verdict.INCONCLUSIVE: "yellow",
 }
 AT = "at"
-UNSETTLED = (
-    f"without a number of more launches: up to {MAX_MORE} would not settle it, or none can be told"
-)
+UNSETTLED = f"that {MAX_MORE} more launches would not settle, or for which none can be told"
 COLOURS = {Outcome.PASS: "bold green", Outcome.REGRESSED: "bold red"}
 
 

@@ -442,6 +442,7 @@ def test_own_configuration_folders_add_sweeps_and_models(tmp_path: Path) -> None
 
 def test_a_model_can_be_a_folder_or_a_hub_id(tmp_path: Path) -> None:
     assert "config.json" in refused("sweep=single", f"model={tmp_path}")
+    assert "no such folder" in refused("sweep=single", f"model={tmp_path}/nowhere")
     (tmp_path / "config.json").write_text('{"vocab_size": 512}')
     config = composed("sweep=single", f"model={tmp_path}", "load.concurrency=1")
     assert config.model.path == str(tmp_path)

@@ -50,12 +50,30 @@ def test_plus_signs_of_hydra_are_accepted() -> None:
         ("~load", "null"),
         ("load.rate_rps=interval(1,2)", "list of values"),
         ("load.concurrency=[1,", "cannot be read"),
+        ("slo.ttft_s=1,slo.tpot_s=2", "cannot be read"),
         ("--multirun", "name=value"),
     ],
 )
 def test_a_malformed_word_is_one_sentence(word: str, says: str) -> None:
     with pytest.raises(UserError, match=says.replace("(", r"\(")):
         parse([word])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["slo={ttft_s:", "1}"],
+        ["slo=ttft_s:1", "slo=tpot_s:2"],  # what a shell makes of slo={ttft_s:1,tpot_s:2}
+    ],
+)
+def test_a_value_that_the_shell_took_apart_is_told_to_be_quoted(words: list[str]) -> None:
+    with pytest.raises(UserError, match="in quotes"):
+        parse(words)
+
+
+def test_the_last_of_two_values_counts() -> None:
+    words = ["engine.url=http://a:1", "engine.url=http://b:2", "seed=1", "seed=2"]
+    assert parse(words).settings == {"engine.url": "http://b:2", "seed": 2}
 
 
 @pytest.mark.parametrize(

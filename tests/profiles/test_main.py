@@ -37,12 +37,24 @@ def test_the_folder_of_a_capture_is_told_by_its_findings(tmp_path, capsys):
     assert first == second
 
 
-def test_two_traces_are_told_as_a_diff(tmp_path, capsys):
-    file = tmp_path / "diff.json"
-    code, out, _ = run(TORCH_CPU, "--against", TORCH_CPU, "--json", file, capsys=capsys)
+def test_a_trace_is_told_by_what_changed_since_the_one_that_it_is_set_against(tmp_path, capsys):
+    earlier, file = tmp_path / "earlier.findings.json", tmp_path / "diff.json"
+    run(TORCH_CPU, "--json", earlier, capsys=capsys)
+    earlier.write_text(json.dumps(json.loads(earlier.read_text()) | {"source": "earlier"}))
+    code, out, _ = run(TORCH_CPU, "--against", earlier, "--json", file, capsys=capsys)
     assert code == 0
-    assert out.startswith(f"# {TORCH_CPU.name} against {TORCH_CPU.name}\n")
-    assert json.loads(file.read_text())["steps"][0]["kind"] == "decode"
+    assert out.startswith(f"# {TORCH_CPU.name} against earlier\n")
+    told = json.loads(file.read_text())
+    assert (told["before"], told["after"]) == ("earlier", TORCH_CPU.name)
+    assert told["steps"][0]["kind"] == "decode"
+
+
+def test_traces_of_one_name_are_told_apart_by_where_they_lie(tmp_path, capsys):
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        run(TORCH_CPU, "--json", folder / "findings.json", capsys=capsys)
+    _, out, _ = run(tmp_path / "a", "--against", tmp_path / "b", capsys=capsys)
+    assert out.startswith(f"# {tmp_path}/a against {tmp_path}/b\n")
 
 
 @pytest.mark.parametrize("name", ["gone.sqlite", "bad.findings.json", "bad.json"])

@@ -48,7 +48,7 @@ def test_what_no_number_of_launches_settles_is_said_below_the_table() -> None:
     found = compare(one, evidence([measured(1, 900.0, begun_at_s=9e3)], "candidate"), guard())
     text = StringIO()
     print_comparison(Console(file=text, width=140), found)
-    assert text.getvalue().count("1 inconclusive without a number of more launches") == 1
+    assert text.getvalue().count("1 inconclusive that 100 more launches would not settle") == 1
 
 
 def test_a_wide_screen_shows_every_column() -> None:

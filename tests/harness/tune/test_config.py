@@ -100,7 +100,7 @@ def test_a_tuning_of_ones_own_is_found_and_several_loads_are_one_configuration(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["tune=throughputs"], "there is no tune 'throughputs'. Did you mean 'throughput'?"),
+        (["tune=throughputs"], "there is no tuning 'throughputs'. Did you mean 'throughput'?"),
         (["tune=throughput", "sweep=single"], "are two commands: take one"),
         (["sweep=single", "tune.budget.launches=9"], "name one, tune=NAME"),
         (["tune=throughput", "tune.budget.launches=2"], "budget.launches=2 is too small"),
