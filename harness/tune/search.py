@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAME = "tune"
 TRIES = 2  # of a setting whose launch failed for a reason of the machine's
 OUTCOME = "outcome"  # the user attribute of a trial that was told
-INSTALL = "pip install 'vllm-harness[tune]'"
+INSTALL = "pip install 'optuna>=4.2'"
 
 
 class Search:
