@@ -6,8 +6,8 @@ Made of the raw samples like the tables, after the sweep: it would only be in th
 import json
 from typing import Any
 
+from harness.axes import axis_columns, value_of_record
 from harness.study import SavedRun, Study
-from harness.tables import axis_columns, value_of_record
 from loadgen.config import Load
 from loadgen.records import Window
 from loadgen.vllm_bench import vllm_bench_json

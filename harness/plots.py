@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from harness.axes import axis_columns, swept
 from harness.columns import metric
 from harness.presentation import Plot
-from harness.tables import axis_columns, heading, swept, value_text
+from harness.tables import heading, value_text
 from harness.units import scale_of
 from harness.validity import fatal_codes
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.axes import axis_columns, swept, value_of_record
 from harness.capacity.columns import capacity_columns
 from harness.ceilings import (
     Ceiling,
@@ -20,7 +21,7 @@ from harness.ceilings import (
     utilisation,
 )
 from harness.checks.columns import check_columns
-from harness.columns import COLUMNS, SETTINGS, Column
+from harness.columns import COLUMNS, Column
 from harness.errors import UserError
 from harness.kv_cache import demand_frac, expected_tokens
 from harness.plan import setting_of
@@ -161,22 +162,6 @@ def write_tables(study: Study) -> pd.DataFrame | None:
     return points
 
 
-def axis_columns(axes: Iterable[str]) -> dict[str, str]:
-    """The column of each axis: its own name, or the whole dotted one where that would be taken."""
-    axes = list(axes)
-    leaves = [name.rpartition(".")[2] for name in axes]
-    measures = {column.name for column in COLUMNS} - {column.name for column in SETTINGS}
-    return {
-        name: leaf if leaves.count(leaf) == 1 and leaf not in measures else name
-        for name, leaf in zip(axes, leaves, strict=True)
-    }
-
-
-def swept(axes: dict[str, list[Any]]) -> list[str]:
-    """Columns of the axes that have more than one value, outer first."""
-    return [column for name, column in axis_columns(axes).items() if len(axes[name]) > 1]
-
-
 def _row(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dict[str, Any]:
     record, launch = run.record, run.launch
     settings = record["engine"] | record["load"]
@@ -282,14 +267,6 @@ def num_gpus(gpus: str | None) -> int | None:
     """How many "2x NVIDIA H200" are; None for a CPU, and where it is not known."""
     counts = re.findall(r"(\d+)x ", gpus or "")
     return sum(map(int, counts)) if counts else None
-
-
-def value_of_record(record: dict[str, Any], name: str) -> Any:
-    """A setting's value in run.json, by its dotted name."""
-    value: Any = record
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 def _of_one_type(values: "pd.Series[Any]") -> "pd.Series[Any]":

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harness.axes import axis_columns, swept, value_of_record
 from harness.plots import MADE_BY
 from harness.study import SavedRun, Study
-from harness.tables import axis_columns, heading, swept, value_of_record, value_text
+from harness.tables import heading, value_text
 from loadgen.metrics import arrivals
 from monitors.nvml import THROTTLING, UNKNOWN_REASONS
 from monitors.sampler import completed

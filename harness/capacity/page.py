@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from harness.axes import axis_columns, swept, value_of_record
 from harness.capacity.curves import draw_curves
 from harness.capacity.found import Capacity, capacities
 from harness.capacity.text import floor, name_of, shown
 from harness.plan import setting_of
 from harness.slo import limits_text
 from harness.study import SavedRun, Study
-from harness.tables import SIMULATED, axis_columns, heading, swept, value_of_record, value_text
+from harness.tables import SIMULATED, heading, value_text
 
 TABLE = "capacity.md"
 HEADS = (
