@@ -22,9 +22,9 @@ from harness.instrument import Instrument
 from harness.model import Model
 from harness.plan import Launch, Plan, Run
 from harness.progress import Display
+from harness.rows import row_of
 from harness.steering import Decision, Following, Judge, Send, Skip, Steering
 from harness.study import Study
-from harness.tables import row_of
 from harness.units import milliseconds, whole
 from loadgen.generator import Generator
 from loadgen.records import Progress, Result, Target
@@ -248,7 +248,8 @@ class Runner:
     def _line(self, run: Run, send: Send, result: Result) -> str:
         """One line about a run that just ended, with what the table will hold against it: known
         now, a sweep need not go on in vain."""
-        row = row_of(self.study, run.id)
+        (saved,) = self.study.runs({run.id})
+        row = row_of(saved, self.study.about, ceiling=None)
         codes = [code for code in str(row["validity"]).split() if code != "simulated"]
         brief = _brief(row) if send.brief is None else send.brief(result)
         return "; ".join([brief, *([" ".join(codes)] if codes else [])])

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from harness.axes import axis_columns
 from harness.guard.evidence import Evidence, Measured
-from harness.tables import INTENSITY
+from harness.rows import INTENSITY
 
 Key = tuple[str, ...]
 
