@@ -22,9 +22,14 @@ def swept(axes: dict[str, list[Any]]) -> list[str]:
     return [column for name, column in axis_columns(axes).items() if len(axes[name]) > 1]
 
 
-def value_of_record(record: dict[str, Any], name: str) -> Any:
-    """A setting's value in run.json, by its dotted name."""
-    value: Any = record
+def axis_values(record: dict[str, Any], axes: Iterable[str]) -> dict[str, Any]:
+    """The value of each axis in run.json, by its column; None where it does not apply."""
+    return {column: value_of(record, name) for name, column in axis_columns(axes).items()}
+
+
+def value_of(settings: dict[str, Any], name: str) -> Any:
+    """The value of a dotted name in a tree of settings; None where there is none."""
+    value: Any = settings
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value

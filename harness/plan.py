@@ -12,6 +12,7 @@ from itertools import product
 from random import Random
 from typing import Any
 
+from harness.axes import value_of
 from harness.config import Config
 from harness.engines.config import SIM_NUM_GPUS, Engine, ExternalEngine, SimEngine
 from harness.engines.feasible import obstacle
@@ -258,15 +259,6 @@ def setting_of(launch: str) -> str:
     return launch.partition("-")[0]
 
 
-def value_of(settings: Any, name: str) -> Any:
-    """The value of a dotted name below an engine or a load."""
-    for part in name.split("."):
-        settings = (
-            settings.get(part) if isinstance(settings, dict) else getattr(settings, part, None)
-        )
-    return settings
-
-
 def _run(
     setting: _Setting,
     cell: _Cell,
@@ -319,7 +311,8 @@ def _label(settings: Any, group: str, axes: dict[str, list[Any]]) -> str:
 
 
 def _named(settings: Any, names: Sequence[str]) -> str:
-    values = {name.rpartition(".")[2]: value_of(settings, name) for name in names}
+    tree = asdict(settings)
+    values = {name.rpartition(".")[2]: value_of(tree, name) for name in names}
     return " ".join(f"{n}={as_said(v)}" for n, v in values.items() if v is not None)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.axes import axis_columns, value_of_record
+from harness.axes import axis_values
 from harness.ceilings import Ceiling, decoder_of, joules_per_output_token, utilisation
 from harness.kv_cache import demand_frac, expected_tokens
 from harness.plan import setting_of
@@ -77,8 +77,7 @@ def row_of(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dic
     for name in ("max_num_seqs", "max_num_batched_tokens", *sizes):
         chosen = settings.get(name)  # what was asked for, else what the server says it took
         row[name] = chosen if chosen is not None else facts.get(name)
-    for name, column in axis_columns(about["axes"]).items():
-        row.setdefault(column, value_of_record(record, name))
+    row = axis_values(record, about["axes"]) | row
     row |= _measures(run, about) if run.whole else _nothing()
     decoder = decoder_of(about["model"])
     row |= utilisation(row, record["engine"], decoder, ceiling)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.axes import axis_columns, swept, value_of_record
+from harness.axes import axis_values, swept
 from harness.plots import MADE_BY
 from harness.study import SavedRun, Study
 from harness.tables import heading, value_text
@@ -158,11 +158,8 @@ def draw_timelines(study: Study, points: pd.DataFrame, folder: Path) -> list[Pat
 
 def _label(run: SavedRun, about: dict[str, Any]) -> str:
     """What tells this run from the others."""
-    columns = {column: name for name, column in axis_columns(about["axes"]).items()}
-    settings = [
-        f"{column}={value_text(value_of_record(run.record, columns[column]))}"
-        for column in swept(about["axes"])
-    ]
+    values = axis_values(run.record, about["axes"])
+    settings = [f"{column}={value_text(values[column])}" for column in swept(about["axes"])]
     return ", ".join([*settings, f"run {run.record['id']}"])
 
 
