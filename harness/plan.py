@@ -12,13 +12,12 @@ from itertools import product
 from random import Random
 from typing import Any
 
-from harness.axes import value_of
 from harness.config import Config
 from harness.engines.config import SIM_NUM_GPUS, Engine, ExternalEngine, SimEngine
 from harness.engines.feasible import obstacle
 from harness.engines.parallel import decided, ranks
 from harness.errors import UserError
-from harness.units import as_said
+from harness.labels import gpus_text, label_of
 from loadgen.config import Load
 from loadgen.prompts import file_digests
 from monitors.nvml import Gpu
@@ -138,7 +137,7 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
                     id=f"{setting.digest}-{launch_repeat}",
                     label=setting.label(config),
                     engine=setting.engine,
-                    gpus=_gpus_text(setting.engine, gpus),
+                    gpus=gpus_text(setting.engine, gpus),
                     repeat=launch_repeat,
                     cases=setting.cases,
                     # those that need a capacity after those that find it
@@ -183,7 +182,7 @@ class _Setting:
         return tuple(dict.fromkeys(cell.case for cell in self.cells if cell.case))
 
     def label(self, config: Config) -> str:
-        axes = _label(self.engine, "engine", config.axes)
+        axes = label_of(self.engine, "engine", config.axes)
         return "  ".join(filter(None, [", ".join(self.cases), axes])) or config.choice.kind
 
 
@@ -244,16 +243,6 @@ def as_served(engine: Engine, config: Config) -> Engine:
     return decided(engine, config.model, num_gpus)
 
 
-def _gpus_text(engine: Engine, gpus: Sequence[Gpu]) -> str:
-    """What serves: "2x NVIDIA H200"."""
-    if isinstance(engine, ExternalEngine):
-        return "unknown"
-    if isinstance(engine, SimEngine):
-        return f"{ranks(engine)}x {engine.gpu} (simulated)"
-    names = [gpu.name for gpu in gpus[: ranks(engine)]]
-    return ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names)) or "CPU"
-
-
 def setting_of(launch: str) -> str:
     """The engine setting's part of a launch's id, or of the name of its folder."""
     return launch.partition("-")[0]
@@ -272,7 +261,7 @@ def _run(
     seed = digest_of(config.options.seed, asdict(load), repeats)
     launch_repeat, run_repeat = repeats
     of_several = len({other.case for other in setting.cells}) > 1
-    label = _label(load, "load", config.axes)
+    label = label_of(load, "load", config.axes)
     if load.search is not None:
         label = f"{label} probe {run_repeat} of {load.search.probes}".strip()
     return Run(
@@ -293,27 +282,6 @@ def _ordered(items: Sequence[Any], order: str, random: Random) -> list[Any]:
 
 def _what(engine: Engine) -> dict[str, Any]:
     return {name: value for name, value in asdict(engine).items() if name not in OPERATIONAL}
-
-
-def _label(settings: Any, group: str, axes: dict[str, list[Any]]) -> str:
-    """What tells this engine or load from the others of the grid; a load's intensity always."""
-    swept = [name for name, values in axes.items() if len(values) > 1]
-    names = [name.removeprefix(f"{group}.") for name in swept if name.startswith(f"{group}.")]
-    if isinstance(settings, Load):
-        named = {"closed": "concurrency", "trace": "trace.speed"}
-        intensity = named.get(settings.arrival, "rate_rps")
-        if settings.rate_frac is not None:
-            intensity = "rate_frac"
-        if settings.search is not None:
-            return _named(settings, names)
-        names += [intensity] if intensity not in names else []
-    return _named(settings, names)
-
-
-def _named(settings: Any, names: Sequence[str]) -> str:
-    tree = asdict(settings)
-    values = {name.rpartition(".")[2]: value_of(tree, name) for name in names}
-    return " ".join(f"{n}={as_said(v)}" for n, v in values.items() if v is not None)
 
 
 def _longest_s(load: Load) -> float:
