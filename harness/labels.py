@@ -1,6 +1,6 @@
 """What people read of a launch and of a run: what tells it from the others, and what serves it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,22 +12,32 @@ from loadgen.config import Load
 from monitors.nvml import Gpu
 
 
-def label_of(settings: Any, group: str, axes: dict[str, list[Any]]) -> str:
-    """What tells this engine or load from the others of the grid; a load's intensity always."""
-    swept = [name for name, values in axes.items() if len(values) > 1]
-    names = [name.removeprefix(f"{group}.") for name in swept if name.startswith(f"{group}.")]
-    if isinstance(settings, Load):
-        named = {"closed": "concurrency", "trace": "trace.speed"}
-        intensity = named.get(settings.arrival, "rate_rps")
-        if settings.rate_frac is not None:
-            intensity = "rate_frac"
-        if settings.search is not None:
-            return _named(settings, names)
-        names += [intensity] if intensity not in names else []
-    return _named(settings, names)
+def engine_label(engine: Engine, axes: Mapping[str, Sequence[Any]]) -> str:
+    """What tells this engine from the others of the grid; empty if it has none."""
+    return _named(engine, _swept("engine.", axes))
 
 
-def _named(settings: Any, names: Sequence[str]) -> str:
+def load_label(load: Load, axes: Mapping[str, Sequence[Any]]) -> str:
+    """What tells this load from the others of the grid; its intensity always, unless searched."""
+    names = _swept("load.", axes)
+    if load.search is None and (intensity := _intensity(load)) not in names:
+        names.append(intensity)
+    return _named(load, names)
+
+
+def _swept(group: str, axes: Mapping[str, Sequence[Any]]) -> list[str]:
+    """The names in a group that have more than one value."""
+    names = (name for name, values in axes.items() if len(values) > 1)
+    return [name.removeprefix(group) for name in names if name.startswith(group)]
+
+
+def _intensity(load: Load) -> str:
+    if load.rate_frac is not None:
+        return "rate_frac"
+    return {"closed": "concurrency", "trace": "trace.speed"}.get(load.arrival, "rate_rps")
+
+
+def _named(settings: Engine | Load, names: Sequence[str]) -> str:
     tree = asdict(settings)
     values = {name.rpartition(".")[2]: value_of(tree, name) for name in names}
     return " ".join(f"{n}={as_said(v)}" for n, v in values.items() if v is not None)

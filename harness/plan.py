@@ -17,7 +17,7 @@ from harness.engines.config import SIM_NUM_GPUS, Engine, ExternalEngine, SimEngi
 from harness.engines.feasible import obstacle
 from harness.engines.parallel import decided, ranks
 from harness.errors import UserError
-from harness.labels import gpus_text, label_of
+from harness.labels import engine_label, gpus_text, load_label
 from loadgen.config import Load
 from loadgen.prompts import file_digests
 from monitors.nvml import Gpu
@@ -96,7 +96,7 @@ class Plan:
         started = [launch for launch in possible if launch.ranks is not None]
         starts_s = STARTUP_S[self.place] * len(started)
         loads = [run.load for launch in possible for run in launch.runs]
-        least_s = sum(load.warmup_s + load.duration_s + 0.5 for load in loads)
+        least_s = sum(load.planned_s + 0.5 for load in loads)
         most_s = sum(_longest_s(load) + 0.5 for load in loads)
         return starts_s + least_s, starts_s + most_s
 
@@ -116,21 +116,16 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
     }
     settings, options = _settings(config, identity), config.options
     _check_shares(settings)
-    order = Random(options.seed)
-
-    def _repeats(cell: _Cell) -> int:
-        """How often it is measured in a launch: a search has a run for each of its probes."""
-        return cell.load.search.probes if cell.load.search else options.repeats.runs
-
+    order, asked = Random(options.seed), options.repeats.runs
     launches = []
     for launch_repeat in range(1, options.repeats.launches + 1):
         # Every round holds every engine setting once: slow drift then hits all of them alike.
         for setting in _ordered(settings, options.order, order):
             runs = [
                 _run(setting, cell, identity, config, (launch_repeat, run_repeat))
-                for run_repeat in range(1, max(map(_repeats, setting.cells)) + 1)
+                for run_repeat in range(1, max(cell.repeats(asked) for cell in setting.cells) + 1)
                 for cell in _ordered(setting.cells, options.order, order)
-                if run_repeat <= _repeats(cell)
+                if run_repeat <= cell.repeats(asked)
             ]
             launches.append(
                 Launch(
@@ -168,6 +163,10 @@ class _Cell:
     place: tuple[int, int, int]
     load: Load
 
+    def repeats(self, asked: int) -> int:
+        """How often it is measured in a launch: a search has a run for each of its probes."""
+        return self.load.search.probes if self.load.search else asked
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Setting:
@@ -182,7 +181,7 @@ class _Setting:
         return tuple(dict.fromkeys(cell.case for cell in self.cells if cell.case))
 
     def label(self, config: Config) -> str:
-        axes = label_of(self.engine, "engine", config.axes)
+        axes = engine_label(self.engine, config.axes)
         return "  ".join(filter(None, [", ".join(self.cases), axes])) or config.choice.kind
 
 
@@ -261,7 +260,7 @@ def _run(
     seed = digest_of(config.options.seed, asdict(load), repeats)
     launch_repeat, run_repeat = repeats
     of_several = len({other.case for other in setting.cells}) > 1
-    label = label_of(load, "load", config.axes)
+    label = load_label(load, config.axes)
     if load.search is not None:
         label = f"{label} probe {run_repeat} of {load.search.probes}".strip()
     return Run(
@@ -285,9 +284,7 @@ def _what(engine: Engine) -> dict[str, Any]:
 
 
 def _longest_s(load: Load) -> float:
-    if not load.is_open:
-        return max(load.warmup_s, load.warmup_max_s) + load.duration_s
-    return load.warmup_s + load.duration_s + load.drain_s
+    return load.planned_s + load.drain_s if load.is_open else load.warmup_max_s + load.duration_s
 
 
 def digest_of(*parts: Any) -> str:
