@@ -31,7 +31,6 @@ from loadgen.records import Progress, Result, Target
 from monitors.nvml import foreign_processes
 from monitors.sampler import Sampler, Samples, Targets
 
-SAFE_VOCAB_SIZE = 1000  # every tokenizer in use has more
 MAX_DEATHS = 2  # servers in a row that died before they finished one run
 
 
@@ -78,7 +77,7 @@ class Runner:
                     finished = self._measure(server, folder, launch, left)
                     if finished == len(left):
                         self.display.phase("check")
-                        self._checker.on_server(launch, server, _vocab_size(self.config.model))
+                        self._checker.on_server(launch, server)
             except EngineFailed as error:
                 self._fail(left, launch, folder, error.failure)
                 return
@@ -93,7 +92,7 @@ class Runner:
                 self._fail(left, launch, folder, failure)
                 return
         self.display.phase("check")
-        self._checker.without_server(launch, _vocab_size(self.config.model))
+        self._checker.without_server(launch)
 
     def _needed(self, launch: Launch, left: list[Run]) -> list[Run]:
         """What is left from the first run on that needs a server; those before are skipped."""
@@ -345,22 +344,13 @@ def _not_possible(obstacle: str) -> Failure:
 
 def target_of(server: AnyServer, engine: Engine, model: Model) -> Target:
     """The server, as the load generator is told it."""
-    headers = engine.headers() if isinstance(engine, ExternalEngine) else {}
     return Target(
         url=server.urls[0],
         more_urls=server.urls[1:],
         model=server.model,
-        vocab_size=_vocab_size(model),
-        headers=headers,
+        vocab_size=model.vocab_size(),
+        headers=engine.headers(),
     )
-
-
-def _vocab_size(model: Model) -> int:
-    """How many token ids prompts may be made of: of a model that cannot be read, few enough."""
-    try:
-        return model.vocab_size()
-    except ValueError:
-        return SAFE_VOCAB_SIZE
 
 
 def _told(result: Result) -> dict[str, Any]:

@@ -103,14 +103,14 @@ def test_a_check_is_done_once_for_an_engine_setting(bench: Make, server: FakeSer
     at = bench(LONGEST, "repeats.launches=2")
     first, second = at.plan.launches
     assert at.checker.due(first) == at.checker.due(second) == ["longest_context"]
-    assert at.checker.on_server(first, server, 512)
+    assert at.checker.on_server(first, server)
     assert at.checker.due(first) == at.checker.due(second) == at.again().due(second) == []
     assert server.settled == 1, "it is alone in the server"
 
 
 def test_what_was_found_is_kept_and_told(bench: Make, server: FakeServer) -> None:
     at = bench(LONGEST)
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     kept = at.kept("longest_context")
     assert kept["status"] == "ok"
     assert 980 <= kept["tokens"] <= 1000
@@ -122,7 +122,7 @@ def test_a_server_that_dies_ends_the_search_with_what_it_had_served(
     bench: Make, server: FakeServer
 ) -> None:
     at, server.dies = bench(LONGEST), True
-    assert not at.checker.on_server(at.launch, server, 512), "the next check needs another one"
+    assert not at.checker.on_server(at.launch, server), "the next check needs another one"
     kept = at.kept("longest_context")
     assert (kept["status"], kept["tokens"], kept["limit"]) == ("ok", 512, "it died")
     assert at.checker.due(at.launch) == []
@@ -132,7 +132,7 @@ def test_a_server_that_dies_of_the_first_prompt_is_a_failed_check(
     bench: Make, server: FakeServer
 ) -> None:
     at, server.dies, server.limit = bench(LONGEST), True, 1
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     kept = at.kept("longest_context")
     assert (kept["status"], kept["failure"]["message"]) == ("failed", "it died")
     assert "FAILED (died_under_load): it died" in at.notes[0]
@@ -142,7 +142,7 @@ def test_a_failed_check_is_due_again_only_when_that_is_asked_for(
     bench: Make, server: FakeServer
 ) -> None:
     at, server.dies, server.limit = bench(LONGEST), True, 1
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     assert at.again().due(at.launch) == []
     assert at.again(retry=True).due(at.launch) == ["longest_context"]
 
@@ -151,7 +151,7 @@ def test_with_retry_a_check_that_fails_is_tried_once_a_command(
     bench: Make, server: FakeServer
 ) -> None:
     at, server.dies, server.limit = bench(LONGEST, retry=True), True, 1
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     assert at.kept("longest_context")["status"] == "failed"
     assert at.checker.due(at.launch) == [], "or the runner would start servers for ever"
 
@@ -165,14 +165,14 @@ def test_a_server_that_did_not_start_fails_all_that_is_due(bench: Make) -> None:
 
 def test_a_failed_start_does_not_take_back_what_was_found(bench: Make, server: FakeServer) -> None:
     at = bench(LONGEST)
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     at.again(retry=True).fail(at.launch, DEAD)
     assert at.kept("longest_context")["status"] == "ok"
 
 
 def test_a_damaged_record_is_as_good_as_none(bench: Make, server: FakeServer) -> None:
     at = bench(LONGEST)
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     for text in ("{", "{}"):
         (at.study.folder / f"checks/{at.launch.setting}/longest_context.json").write_text(text)
         assert at.again().due(at.launch) == ["longest_context"]
@@ -183,7 +183,7 @@ def test_what_is_left_of_a_plan_are_its_checks_too(bench: Make, server: FakeServ
     names = at.config.options.checks.names
     left = wanted(at.plan, at.study, names, retry=False)
     assert [(launch.repeat, launch.runs) for launch in left] == [(1, ())]
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     assert wanted(at.plan, at.study, names, retry=False) == []
 
 
@@ -219,7 +219,7 @@ def test_vllm_without_a_server_gets_the_loads_lengths_and_the_servers_sizes(
     bench: Make, measured: list[dict[str, Any]]
 ) -> None:
     at = bench(OFFLINE, "load.input_tokens=40", "load.output_tokens=6")
-    at.checker.without_server(on_vllm(at.launch, enforce_eager=True), 512)
+    at.checker.without_server(on_vllm(at.launch, enforce_eager=True))
     (call,) = measured
     assert call["python"] == sys.executable
     assert call["work"] == [(40, 6)] * 8
@@ -239,7 +239,7 @@ def test_vllm_without_a_server_that_fails_is_recorded(
 
     monkeypatch.setattr(offline, "measure", fail)
     at = bench(OFFLINE)
-    at.checker.without_server(on_vllm(at.launch), 512)
+    at.checker.without_server(on_vllm(at.launch))
     assert at.kept("offline")["failure"]["message"] == "it died"
 
 
@@ -254,7 +254,7 @@ def test_several_engines_without_a_server_are_not_possible_and_not_tried(
     bench: Make, measured: list[dict[str, Any]], settings: dict[str, Any], said: str
 ) -> None:
     at = bench(OFFLINE)
-    at.checker.without_server(on_vllm(at.launch, **settings), 512)
+    at.checker.without_server(on_vllm(at.launch, **settings))
     assert measured == []
     failure = at.kept("offline")["failure"]
     assert failure["kind"] == "not_possible"
@@ -265,6 +265,6 @@ def test_requests_that_vllm_cannot_be_given_without_a_server_are_no_measure(
     bench: Make, measured: list[dict[str, Any]]
 ) -> None:
     at = bench(OFFLINE, "load.prompts={kind: shared_prefix, groups: 2, hit_frac: 0.5}")
-    at.checker.without_server(on_vllm(at.launch), 512)
+    at.checker.without_server(on_vllm(at.launch))
     assert measured == []
     assert "no load of this engine setting" in at.kept("offline")["failure"]["message"]
