@@ -1,4 +1,4 @@
-"""A study's table and plots: made of what is there, again and again, and shown."""
+"""What is made of a study: its table and plots, again and again, of what is there; and shown."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
