@@ -16,7 +16,7 @@ from harness.plots import MADE_BY, draw
 from harness.screen import print_table
 from harness.study import Study
 from harness.tables import markdown, write_tables
-from harness.timeline import MAX_RUNS, draw_timelines
+from harness.timeline_plot import MAX_RUNS, draw_timelines
 from harness.units import plural
 
 HEAD_BYTES = 512  # of a file, which hold what matplotlib is told of it
