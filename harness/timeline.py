@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.study import SavedRun
+from harness.validity import MAX_GAP_S
 from loadgen.metrics import arrivals
 from monitors.nvml import THROTTLING, UNKNOWN_REASONS
 from monitors.sampler import completed
@@ -20,7 +21,6 @@ Floats = npt.NDArray[np.float64]
 Series = dict[str, Floats]
 
 STEP_S = 0.1
-MAX_HOLD_S = 2.0  # the gap that is a validity code, too
 
 
 def timeline(run: SavedRun) -> Series:
@@ -109,15 +109,15 @@ def _host(host: Any, at_s: Floats) -> Series:
 
 
 def held(sampled_at_s: Floats, values: Floats, at_s: Floats) -> Floats:
-    """The last sample's value at each instant; NaN where that is older than `MAX_HOLD_S`."""
+    """The last sample's value at each instant; NaN where that is older than `MAX_GAP_S`."""
     if not len(sampled_at_s):
         return np.full(len(at_s), np.nan)
     place = np.searchsorted(sampled_at_s, at_s, side="right") - 1
     taken = np.maximum(place, 0)
-    fresh = (place >= 0) & (at_s - sampled_at_s[taken] <= MAX_HOLD_S)
+    fresh = (place >= 0) & (at_s - sampled_at_s[taken] <= MAX_GAP_S)
     return np.where(fresh, values[taken], np.nan)
 
 
 def held_back(sampled_at_s: Floats, values: Floats, at_s: Floats) -> Floats:
-    """The next sample's value at each instant; NaN where that is further than `MAX_HOLD_S`."""
+    """The next sample's value at each instant; NaN where that is further than `MAX_GAP_S`."""
     return held(-sampled_at_s[::-1], values[::-1], -at_s[::-1])[::-1]
