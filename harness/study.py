@@ -1,4 +1,4 @@
-"""A study on disk. This module alone knows a path below `results/`.
+"""A study on disk: what was measured is written and read here.
 
     <out>/<sweep>/<date>-<plan id>/
       study.json          plan, configuration, environment snapshot, measurement version

@@ -17,6 +17,7 @@ from harness.relations import related
 from harness.rows import row_of
 from harness.slo import limits_text, slo_of
 from harness.study import Study
+from harness.units import percent, whole
 
 EMPTY = "–"
 SIMULATED = "SIMULATED: no hardware was measured."
@@ -98,8 +99,8 @@ def point_columns(points: pd.DataFrame, about: dict[str, Any]) -> list[Column]:
     shown = [c for c in shown_columns(about) if c.name in points]
     shown = [c for c in shown if c.name in always or any(cell(c, row) != EMPTY for row in rows)]
     if (points["runs_all"] > 1).any():
-        shown.append(Column(name="runs_ok", meaning="", title="runs", shown=lambda v: f"{v:.0f}"))
-        spread = Column(name="spread_frac", meaning="", title="spread %", shown=_percent)
+        shown.append(Column(name="runs_ok", meaning="", title="runs", shown=whole))
+        spread = Column(name="spread_frac", meaning="", title="spread %", shown=percent)
         shown.insert(1 + _index(shown, "output_tok_per_s"), spread)
     return shown
 
@@ -176,10 +177,6 @@ def cell(column: Column, row: dict[Any, Any]) -> str:
         return "yes" if value else ""
     is_number = isinstance(value, int | float | np.number)
     return column.shown(value) if column.shown and is_number else value_text(value)
-
-
-def _percent(value: float) -> str:
-    return f"{value * 100:.1f}"
 
 
 def _union(texts: Iterable[str]) -> str:
