@@ -91,7 +91,8 @@ class Checker:
             return
         prompts = prompts_of(settings, self.config.model.path)
         try:
-            passes = ask(server.urls[0], server.model, prompts, settings)
+            headers = launch.engine.headers()
+            passes = ask(server.urls[0], server.model, prompts, settings, headers=headers)
         except NoAnswerError as error:
             failure = Failure(kind=FailureKind.NO_ANSWER, message=str(error), evidence=())
             self._failed(launch, "accuracy", server.failure() or failure)

@@ -10,13 +10,15 @@ import pytest
 
 from harness.checks import longest_context, offline
 from harness.checks.checker import Checker
-from harness.checks.config import Checks, LongestContextCheck, OfflineCheck
+from harness.checks.config import AccuracyCheck, Checks, LongestContextCheck, OfflineCheck
+from harness.checks.interview import NoAnswerError
 from harness.checks.longest_context import Try
 from harness.checks.offline import Offline
 from harness.config import Config, compose
-from harness.engines.config import VllmEngine
+from harness.engines.config import ExternalEngine, VllmEngine
 from harness.engines.facts import Facts
 from harness.engines.failure import EngineFailed, Failure, FailureKind
+from harness.model import Model
 from harness.overrides import parse
 from harness.plan import Launch, Plan, make_plan
 from harness.runner import wanted
@@ -192,6 +194,26 @@ def test_checks_that_are_asked_for_later_are_due_in_a_finished_study(bench: Make
     assert at.checker.due(at.launch) == []
     at.config = replace(at.config, options=replace(at.config.options, checks=LONGEST))
     assert at.again().due(at.launch) == ["longest_context"]
+
+
+def test_a_server_that_wants_a_key_is_told_it_by_the_accuracy_check(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "k")
+    told: list[dict[str, str]] = []
+
+    def ask(*_: Any, headers: dict[str, str]) -> None:
+        told.append(headers)
+        raise NoAnswerError("heard enough")
+
+    monkeypatch.setattr("harness.checks.checker.ask", ask)
+    monkeypatch.setattr("harness.checks.checker.prompts_of", lambda *_: [(1, 2)])
+    at = bench(Checks(accuracy=AccuracyCheck(reference=["x"])))
+    config = replace(at.config, model=Model(name="m", path="weights"))
+    checker = Checker(config=config, study=at.study, models=Path(), note=at.notes.append)
+    elsewhere = ExternalEngine(url="http://fake", api_key_env="MY_KEY")
+    checker.on_server(replace(at.launch, engine=elsewhere), FakeServer())
+    assert told == [{"Authorization": "Bearer k"}]
 
 
 @pytest.fixture
