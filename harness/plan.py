@@ -140,19 +140,23 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
                     obstacle=obstacle(setting.engine, config.model, gpus, flags),
                 )
             )
-    runs = [run for launch in launches for run in launch.runs]
-    # These change no point, but what is stored of it.
-    drawn_by = [options.seed, asdict(config.monitor), asdict(options.client)]
-    drawn_by += sorted(f"{run.point} {run.case}" for run in runs if run.case)
-    if any(run.load.search for run in runs):
-        drawn_by.append(asdict(options.slo))
     return Plan(
         sweep=config.sweep,
-        id=digest_of(sorted(run.id for run in runs), options.order, drawn_by)[:6],
+        id=_id_of(config, [run for launch in launches for run in launch.runs]),
         place=config.choice.place,
         axes=config.axes,
         launches=tuple(launches),
     )
+
+
+def _id_of(config: Config, runs: Sequence[Run]) -> str:
+    """A plan's id: by its runs, and by what changes no point but what is stored of it."""
+    options = config.options
+    stored_by = [options.seed, asdict(config.monitor), asdict(options.client)]
+    stored_by += sorted(f"{run.point} {run.case}" for run in runs if run.case)
+    if any(run.load.search for run in runs):
+        stored_by.append(asdict(options.slo))
+    return digest_of(sorted(run.id for run in runs), options.order, stored_by)[:6]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
