@@ -18,6 +18,7 @@ from harness.engines import vllm
 from harness.engines.config import ExternalEngine, VllmEngine
 from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.replicas import AnyServer
+from harness.measurement import target_of
 from harness.model import materialise
 from harness.plan import Launch, setting_of
 from harness.study import Study
@@ -130,15 +131,13 @@ class Checker:
     def _longest_context(self, launch: Launch, server: AnyServer) -> None:
         settings = self.config.options.checks.longest_context
         assert settings is not None
-        engine, vocab_size = launch.engine, self.config.model.vocab_size()
-        headers = engine.headers()
+        engine = launch.engine
+        target = target_of(server, engine, self.config.model)
         death: Failure | None = None
 
         def ask(tokens: int) -> longest_context.Try:
             nonlocal death
-            answer = longest_context.ask(
-                server.urls[0], server.model, vocab_size, tokens, settings.timeout_s, headers
-            )
+            answer = longest_context.ask(target, tokens, settings.timeout_s)
             # an engine that is dead takes a while to exit: whether it still generates is asked
             if answer.fate == "failed" and not isinstance(engine, ExternalEngine):
                 death = server.failure(token_within_s=server.first_token_timeout_s)

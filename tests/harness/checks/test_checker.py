@@ -23,6 +23,7 @@ from harness.overrides import parse
 from harness.plan import Launch, Plan, make_plan
 from harness.runner import wanted
 from harness.study import Study
+from loadgen.records import Target
 from tests.harness import builders
 
 DEAD = Failure(kind=FailureKind.DIED_UNDER_LOAD, message="it died", evidence=("line",))
@@ -50,7 +51,7 @@ class FakeServer:
     def failure(self, **_: Any) -> Failure | None:
         return DEAD if self.is_dead else None
 
-    def ask(self, _url: str, _model: str, _vocab: int, tokens: int, *_: Any) -> Try:
+    def ask(self, _target: Target, tokens: int, _timeout_s: float) -> Try:
         assert not self.is_dead, "nobody is left to ask"
         if tokens <= self.limit:
             return Try(tokens=tokens, fate="served", took_s=0.1)
