@@ -31,7 +31,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.hardware.card import Ceilings
+from harness.hardware.ceilings import Ceilings
 from harness.hardware.saved import Validation, saved
 from harness.model import Model, config_of
 from harness.sim.decoder import BYTES_OF, Decoder

@@ -124,9 +124,9 @@ def _tune(words: list[str], extra_conf_dir: Path | None) -> int:
 
 def _table(words: list[str], _extra_conf_dir: Path | None) -> int:
     """python -m harness table STUDY"""
+    from harness.artefacts import tabulate
     from harness.export import export
     from harness.study import Study
-    from harness.tabulation import tabulate
 
     if len(words) != 1:
         raise UserError("table takes one study's folder: python -m harness table results/...")

@@ -175,10 +175,8 @@ def _hydra_tree(choices: dict[str, str], conf_dirs: list[Path]) -> dict[str, Any
     if not is_file:  # real weights: a folder or a hub id
         tree["model"] = {"name": model.rstrip("/").rpartition("/")[2], "path": model}
     elif tree["engine"]["kind"] == "external" and not model:
-        tree["model"] = {
-            "name": "external",
-            "path": "external",
-        }  # what it serves is the server's affair
+        # what it serves is the server's affair
+        tree["model"] = {"name": "external", "path": "external"}
     return dict(tree)
 
 

@@ -8,7 +8,6 @@ metadata of their packages, inside the interpreter that will run them.
 import inspect
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.host import Host, this_host
 from monitors.board import Board, Pair, boards, pairs
 from monitors.nvml import Gpu, driver, gpus
 
@@ -48,21 +48,6 @@ PACKAGES = (
 VARIABLE_PREFIXES = ("NCCL_", "CUDA_", "VLLM_", "OMP_", "TORCH_")
 SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|HOST")  # HOST: VLLM_HOST_IP says where it ran
 MASK = "***"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """The machine, as the operating system and its control group show it."""
-
-    kernel: str
-    cpu_model: str | None
-    num_cpus: int
-    num_cpus_usable: int  # by the affinity of this process
-    memory_bytes: int
-    cgroup_cpus: float | None  # None: no limit
-    cgroup_memory_bytes: int | None
-    numa_nodes: tuple[str, ...]  # the CPUs of each, as the kernel lists them: "0-15,32-47"
-    container: str | None  # its kind, and its image where that is told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +94,7 @@ def snapshot(python: str | None = None) -> Environment:
         cuda_driver_version=found.cuda_version if found else None,
         python=probed.pop("python", None),
         packages=probed,
-        host=_host(),
+        host=this_host(),
         variables=variables(os.environ, Path.home()),
         harness_version=harness_version(),
         git_commit=commit,
@@ -240,50 +225,3 @@ def harness_version() -> str | None:
     if project.exists():  # a checkout knows better than an older installation beside it
         return str(tomllib.loads(project.read_text())["project"]["version"])
     return _versions(["vllm-harness"]).get("vllm-harness")
-
-
-def _host() -> Host:
-    cpus, period = (_cgroup_limit("cpu.max") or ["max", "1"])[:2]
-    memory = (_cgroup_limit("memory.max") or ["max"])[0]
-    return Host(
-        kernel=f"{platform.system()} {platform.release()}",
-        cpu_model=_cpu_model(),
-        num_cpus=os.cpu_count() or 1,
-        num_cpus_usable=len(os.sched_getaffinity(0)),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        cgroup_cpus=None if cpus == "max" else int(cpus) / int(period),
-        cgroup_memory_bytes=None if memory == "max" else int(memory),
-        numa_nodes=tuple(
-            (node / "cpulist").read_text().strip()
-            for node in sorted(Path("/sys/devices/system/node").glob("node[0-9]*"))
-        ),
-        container=_container(),
-    )
-
-
-def _container() -> str | None:
-    """What kind of container this is, by the marks that they leave, and podman's image."""
-    podman = Path("/run/.containerenv")
-    if podman.is_file():
-        told = re.search('^image="(.+)"$', podman.read_text(), re.MULTILINE)
-        return f"podman {told[1]}" if told else "podman"
-    if "KUBERNETES_SERVICE_HOST" in os.environ:
-        return "kubernetes"
-    return "docker" if Path("/.dockerenv").exists() else None
-
-
-def _cpu_model() -> str | None:
-    with Path("/proc/cpuinfo").open() as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return None  # Arm does not say
-
-
-def _cgroup_limit(name: str) -> list[str] | None:
-    """The words of a limit of this process's own control group (version 2)."""
-    try:
-        group = Path("/proc/self/cgroup").read_text().partition("0::/")[2].split("\n")[0]
-        return (Path("/sys/fs/cgroup") / group / name).read_text().split()
-    except OSError:
-        return None

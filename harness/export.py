@@ -6,8 +6,8 @@ Made of the raw samples like the tables, after the sweep: it would only be in th
 import json
 from typing import Any
 
+from harness.axes import axis_values
 from harness.study import SavedRun, Study
-from harness.tables import axis_columns, value_of_record
 from loadgen.config import Load
 from loadgen.records import Window
 from loadgen.vllm_bench import vllm_bench_json
@@ -28,13 +28,11 @@ def export(study: Study) -> None:
 
 def vllm_bench(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
     """One run; the values of the sweep's axes are in it as flat keys, as vLLM's sweep has them."""
-    axes = axis_columns(about["axes"])
-    values = {column: value_of_record(run.record, name) for name, column in axes.items()}
     return vllm_bench_json(
         run.samples("requests"),
         run.samples("chunks"),
         window=Window(**run.record["window"]),
         load=Load(**run.record["load"]),
         model=run.launch.get("model") or about["model"]["name"],
-        metadata={"run_number": run.record["run_repeat"], **values},
+        metadata={"run_number": run.record["run_repeat"], **axis_values(run.record, about["axes"])},
     )

@@ -24,6 +24,7 @@ from pydantic.dataclasses import dataclass
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 TOKENIZER = "tokenizer"  # the folder, inside a materialised shape, for `--tokenizer`
+SAFE_VOCAB_SIZE = 1000  # every tokenizer in use has more
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -74,15 +75,14 @@ class Model:
         return self
 
     def vocab_size(self) -> int:
-        """Token ids go from 0 to this. ValueError if the model's config.json is not to be found."""
+        """Of how many token ids prompts may be made, from 0 on: few enough, where its config.json
+        does not tell."""
         if self.shape is not None:
             return self.shape.vocab_size
-        size = (config_of(self) or {}).get("vocab_size")
-        if size is None:
-            raise ValueError(
-                f"model {self.name}: no {self.path}/config.json here tells its vocab_size"
-            )
-        return int(size)
+        try:
+            return int((config_of(self) or {})["vocab_size"])
+        except (KeyError, TypeError, ValueError):
+            return SAFE_VOCAB_SIZE
 
 
 def materialise(model: Model, root: Path) -> str:

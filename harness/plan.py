@@ -17,7 +17,7 @@ from harness.engines.config import SIM_NUM_GPUS, Engine, ExternalEngine, SimEngi
 from harness.engines.feasible import obstacle
 from harness.engines.parallel import decided, ranks
 from harness.errors import UserError
-from harness.units import as_said
+from harness.labels import engine_label, gpus_text, load_label
 from loadgen.config import Load
 from loadgen.prompts import file_digests
 from monitors.nvml import Gpu
@@ -96,7 +96,7 @@ class Plan:
         started = [launch for launch in possible if launch.ranks is not None]
         starts_s = STARTUP_S[self.place] * len(started)
         loads = [run.load for launch in possible for run in launch.runs]
-        least_s = sum(load.warmup_s + load.duration_s + 0.5 for load in loads)
+        least_s = sum(load.planned_s + 0.5 for load in loads)
         most_s = sum(_longest_s(load) + 0.5 for load in loads)
         return starts_s + least_s, starts_s + most_s
 
@@ -116,28 +116,23 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
     }
     settings, options = _settings(config, identity), config.options
     _check_shares(settings)
-    order = Random(options.seed)
-
-    def _repeats(cell: _Cell) -> int:
-        """How often it is measured in a launch: a search has a run for each of its probes."""
-        return cell.load.search.probes if cell.load.search else options.repeats.runs
-
+    order, asked = Random(options.seed), options.repeats.runs
     launches = []
     for launch_repeat in range(1, options.repeats.launches + 1):
         # Every round holds every engine setting once: slow drift then hits all of them alike.
         for setting in _ordered(settings, options.order, order):
             runs = [
                 _run(setting, cell, identity, config, (launch_repeat, run_repeat))
-                for run_repeat in range(1, max(map(_repeats, setting.cells)) + 1)
+                for run_repeat in range(1, max(cell.repeats(asked) for cell in setting.cells) + 1)
                 for cell in _ordered(setting.cells, options.order, order)
-                if run_repeat <= _repeats(cell)
+                if run_repeat <= cell.repeats(asked)
             ]
             launches.append(
                 Launch(
                     id=f"{setting.digest}-{launch_repeat}",
                     label=setting.label(config),
                     engine=setting.engine,
-                    gpus=_gpus_text(setting.engine, gpus),
+                    gpus=gpus_text(setting.engine, gpus),
                     repeat=launch_repeat,
                     cases=setting.cases,
                     # those that need a capacity after those that find it
@@ -145,19 +140,23 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
                     obstacle=obstacle(setting.engine, config.model, gpus, flags),
                 )
             )
-    runs = [run for launch in launches for run in launch.runs]
-    # These change no point, but what is stored of it.
-    drawn_by = [options.seed, asdict(config.monitor), asdict(options.client)]
-    drawn_by += sorted(f"{run.point} {run.case}" for run in runs if run.case)
-    if any(run.load.search for run in runs):
-        drawn_by.append(asdict(options.slo))
     return Plan(
         sweep=config.sweep,
-        id=digest_of(sorted(run.id for run in runs), options.order, drawn_by)[:6],
+        id=_id_of(config, [run for launch in launches for run in launch.runs]),
         place=config.choice.place,
         axes=config.axes,
         launches=tuple(launches),
     )
+
+
+def _id_of(config: Config, runs: Sequence[Run]) -> str:
+    """A plan's id: by its runs, and by what changes no point but what is stored of it."""
+    options = config.options
+    stored_by = [options.seed, asdict(config.monitor), asdict(options.client)]
+    stored_by += sorted(f"{run.point} {run.case}" for run in runs if run.case)
+    if any(run.load.search for run in runs):
+        stored_by.append(asdict(options.slo))
+    return digest_of(sorted(run.id for run in runs), options.order, stored_by)[:6]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +166,10 @@ class _Cell:
     case: str
     place: tuple[int, int, int]
     load: Load
+
+    def repeats(self, asked: int) -> int:
+        """How often it is measured in a launch: a search has a run for each of its probes."""
+        return self.load.search.probes if self.load.search else asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +185,7 @@ class _Setting:
         return tuple(dict.fromkeys(cell.case for cell in self.cells if cell.case))
 
     def label(self, config: Config) -> str:
-        axes = _label(self.engine, "engine", config.axes)
+        axes = engine_label(self.engine, config.axes)
         return "  ".join(filter(None, [", ".join(self.cases), axes])) or config.choice.kind
 
 
@@ -243,28 +246,9 @@ def as_served(engine: Engine, config: Config) -> Engine:
     return decided(engine, config.model, num_gpus)
 
 
-def _gpus_text(engine: Engine, gpus: Sequence[Gpu]) -> str:
-    """What serves: "2x NVIDIA H200"."""
-    if isinstance(engine, ExternalEngine):
-        return "unknown"
-    if isinstance(engine, SimEngine):
-        return f"{ranks(engine)}x {engine.gpu} (simulated)"
-    names = [gpu.name for gpu in gpus[: ranks(engine)]]
-    return ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names)) or "CPU"
-
-
 def setting_of(launch: str) -> str:
     """The engine setting's part of a launch's id, or of the name of its folder."""
     return launch.partition("-")[0]
-
-
-def value_of(settings: Any, name: str) -> Any:
-    """The value of a dotted name below an engine or a load."""
-    for part in name.split("."):
-        settings = (
-            settings.get(part) if isinstance(settings, dict) else getattr(settings, part, None)
-        )
-    return settings
 
 
 def _run(
@@ -280,7 +264,7 @@ def _run(
     seed = digest_of(config.options.seed, asdict(load), repeats)
     launch_repeat, run_repeat = repeats
     of_several = len({other.case for other in setting.cells}) > 1
-    label = _label(load, "load", config.axes)
+    label = load_label(load, config.axes)
     if load.search is not None:
         label = f"{label} probe {run_repeat} of {load.search.probes}".strip()
     return Run(
@@ -303,30 +287,8 @@ def _what(engine: Engine) -> dict[str, Any]:
     return {name: value for name, value in asdict(engine).items() if name not in OPERATIONAL}
 
 
-def _label(settings: Any, group: str, axes: dict[str, list[Any]]) -> str:
-    """What tells this engine or load from the others of the grid; a load's intensity always."""
-    swept = [name for name, values in axes.items() if len(values) > 1]
-    names = [name.removeprefix(f"{group}.") for name in swept if name.startswith(f"{group}.")]
-    if isinstance(settings, Load):
-        named = {"closed": "concurrency", "trace": "trace.speed"}
-        intensity = named.get(settings.arrival, "rate_rps")
-        if settings.rate_frac is not None:
-            intensity = "rate_frac"
-        if settings.search is not None:
-            return _named(settings, names)
-        names += [intensity] if intensity not in names else []
-    return _named(settings, names)
-
-
-def _named(settings: Any, names: Sequence[str]) -> str:
-    values = {name.rpartition(".")[2]: value_of(settings, name) for name in names}
-    return " ".join(f"{n}={as_said(v)}" for n, v in values.items() if v is not None)
-
-
 def _longest_s(load: Load) -> float:
-    if not load.is_open:
-        return max(load.warmup_s, load.warmup_max_s) + load.duration_s
-    return load.warmup_s + load.duration_s + load.drain_s
+    return load.planned_s + load.drain_s if load.is_open else load.warmup_max_s + load.duration_s
 
 
 def digest_of(*parts: Any) -> str:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from harness.axes import axis_columns, swept
 from harness.columns import metric
 from harness.presentation import Plot
-from harness.tables import axis_columns, heading, swept, value_text
+from harness.tables import heading, value_text
 from harness.units import scale_of
 from harness.validity import fatal_codes
 
@@ -89,14 +90,10 @@ def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | N
     is_number = pd.api.types.is_numeric_dtype(mine[plot.x])
     ticks = list(dict.fromkeys(map(value_text, mine[plot.x])))
     for label, group in _groups(mine, lines):
-        scale = scale_of(plot.x)
-        x = (
-            group[plot.x] * scale
-            if is_number
-            else [ticks.index(value_text(v)) for v in group[plot.x]]
-        )
+        places = [ticks.index(value_text(value)) for value in group[plot.x]]
+        x = _shown(group, plot.x) if is_number else places
         for panel, y in zip(panels, rows, strict=True):
-            _line(panel, x, group[y] * scale_of(y), group, label=label or None)
+            _line(panel, x, _shown(group, y), group, label=label or None)
     for panel, y in zip(panels, rows, strict=True):
         _dress(panel, y=metric(y)[0], log=plot.log_y and bool((mine[y] > 0).any()))
         if plot.log_x and is_number and (mine[plot.x] > 0).any():
@@ -137,8 +134,8 @@ def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure
     look: dict[str, Any] = {"color": tint, "height": 0.7, "edgecolor": "white", "linewidth": 0}
     look["hatch"] = ["///" if void else "" for void in _is_void(good)]
     left.barh(places, good["output_tok_per_s"], **look)
-    right.barh(places, good["tpot_p50_s"] * 1e3, **look)
-    right.plot(good["tpot_p99_s"] * 1e3, places, "k|", ms=8)
+    right.barh(places, _shown(good, "tpot_p50_s"), **look)
+    right.plot(_shown(good, "tpot_p99_s"), places, "k|", ms=8)
     left.set_yticks(places, names, fontsize=8)
     left.invert_yaxis()
     left.set_xlabel("output tok/s")
@@ -163,8 +160,8 @@ def _over_setting(good: pd.DataFrame, x: str, others: list[str], about: dict[str
         places = [ticks.index(value_text(value)) for value in group[x]]
         color = _line(top, places, group["output_tok_per_s"], group, label=label)
         p50, p99 = (f"{label} {p}".strip() for p in ("p50", "p99"))
-        _line(bottom, places, group["tpot_p50_s"] * 1e3, group, label=p50, color=color)
-        _line(bottom, places, group["tpot_p99_s"] * 1e3, group, "^--", label=p99, color=color)
+        _line(bottom, places, _shown(group, "tpot_p50_s"), group, label=p50, color=color)
+        _line(bottom, places, _shown(group, "tpot_p99_s"), group, "^--", label=p99, color=color)
     for plot in (top, bottom):
         plot.set_xticks(range(len(ticks)), ticks)
     _dress(top, y="output tok/s")
@@ -179,10 +176,10 @@ def _tradeoff(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Fi
     """Output tok/s against TPOT p50, every point labelled with its settings."""
     figure, (plot,) = _figure(_heading(about, good), rows=1)
     for _, group in _groups(good, axes[1:]):
-        _line(plot, group["tpot_p50_s"] * 1e3, group["output_tok_per_s"], group, alpha=0.8)
+        _line(plot, _shown(group, "tpot_p50_s"), group["output_tok_per_s"], group, alpha=0.8)
     for row in good.to_dict("records"):
         label = ", ".join(value_text(row[name]) for name in axes)
-        at = (row["tpot_p50_s"] * 1e3, row["output_tok_per_s"])
+        at = (_shown(row, "tpot_p50_s"), row["output_tok_per_s"])
         plot.annotate(label, at, xytext=(6, -10), textcoords="offset points", fontsize=8)
     plot.margins(x=0.12)
     _dress(plot, y="output tok/s", x="TPOT p50 (ms)")
@@ -210,6 +207,11 @@ def _line(panel: "Axes", x: Any, y: Any, rows: pd.DataFrame, style: str = "o-", 
         hollow: dict[str, Any] = {"color": line.get_color(), "markerfacecolor": "white"}
         panel.plot(np.asarray(x)[void], np.asarray(y)[void], style[0], **hollow)
     return line.get_color()
+
+
+def _shown(rows: Any, name: str) -> Any:
+    """A column, or a row's value of it, in the unit that people are shown."""
+    return rows[name] * scale_of(name)
 
 
 def _is_void(rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -5,33 +5,30 @@ the runs that are left get a new server, unless two in a row died before they fi
 """
 
 import contextlib
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from harness.checks.checker import ON_SERVER, Checker
 from harness.config import Config
 from harness.engines import external, sim, vllm
-from harness.engines.config import Engine, ExternalEngine, SimEngine, VllmEngine, stored
+from harness.engines.config import ExternalEngine, SimEngine, VllmEngine, stored
 from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.replicas import AnyServer
 from harness.instrument import Instrument
-from harness.model import Model
+from harness.measurement import Bench, target_of
 from harness.plan import Launch, Plan, Run
 from harness.progress import Display
-from harness.steering import Decision, Following, Judge, Send, Skip, Steering
+from harness.rows import row_of
+from harness.steering import Decision, Following, Send, Skip, Steering
 from harness.study import Study
-from harness.tables import row_of
 from harness.units import milliseconds, whole
 from loadgen.generator import Generator
-from loadgen.records import Progress, Result, Target
+from loadgen.records import Result
 from monitors.nvml import foreign_processes
-from monitors.sampler import Sampler, Samples, Targets
+from monitors.sampler import Sampler, Targets
 
-SAFE_VOCAB_SIZE = 1000  # every tokenizer in use has more
 MAX_DEATHS = 2  # servers in a row that died before they finished one run
 
 
@@ -78,7 +75,7 @@ class Runner:
                     finished = self._measure(server, folder, launch, left)
                     if finished == len(left):
                         self.display.phase("check")
-                        self._checker.on_server(launch, server, _vocab_size(self.config.model))
+                        self._checker.on_server(launch, server)
             except EngineFailed as error:
                 self._fail(left, launch, folder, error.failure)
                 return
@@ -93,7 +90,7 @@ class Runner:
                 self._fail(left, launch, folder, failure)
                 return
         self.display.phase("check")
-        self._checker.without_server(launch, _vocab_size(self.config.model))
+        self._checker.without_server(launch)
 
     def _needed(self, launch: Launch, left: list[Run]) -> list[Run]:
         """What is left from the first run on that needs a server; those before are skipped."""
@@ -162,20 +159,20 @@ class Runner:
             Generator(client, cores=cores) as generator,
             Sampler(self.config.monitor, targets) as sampler,
         ):
+            bench = Bench(
+                server=server,
+                target=target_of(server, launch.engine, self.config.model),
+                generator=generator,
+                sampler=sampler,
+                sources=self._sources(launch),
+                display=self.display,
+            )
             for index, run in enumerate(runs):
-                if not self._measure_one(server, generator, sampler, folder, launch, run):
+                if not self._measure_one(bench, folder, launch, run):
                     return index
         return len(runs)
 
-    def _measure_one(
-        self,
-        server: AnyServer,
-        generator: Generator,
-        sampler: Sampler,
-        folder: Path,
-        launch: Launch,
-        run: Run,
-    ) -> bool:
+    def _measure_one(self, bench: Bench, folder: Path, launch: Launch, run: Run) -> bool:
         """Measure one run and save it. False if the server did not survive it."""
         record = self._record(launch, folder, run)
         decision = self.decide(launch, run)
@@ -189,56 +186,19 @@ class Runner:
                 self._save_failure(record, failure)
                 return True
             case Send() as send:
-                load = send.load
-                record["load"] = asdict(load)
-                if load != run.load:
+                record["load"] = asdict(send.load)
+                if send.load != run.load:
                     record["load_asked"] = asdict(run.load)
-        server.settle()
-        target = target_of(server, launch.engine, self.config.model)
-        watch = _Watch(server=server, display=self.display, judge=send.judge)
-        lag_before_s = server.step_lag_s()
-        sampler.start()
-        try:
-            result = generator.run(
-                load,
-                target,
-                seed=record["seed"],
-                on_progress=watch.see,
-                should_stop=watch.is_over,
-                slo=send.slo,
-            )
-        except Exception:  # a fault of ours: recorded with its trace, the sweep goes on
-            sampler.stop()
-            failure = Failure(
-                kind=FailureKind.HARNESS,
-                message="the load generator failed: a fault of the harness",
-                evidence=tuple(traceback.format_exc().splitlines()),
-            )
-            self._save_failure(record, failure)
+        measured = bench.measure(send, record["seed"])
+        if isinstance(measured, Failure):
+            self._save_failure(record, measured)
             return False
-        samples = sampler.stop()
-        record |= _told(result) | {"monitor_notes": list(samples.notes)}
-        record["not_monitored"] = self._not_monitored(launch, samples)
-        for note in samples.notes:
-            self.display.note(note)
-        if lag_before_s is not None and (lag_s := server.step_lag_s()) is not None:
-            ran_s = result.window.ended_at_s - result.window.started_at_s
-            record["sim_lag_frac"] = (lag_s - lag_before_s) / ran_s
-        raw = {
-            "requests": result.requests,
-            "chunks": result.chunks,
-            "gpu": samples.gpu,
-            "server": samples.server,
-            "host": samples.host,
-        }
-        died = watch.failure or server.failure()
-        if died is not None:
-            self._save_failure(record, died, **raw)
+        record |= measured.told
+        if measured.died is not None:
+            self._save_failure(record, measured.died, **measured.samples)
             return False
-        if watch.stopped is not None:
-            record["stopped"] = watch.stopped
-        self.study.save_run(run.id, record | {"status": "ok"}, **raw)
-        self.display.finished(watch.stopped or self._line(run, send, result))
+        self.study.save_run(run.id, record | {"status": "ok"}, **measured.samples)
+        self.display.finished(measured.stopped or self._line(run, send, measured.result))
         return True
 
     def decide(self, launch: Launch, run: Run) -> Decision:
@@ -248,25 +208,21 @@ class Runner:
     def _line(self, run: Run, send: Send, result: Result) -> str:
         """One line about a run that just ended, with what the table will hold against it: known
         now, a sweep need not go on in vain."""
-        row = row_of(self.study, run.id)
+        (saved,) = self.study.runs({run.id})
+        row = row_of(saved, self.study.about, ceiling=None)
         codes = [code for code in str(row["validity"]).split() if code != "simulated"]
         brief = _brief(row) if send.brief is None else send.brief(result)
         return "; ".join([brief, *([" ".join(codes)] if codes else [])])
 
-    def _not_monitored(self, launch: Launch, samples: Samples) -> list[str]:
-        """The sources that should have been sampled in the run and were not."""
+    def _sources(self, launch: Launch) -> tuple[str, ...]:
+        """What is to be sampled in each run of the launch."""
         wanted = {
             "gpu": bool(self.served_on(launch)),
             "server": True,
             "host": not isinstance(launch.engine, ExternalEngine),
         }
-        if not self.config.monitor.enabled:
-            return []
-        return [
-            n
-            for n, is_wanted in wanted.items()
-            if is_wanted and not len(getattr(samples, n)["at_s"])
-        ]
+        is_on = self.config.monitor.enabled
+        return tuple(name for name, is_wanted in wanted.items() if is_wanted and is_on)
 
     def _fail(self, runs: list[Run], launch: Launch, folder: Path, failure: Failure) -> None:
         for run in runs:
@@ -306,64 +262,9 @@ class Runner:
         return () if launch.ranks is None else self.gpus[: launch.ranks]
 
 
-@dataclass(slots=True, kw_only=True)
-class _Watch:
-    """Looks after a run: has the server died, does it still make tokens, is the answer clear?"""
-
-    server: AnyServer
-    display: Display
-    judge: Judge
-    failure: Failure | None = None
-    stopped: str | None = None
-    _token_at_s: float = field(default_factory=perf_counter)
-
-    def see(self, now: Progress) -> None:
-        if now.output_tok_per_s > 0 or not now.in_flight:
-            self._token_at_s = perf_counter()
-        self.display.live(now)
-        self.stopped = self.stopped or self.judge(now)
-
-    def is_over(self) -> bool:
-        return self.stopped is not None or self._is_gone()
-
-    def _is_gone(self) -> bool:
-        self.failure = self.failure or self.server.failure()
-        silent_s = perf_counter() - self._token_at_s
-        if self.failure is None and silent_s > self.server.first_token_timeout_s:
-            message = f"no token for {silent_s:.0f} s with requests in flight"
-            self.failure = Failure(
-                kind=FailureKind.HANGS, message=message, evidence=self.server.tail()
-            )
-        return self.failure is not None
-
-
 def _not_possible(obstacle: str) -> Failure:
     message = f"not possible here: {obstacle}"
     return Failure(kind=FailureKind.NOT_POSSIBLE, message=message, evidence=())
-
-
-def target_of(server: AnyServer, engine: Engine, model: Model) -> Target:
-    """The server, as the load generator is told it."""
-    headers = engine.headers() if isinstance(engine, ExternalEngine) else {}
-    return Target(
-        url=server.urls[0],
-        more_urls=server.urls[1:],
-        model=server.model,
-        vocab_size=_vocab_size(model),
-        headers=headers,
-    )
-
-
-def _vocab_size(model: Model) -> int:
-    """How many token ids prompts may be made of: of a model that cannot be read, few enough."""
-    try:
-        return model.vocab_size()
-    except ValueError:
-        return SAFE_VOCAB_SIZE
-
-
-def _told(result: Result) -> dict[str, Any]:
-    return {"window": asdict(result.window), "client": asdict(result.client)}
 
 
 def _brief(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from harness.tables import cell, heading, point_columns, swept
+from harness.axes import swept
+from harness.tables import cell, heading, point_columns
 
 # Beside the axes, in the order in which they are given up on a narrow screen, last first.
 MEASURES = (

@@ -1,4 +1,4 @@
-"""A study on disk. This module alone knows a path below `results/`.
+"""A study on disk: what was measured is written and read here.
 
     <out>/<sweep>/<date>-<plan id>/
       study.json          plan, configuration, environment snapshot, measurement version
@@ -167,7 +167,8 @@ class Study:
     def facts(self, launch_id: str) -> dict[str, Any]:
         """What the last life of this launch that was up said of itself; empty if none was."""
         lives = (self.folder / "launches").glob(f"{launch_id}.*/launch.json")
-        told = [_read_json(path) for path in sorted(lives)]
+        in_turn = sorted(lives, key=lambda path: int(path.parent.name.rpartition(".")[2]))
+        told = [_read_json(path) for path in in_turn]
         return next((dict(x["facts"]) for x in reversed(told) if x.get("facts")), {})
 
     def save_launch(self, folder: Path, record: dict[str, Any]) -> None:

@@ -87,13 +87,13 @@ class Sweep:
 
         Raises UserError if no launch is possible on this machine.
         """
+        from harness.artefacts import tabulate
         from harness.export import export
         from harness.instrument import Instrument
         from harness.profiling.profiler import Profiler
         from harness.progress import display
         from harness.runner import wanted
         from harness.tables import write_tables
-        from harness.tabulation import tabulate
 
         config, options = self.config, self.config.options
         self.check_possible()

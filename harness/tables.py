@@ -1,45 +1,24 @@
 """Tables of a study, made of its raw samples alone, again whenever they are wanted."""
 
-import hashlib
-import json
 import math
-import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.axes import axis_columns, swept
 from harness.capacity.columns import capacity_columns
-from harness.ceilings import (
-    Ceiling,
-    decoder_of,
-    joules_per_output_token,
-    measured_ceiling,
-    utilisation,
-)
+from harness.ceilings import measured_ceiling
 from harness.checks.columns import check_columns
-from harness.columns import COLUMNS, SETTINGS, Column
+from harness.columns import COLUMNS, Column
 from harness.errors import UserError
-from harness.kv_cache import demand_frac, expected_tokens
-from harness.plan import setting_of
 from harness.relations import related
+from harness.rows import row_of
 from harness.slo import limits_text, slo_of
-from harness.study import SavedRun, Study
-from harness.validity import codes
-from loadgen.config import Load
-from loadgen.metrics import Goodput, Summary, failures_by_kind, goodput, summarise
-from loadgen.records import Window
-from monitors.metrics import MonitorSummary
-from monitors.metrics import summarise as summarise_monitors
-from monitors.sampler import SOURCES, Samples, completed
+from harness.study import Study
+from harness.units import percent, whole
 
-INTENSITY = (
-    "concurrency",
-    "rate_rps",
-    "rate_frac",
-)  # of a closed or an open loop: one of them applies
 EMPTY = "–"
 SIMULATED = "SIMULATED: no hardware was measured."
 
@@ -54,7 +33,7 @@ def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFram
     rows = []
     for run in study.runs(only):
         try:
-            row = _row(run, about, ceiling)
+            row = row_of(run, about, ceiling)
             of_checks = checked.columns(row["setting"], run.record["load"])
             rows.append(row | of_checks | searched.get(row["run"], {}))
         except (OSError, ValueError, KeyError) as error:
@@ -71,12 +50,6 @@ def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFram
     for name in axes:
         table[name] = _of_one_type(table[name])
     return table[[name for name in axes if name not in names] + names]
-
-
-def row_of(study: Study, run_id: str) -> dict[str, Any]:
-    """One run that was saved, by itself: without what checks, searches and a validation tell."""
-    (run,) = study.runs({run_id})
-    return _row(run, study.about, ceiling=None)
 
 
 def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame:
@@ -126,8 +99,8 @@ def point_columns(points: pd.DataFrame, about: dict[str, Any]) -> list[Column]:
     shown = [c for c in shown_columns(about) if c.name in points]
     shown = [c for c in shown if c.name in always or any(cell(c, row) != EMPTY for row in rows)]
     if (points["runs_all"] > 1).any():
-        shown.append(Column(name="runs_ok", meaning="", title="runs", shown=lambda v: f"{v:.0f}"))
-        spread = Column(name="spread_frac", meaning="", title="spread %", shown=_percent)
+        shown.append(Column(name="runs_ok", meaning="", title="runs", shown=whole))
+        spread = Column(name="spread_frac", meaning="", title="spread %", shown=percent)
         shown.insert(1 + _index(shown, "output_tok_per_s"), spread)
     return shown
 
@@ -159,137 +132,6 @@ def write_tables(study: Study) -> pd.DataFrame | None:
     with study.draft("table.md") as path:
         path.write_text(markdown(points, about))
     return points
-
-
-def axis_columns(axes: Iterable[str]) -> dict[str, str]:
-    """The column of each axis: its own name, or the whole dotted one where that would be taken."""
-    axes = list(axes)
-    leaves = [name.rpartition(".")[2] for name in axes]
-    measures = {column.name for column in COLUMNS} - {column.name for column in SETTINGS}
-    return {
-        name: leaf if leaves.count(leaf) == 1 and leaf not in measures else name
-        for name, leaf in zip(axes, leaves, strict=True)
-    }
-
-
-def swept(axes: dict[str, list[Any]]) -> list[str]:
-    """Columns of the axes that have more than one value, outer first."""
-    return [column for name, column in axis_columns(axes).items() if len(axes[name]) > 1]
-
-
-def _row(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dict[str, Any]:
-    record, launch = run.record, run.launch
-    settings = record["engine"] | record["load"]
-    facts, client = launch.get("facts") or {}, record.get("client") or {}
-    calibration = (about.get("instrument") or {}).get("calibration") or {}
-    at_load = calibration.get("at_load") or {}
-    row: dict[str, Any] = {
-        "sweep": about["sweep"],
-        "run": record["id"],
-        "point": record["point"],
-        "launch": record["launch"],
-        "launch_repeat": record["launch_repeat"],
-        "run_repeat": record["run_repeat"],
-        "setting": setting_of(record["launch"]),
-        "load": load_id(record["load"]),
-        "load_kind": load_id(record["load"], INTENSITY),
-        "case": record.get("case") or None,
-        "place": record["place"],
-        "engine": record["engine"]["kind"],
-        "simulated": about["simulated"] or str(facts.get("vllm_version")).startswith("simulator"),
-        "model": launch.get("model") or about["model"]["name"],
-        "vllm_version": facts.get("vllm_version"),
-        "gpus": launch.get("gpus"),
-        "num_gpus": num_gpus(launch.get("gpus")),
-        "status": record["status"],
-        "failure": (record.get("failure") or {}).get("kind"),
-        "stopped": record.get("stopped"),
-        "arrival": record["load"]["arrival"],
-        "concurrency": record["load"]["concurrency"],
-        "rate_rps": record["load"]["rate_rps"],
-        "rate_frac": record["load"].get("rate_frac"),
-        "kv_cache_tokens": facts.get("kv_cache_tokens"),
-        "startup_s": sum((launch.get("startup_s") or {}).values()) or None,
-        "foreign_processes": launch.get("foreign_processes"),
-        "not_monitored": record.get("not_monitored"),
-        "client_transport": client.get("transport"),
-        "client_workers": client.get("workers"),
-        "client_cpu_frac": client.get("cpu_frac"),
-        "client_loop_lag_p99_s": client.get("loop_lag_p99_s"),
-        "client_error_p50_s": at_load.get("ttft_error_p50_s"),
-        "client_error_p99_s": at_load.get("ttft_error_p99_s"),
-        "client_clean_chunks_per_s": calibration.get("clean_chunks_per_s"),
-        "sim_lag_frac": record.get("sim_lag_frac"),
-    }
-    sizes = ("tensor_parallel_size", "data_parallel_size", "replicas")
-    for name in ("max_num_seqs", "max_num_batched_tokens", *sizes):
-        chosen = settings.get(name)  # what was asked for, else what the server says it took
-        row[name] = chosen if chosen is not None else facts.get(name)
-    for name, column in axis_columns(about["axes"]).items():
-        row.setdefault(column, value_of_record(record, name))
-    row |= _measures(run, about) if run.whole else _nothing()
-    decoder = decoder_of(about["model"])
-    row |= utilisation(row, record["engine"], decoder, ceiling)
-    memory_bytes = _memory_bytes(about) if row["engine"] == "vllm" else None
-    row["kv_cache_expected_tokens"] = expected_tokens(
-        decoder, record["engine"], int(row["tensor_parallel_size"] or 1), memory_bytes
-    )
-    row["kv_demand_frac"] = demand_frac(row)
-    row["j_per_output_token"] = joules_per_output_token(row)
-    row["validity"] = " ".join(codes(row))
-    return row
-
-
-def _memory_bytes(about: dict[str, Any]) -> int | None:
-    """Of the smallest GPU of this machine; None for one without."""
-    gpus = (about.get("environment") or {}).get("gpus") or []
-    return min((gpu["memory_total_bytes"] for gpu in gpus), default=None)
-
-
-def _measures(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
-    window = Window(**run.record["window"])
-    load = Load(**run.record["load"])
-    requests = run.samples("requests")
-    summary = summarise(requests, run.samples("chunks"), window=window, load=load)
-    kinds = [f"{number} {kind}" for kind, number in failures_by_kind(requests).items()]
-    sampled = {name: completed(name, run.samples(name)) for name in SOURCES}
-    monitored = summarise_monitors(
-        Samples(**sampled, notes=()), window.opened_at_s, window.closed_at_s
-    )
-    slo = slo_of(about)
-    useful = goodput(requests, window=window, load=load, slo=slo)
-    told = {"failure_kinds": ", ".join(kinds), "shares_prompts": load.shares_prompts}
-    return asdict(summary) | asdict(monitored) | asdict(useful) | told
-
-
-def _nothing() -> dict[str, Any]:
-    kinds = (Summary, MonitorSummary, Goodput)
-    names = [name for kind in kinds for name in kind.__dataclass_fields__]
-    return dict.fromkeys([*names, "failure_kinds"])
-
-
-def load_id(load: dict[str, Any], but: Sequence[str] = ()) -> str:
-    """Names a load: the same at every engine setting, also where its rate is a share of each's.
-
-    Loads that differ in nothing `but` these settings get the same name.
-    """
-    found = ("rate_rps",) if load.get("rate_frac") or load.get("search") else ()
-    what = {name: value for name, value in load.items() if name not in (*but, *found)}
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
-
-
-def num_gpus(gpus: str | None) -> int | None:
-    """How many "2x NVIDIA H200" are; None for a CPU, and where it is not known."""
-    counts = re.findall(r"(\d+)x ", gpus or "")
-    return sum(map(int, counts)) if counts else None
-
-
-def value_of_record(record: dict[str, Any], name: str) -> Any:
-    """A setting's value in run.json, by its dotted name."""
-    value: Any = record
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 def _of_one_type(values: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -335,10 +177,6 @@ def cell(column: Column, row: dict[Any, Any]) -> str:
         return "yes" if value else ""
     is_number = isinstance(value, int | float | np.number)
     return column.shown(value) if column.shown and is_number else value_text(value)
-
-
-def _percent(value: float) -> str:
-    return f"{value * 100:.1f}"
 
 
 def _union(texts: Iterable[str]) -> str:

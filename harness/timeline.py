@@ -1,4 +1,4 @@
-"""Everything that was sampled in one run on one clock: joined on a grid, and drawn.
+"""Everything that was sampled in one run on one clock, joined on a grid.
 
 Requests and chunks are known exactly. Samples are not: a gauge is taken to hold until the next
 sample, and what is a mean over the time since the sample before (GPM, CPU) holds back to that one.
@@ -6,31 +6,21 @@ Where the next sample is too far away there is nothing, rather than a guess.
 """
 
 from math import isnan
-from pathlib import Path
-from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from harness.plots import MADE_BY
-from harness.study import SavedRun, Study
-from harness.tables import axis_columns, heading, swept, value_of_record, value_text
+from harness.study import SavedRun
+from harness.validity import MAX_GAP_S
 from loadgen.metrics import arrivals
 from monitors.nvml import THROTTLING, UNKNOWN_REASONS
 from monitors.sampler import completed
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Floats = npt.NDArray[np.float64]
 Series = dict[str, Floats]
 
 STEP_S = 0.1
-MAX_RUNS = 20  # of a study: more pictures than that are not looked at
-MAX_HOLD_S = 2.0  # the gap that is a validity code, too
-SMOOTH_S = 0.5  # tokens come in steps: a rate over less is all comb
 
 
 def timeline(run: SavedRun) -> Series:
@@ -119,144 +109,15 @@ def _host(host: Any, at_s: Floats) -> Series:
 
 
 def held(sampled_at_s: Floats, values: Floats, at_s: Floats) -> Floats:
-    """The last sample's value at each instant; NaN where that is older than `MAX_HOLD_S`."""
+    """The last sample's value at each instant; NaN where that is older than `MAX_GAP_S`."""
     if not len(sampled_at_s):
         return np.full(len(at_s), np.nan)
     place = np.searchsorted(sampled_at_s, at_s, side="right") - 1
     taken = np.maximum(place, 0)
-    fresh = (place >= 0) & (at_s - sampled_at_s[taken] <= MAX_HOLD_S)
+    fresh = (place >= 0) & (at_s - sampled_at_s[taken] <= MAX_GAP_S)
     return np.where(fresh, values[taken], np.nan)
 
 
 def held_back(sampled_at_s: Floats, values: Floats, at_s: Floats) -> Floats:
-    """The next sample's value at each instant; NaN where that is further than `MAX_HOLD_S`."""
+    """The next sample's value at each instant; NaN where that is further than `MAX_GAP_S`."""
     return held(-sampled_at_s[::-1], values[::-1], -at_s[::-1])[::-1]
-
-
-def draw_timelines(study: Study, points: pd.DataFrame, folder: Path) -> list[Path]:
-    """timeline-<run>.png of every good run, of a study that has no more than `MAX_RUNS`.
-
-    One that is younger than its run is left as it is.
-    """
-    about = study.about
-    runs = [run for run in study.runs() if run.ok]
-    if len(about["runs"]) > MAX_RUNS:
-        return []
-    drawn = []
-    for run in runs:
-        path = folder / f"timeline-{run.record['id']}.png"
-        measured_ns = (run.folder / "run.json").stat().st_mtime_ns
-        if not path.is_file() or path.stat().st_mtime_ns < measured_ns:
-            folder.mkdir(exist_ok=True)
-            mine = points[points["point"] == run.record["point"]]
-            title = f"{heading(about, mine)}\n{_label(run, about)}"
-            draw_timeline(timeline(run), title.replace("**", ""), path)
-        drawn.append(path)
-    return drawn
-
-
-def _label(run: SavedRun, about: dict[str, Any]) -> str:
-    """What tells this run from the others."""
-    columns = {column: name for name, column in axis_columns(about["axes"]).items()}
-    settings = [
-        f"{column}={value_text(value_of_record(run.record, columns[column]))}"
-        for column in swept(about["axes"])
-    ]
-    return ", ".join([*settings, f"run {run.record['id']}"])
-
-
-def draw_timeline(series: Series, title: str, path: Path) -> Path:
-    """One picture: a panel for each kind of number, above one another on one axis of time.
-
-    Panels without data are left out. The window is shaded; where a GPU was throttled by power,
-    heat or hardware, a red line runs along the top of its panels.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = [panel for panel in _PANELS if any(_known(series, name) for name, _, _ in panel[1])]
-    height = 1.35 * max(1, len(panels)) + 1.1
-    figure = Figure(figsize=(10, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle("\n".join(fill(line, 120) for line in title.splitlines()), fontsize=10)
-    plots = figure.subplots(max(1, len(panels)), 1, sharex=True, squeeze=False)[:, 0]
-    for plot, (label, lines, is_share) in zip(plots, panels, strict=False):
-        _panel(plot, series, label, lines, is_share=is_share)
-    plots[0].set_xlim(series["t_s"][0], series["t_s"][-1] + STEP_S)
-    plots[-1].set_xlabel("seconds since the window opened (shaded: the window)")
-    figure.savefig(path, dpi=110, metadata=MADE_BY)
-    return path
-
-
-# label of the axis, its lines (series, what people call it, factor), whether 1.0 is the most
-_Line = tuple[str, str, float]
-_PANELS: tuple[tuple[str, tuple[_Line, ...], bool], ...] = (
-    (
-        "requests",
-        (
-            ("requests_in_flight", "in flight (client)", 1),
-            ("requests_running", "running (server)", 1),
-            ("requests_waiting", "waiting (server)", 1),
-        ),
-        False,
-    ),
-    ("output tok/s", (("output_tok_per_s", f"over {SMOOTH_S:g} s", 1),), False),
-    ("KV cache, %", (("kv_cache_usage_frac", "in use", 100),), True),
-    (
-        "GPU, %",
-        (
-            ("sm_activity_frac", "SM activity", 100),
-            ("dram_bandwidth_frac", "DRAM bandwidth", 100),
-            ("tensor_activity_frac", "tensor cores", 100),
-        ),
-        True,
-    ),
-    ("power, W", (("power_instant_w", "all GPUs", 1),), False),
-    ("SM clock, MHz", (("sm_clock_hz", "slowest GPU", 1e-6),), False),
-    (
-        "CPU, cores",
-        (
-            ("api_server_cpu_frac", "API server", 1),
-            ("engine_core_cpu_frac", "engine core", 1),
-            ("worker_cpu_frac", "worker", 1),
-        ),
-        False,
-    ),
-)
-_OF_GPUS = ("sm_activity_frac", "power_instant_w", "sm_clock_hz")
-
-
-def _panel(
-    plot: "Axes", series: Series, label: str, lines: tuple[_Line, ...], *, is_share: bool
-) -> None:
-    shown = [line for line in lines if _known(series, line[0])]
-    for name, told, factor in shown:
-        values = series[name] * factor
-        if name == "output_tok_per_s":
-            plot.step(series["t_s"], values, where="post", color="0.8", lw=0.6)
-            values = _smooth(values)
-        plot.step(series["t_s"], values, where="post", lw=1.1, label=told)
-    plot.set_ylabel(label, fontsize=8)
-    plot.tick_params(labelsize=8)
-    low, high = plot.get_ylim()
-    plot.set_ylim(0, 106 if is_share and high > 50 else max(high, low + 1e-9) * 1.06)
-    plot.axvspan(0, series["window_s"][0], color="tab:blue", alpha=0.07, lw=0)
-    plot.grid(alpha=0.3)
-    throttled = np.nan_to_num(series["throttled"]) > 0
-    if lines[0][0] in _OF_GPUS and throttled.any():
-        (line,) = plot.step(series["t_s"], np.where(throttled, 0.985, np.nan), where="post")
-        line.set(transform=plot.get_xaxis_transform(), color="tab:red", lw=3, label="throttled")
-    plot.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-
-
-def _known(series: Series, name: str) -> bool:
-    return not bool(np.isnan(series[name]).all())
-
-
-def _smooth(values: Floats) -> Floats:
-    """Means over the `SMOOTH_S` around each place; at the ends over what is there."""
-    width = min(round(SMOOTH_S / STEP_S), len(values))
-    kernel = np.ones(width)
-    sums = np.convolve(values, kernel, mode="same")
-    counts = np.convolve(np.ones(len(values)), kernel, mode="same")
-    return sums / counts

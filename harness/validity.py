@@ -6,6 +6,7 @@ from typing import Any
 
 MIN_P99 = 662  # samples for a p99 at 99 % confidence (MLPerf's early-stopping rule)
 MAX_DRIFT_FRAC = 0.1
+MAX_GAP_S = 2.0  # between two samples: what went on in it is not known
 MAX_WAVE_FRAC = 0.5  # of half a window: of a longer wave, the rate is that of where the window fell
 
 
@@ -72,15 +73,14 @@ def fatal_codes(told: str | None) -> tuple[str, ...]:
 
 def codes(row: Mapping[str, Any]) -> list[str]:
     """The codes that apply to a row of a table, in the order of `CODES`."""
+    simulated = ["simulated"] if row["simulated"] else []
     if row["status"] != "ok":
         named = {"harness": "harness_fault", "not_possible": "not_possible"}
-        fault = named.get(row["failure"], "died")
-        return [*(["simulated"] if row["simulated"] else []), fault]
+        return [*simulated, named.get(row["failure"], "died")]
     if row.get("stopped"):
-        return [*(["simulated"] if row["simulated"] else []), "stopped"]
+        return [*simulated, "stopped"]
     is_closed = row["arrival"] == "closed"
     applies = {
-        "simulated": row["simulated"],
         "failures": _over(row, "requests_failed", 0),
         "no_samples": row["requests_ok"] == 0,
         "few_samples": 0 < row["requests_ok"] < MIN_P99,
@@ -93,7 +93,7 @@ def codes(row: Mapping[str, Any]) -> list[str]:
         "throttled": _over(row, "throttled_frac", 0.01),
         "clock_moved": _fell(row, "sm_clock_min_hz", "sm_clock_mean_hz", 0.95),
         "foreign_gpu_process": bool(row["foreign_processes"]),
-        "monitor_gap": _over(row, "monitor_gap_max_s", 2.0),
+        "monitor_gap": _over(row, "monitor_gap_max_s", MAX_GAP_S),
         "not_monitored": bool(row["not_monitored"]),
         "client_late": _over(row, "send_lag_p99_s", 0.010),
         "client_busy": _over(row, "client_cpu_frac", 0.8)
@@ -102,7 +102,7 @@ def codes(row: Mapping[str, Any]) -> list[str]:
         "not_calibrated": row["client_clean_chunks_per_s"] is None,
         "sim_late": _over(row, "sim_lag_frac", 0.02),
     }
-    return [code for code, holds in applies.items() if holds]
+    return [*simulated, *(code for code, holds in applies.items() if holds)]
 
 
 def _over(row: Mapping[str, Any], name: str, limit: float | None) -> bool:

@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from harness.axes import axis_values, swept
 from harness.capacity.curves import draw_curves
 from harness.capacity.found import Capacity, capacities
 from harness.capacity.text import floor, name_of, shown
 from harness.plan import setting_of
 from harness.slo import limits_text
 from harness.study import SavedRun, Study
-from harness.tables import SIMULATED, axis_columns, heading, swept, value_of_record, value_text
+from harness.tables import SIMULATED, heading, value_text
 
 TABLE = "capacity.md"
 HEADS = (
@@ -102,11 +103,10 @@ def _floors(named: Sequence[Named]) -> Iterator[str]:
 
 
 def _label(run: SavedRun, about: dict[str, Any]) -> str:
-    names = {column: name for name, column in axis_columns(about["axes"]).items()}
+    values = axis_values(run.record, about["axes"])
     parts = [
-        f"{column}={value_text(value)}"
+        f"{column}={value_text(values[column])}"
         for column in swept(about["axes"])
-        if column not in ("case", "concurrency", "rate_rps")
-        and (value := value_of_record(run.record, names[column])) is not None
+        if column not in ("case", "concurrency", "rate_rps") and values[column] is not None
     ]
     return ", ".join(parts) or str(run.record.get("case") or run.record["engine"]["kind"])

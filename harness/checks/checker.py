@@ -18,6 +18,7 @@ from harness.engines import vllm
 from harness.engines.config import ExternalEngine, VllmEngine
 from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.replicas import AnyServer
+from harness.measurement import target_of
 from harness.model import materialise
 from harness.plan import Launch, setting_of
 from harness.study import Study
@@ -54,7 +55,7 @@ class Checker:
             and not self.study.has_check(launch.setting, name, retry=options.retry)
         ]
 
-    def on_server(self, launch: Launch, server: AnyServer, vocab_size: int) -> bool:
+    def on_server(self, launch: Launch, server: AnyServer) -> bool:
         """Do what is due on a server that has done its runs. False if it did not survive that."""
         for name in self.due(launch):
             if name not in ON_SERVER:
@@ -67,16 +68,16 @@ class Checker:
                 case "task_accuracy":
                     self._task_accuracy(launch, server)
                 case "longest_context":
-                    self._longest_context(launch, server, vocab_size)
+                    self._longest_context(launch, server)
             if server.failure() is not None:
                 return False
         return True
 
-    def without_server(self, launch: Launch, vocab_size: int) -> None:
+    def without_server(self, launch: Launch) -> None:
         """Do what is due and needs the GPUs for itself."""
         if "offline" in self.due(launch):
             self._tried.add((launch.setting, "offline"))
-            self._offline(launch, vocab_size)
+            self._offline(launch)
 
     def fail(self, launch: Launch, failure: Failure) -> None:
         """The server did not start: so there is nothing to check."""
@@ -91,7 +92,8 @@ class Checker:
             return
         prompts = prompts_of(settings, self.config.model.path)
         try:
-            passes = ask(server.urls[0], server.model, prompts, settings)
+            headers = launch.engine.headers()
+            passes = ask(server.urls[0], server.model, prompts, settings, headers=headers)
         except NoAnswerError as error:
             failure = Failure(kind=FailureKind.NO_ANSWER, message=str(error), evidence=())
             self._failed(launch, "accuracy", server.failure() or failure)
@@ -106,13 +108,12 @@ class Checker:
         if model.path is None:  # random weights know nothing
             self._save(launch, "task_accuracy", {"weights": "random"}, "random")
             return
-        engine = launch.engine
         endpoint = task_accuracy.Endpoint(
             url=server.urls[0],
             model=server.model,
             tokenizer=model.path,
             max_model_len=server.facts.max_model_len,
-            headers=engine.headers() if isinstance(engine, ExternalEngine) else {},
+            headers=launch.engine.headers(),
         )
         folder = self.study.folder / "checks" / launch.setting / "task_accuracy"
         try:
@@ -127,18 +128,16 @@ class Checker:
         found = {"scores": [asdict(score) for score in scores]}
         self._save(launch, "task_accuracy", found, told)
 
-    def _longest_context(self, launch: Launch, server: AnyServer, vocab_size: int) -> None:
+    def _longest_context(self, launch: Launch, server: AnyServer) -> None:
         settings = self.config.options.checks.longest_context
         assert settings is not None
         engine = launch.engine
-        headers = engine.headers() if isinstance(engine, ExternalEngine) else {}
+        target = target_of(server, engine, self.config.model)
         death: Failure | None = None
 
         def ask(tokens: int) -> longest_context.Try:
             nonlocal death
-            answer = longest_context.ask(
-                server.urls[0], server.model, vocab_size, tokens, settings.timeout_s, headers
-            )
+            answer = longest_context.ask(target, tokens, settings.timeout_s)
             # an engine that is dead takes a while to exit: whether it still generates is asked
             if answer.fate == "failed" and not isinstance(engine, ExternalEngine):
                 death = server.failure(token_within_s=server.first_token_timeout_s)
@@ -151,7 +150,7 @@ class Checker:
         served = "none" if found.tokens is None else f"{whole(found.tokens)} tokens"
         self._save(launch, "longest_context", asdict(found), f"{served}; {found.limit}")
 
-    def _offline(self, launch: Launch, vocab_size: int) -> None:
+    def _offline(self, launch: Launch) -> None:
         settings, engine = self.config.options.checks.offline, launch.engine
         assert settings is not None
         assert isinstance(engine, VllmEngine)
@@ -183,7 +182,7 @@ class Checker:
                 ["--model", served, *arguments],
                 vllm.environment(engine, offline=Path(served).is_dir(), on_cpu=on_cpu),
                 offline.lengths(load, settings.prompts, self.config.options.seed),
-                vocab_size,
+                self.config.model.vocab_size(),
                 folder,
                 settings.timeout_s,
             )

@@ -4,18 +4,18 @@
 by asking. Each question is a prompt of random tokens and one token of reply, alone in the server.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from time import perf_counter
 from typing import Literal
 
 from harness.engines import http
+from loadgen.records import Target
 
 GRANULARITY_FRAC = 0.01  # of the answer: nearer than that bisection does not go
 LEAST_TOKENS = 2  # a prompt of one token and its reply
 MOST_TOKENS = 2**24  # where a server names no limit, and might serve whatever is sent
-FIRST_TOKEN_ID = 3  # as everywhere: lower ids are often special
 
 Fate = Literal["served", "refused", "failed", "died"]
 
@@ -93,22 +93,16 @@ def _granularity(tokens: int) -> int:
     return max(16, int(tokens * GRANULARITY_FRAC))
 
 
-def ask(
-    url: str,
-    model: str,
-    vocab_size: int,
-    tokens: int,
-    timeout_s: float,
-    headers: Mapping[str, str] | None = None,
-) -> Try:
+def ask(target: Target, tokens: int, timeout_s: float) -> Try:
     """Send one prompt of `tokens - 1` random tokens, and wait for its one token of reply."""
     draw = Random(tokens)
-    prompt = [draw.randrange(FIRST_TOKEN_ID, vocab_size) for _ in range(tokens - 1)]
-    body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+    first, end = target.first_token_id, target.vocab_size
+    prompt = [draw.randrange(first, end) for _ in range(tokens - 1)]
+    body = {"model": target.model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
     began_at_s = perf_counter()
     try:
         answer = http.request(
-            f"{url}/v1/completions", timeout_s=timeout_s, body=body, headers=headers
+            f"{target.url}/v1/completions", timeout_s=timeout_s, body=body, headers=target.headers
         )
     except TimeoutError:
         why = f"no token within {timeout_s:g} s"

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, groupby
 
+from harness.artefacts import make
 from harness.columns import metric
 from harness.duel.blocks import SIDES, Block, Schedule
 from harness.export import export
@@ -24,7 +25,6 @@ from harness.progress import display
 from harness.study import Study
 from harness.sweep import Sweep, failures, reasons
 from harness.tables import value_text
-from harness.tabulation import make
 from harness.units import between, plural
 
 NAMED = 3  # open questions that a look names

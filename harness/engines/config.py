@@ -61,6 +61,10 @@ class ServeSettings:
         default_factory=dict, description="any other flag: engine.extra.NAME=VALUE -> --name value"
     )
 
+    def headers(self) -> dict[str, str]:
+        """What goes with every request: nothing, our own servers ask for no key."""
+        return {}
+
 
 @dataclass(kw_only=True, config=STRICT)
 class VllmEngine(ServeSettings):

@@ -14,7 +14,8 @@ from typing import TypeVar
 from harness.engines.facts import Facts
 from harness.engines.failure import EngineFailed, Failure
 from harness.engines.process import Exit
-from harness.engines.server import POLL_S, Server, Setup, starting
+from harness.engines.server import POLL_S, Server, Setup
+from harness.engines.start import starting
 
 # What it took to end a process tree, the gentlest first.
 NEEDED = ("sigint", "already dead", "sigterm", "sigkill", "unknown")

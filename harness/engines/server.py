@@ -1,39 +1,22 @@
-"""A server that can be measured: started, proven to generate, watched, and ended without a trace.
+"""A server that can be measured: watched while it serves, and ended without a trace.
 
-Up means: `/health` says 200, a process of the server's own tree is the one that answers, and one
-real token came back. Each of these has been seen to fail while the ones before it held.
+How it comes to be up is harness/engines/start.py's.
 """
 
 import contextlib
-import shlex
-import socket
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, sleep
 
 from harness.engines import http
-from harness.engines.facts import (
-    FIRST_TOKEN,
-    METRICS,
-    PAGES,
-    Facts,
-    facts_of,
-    first_phase,
-    phase_after,
-    phases,
-    total,
-)
-from harness.engines.failure import EngineFailed, Failure, FailureKind, classify, tail
-from harness.engines.process import Exit, Follower, Process, port_owner
-from harness.environment import masked
+from harness.engines.facts import METRICS, Facts, total
+from harness.engines.failure import Failure, FailureKind, classify, tail
+from harness.engines.process import Exit, Process
 from monitors.nvml import memory_used_bytes
 
-HOST = "127.0.0.1"
-PORT_TRIES = 3  # a free port can be lost between the look and the server's bind
 POLL_S = 0.2
 HEALTH_TIMEOUT_S = 5.0
-PAGE_TIMEOUT_S = 30.0  # /server_info looks at the whole machine first: 1.5 s seen
 DEATH_S = 10.0  # a server whose engine died takes some seconds to exit, and its log tells why
 SETTLE_S = 10.0
 MEMORY_BACK_S = 20.0  # seen: 6 s on two H200
@@ -167,140 +150,6 @@ class Own:
         return self.exit
 
 
-def launch(setup: Setup, folder: Path, on_phase: Callable[[str], None] | None = None) -> Server:
-    """Start a server and wait for its first token; `folder` takes server.log and command.txt.
-
-    Raises EngineFailed, with nothing left running.
-    """
-    with contextlib.closing(starting(setup, folder, on_phase)) as start:
-        while True:
-            try:
-                next(start)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            sleep(POLL_S)
-
-
-def starting(
-    setup: Setup, folder: Path, on_phase: Callable[[str], None] | None = None
-) -> Generator[None, None, Server]:
-    """The same in steps: the first starts it, each one after that looks how far it is.
-
-    Nothing is left running when it raises, nor when it is closed before its end.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if setup.port is not None and (owner := port_owner(setup.port)) is not None:
-        by = f"by process {owner}" if owner else "by a process of another user"
-        message = f"port {setup.port} is taken {by}: leave engine.port unset to get a free one"
-        raise EngineFailed(Failure(kind=FailureKind.PORT_TAKEN, message=message, evidence=()))
-    memory_before = memory_used_bytes(setup.gpu_uuids) if setup.gpu_uuids else {}
-    for tries_left in reversed(range(PORT_TRIES)):
-        start = _Start(setup, setup.port or _free_port(), folder, on_phase or (lambda _: None))
-        own = Own(process=start.process, setup=setup, memory_before=memory_before)
-        try:
-            return (yield from start.wait(own))
-        except BaseException as error:  # Ctrl-C included: nothing may be left running
-            own.stop()
-            lost_port = isinstance(error, EngineFailed) and (
-                error.failure.kind is FailureKind.PORT_TAKEN and setup.port is None
-            )
-            if not lost_port or not tries_left:
-                raise
-    raise AssertionError("not reached")
-
-
-class _Start:
-    """One try to start a server, on one port."""
-
-    def __init__(
-        self, setup: Setup, port: int, folder: Path, on_phase: Callable[[str], None]
-    ) -> None:
-        self._setup = setup
-        self._port = port
-        self._on_phase = on_phase
-        self._url = f"http://{HOST}:{port}"
-        log = folder / "server.log"
-        command = setup.command(port)
-        (folder / "command.txt").write_text(_shell(setup.env, command))
-        self._follower = Follower(log)
-        self._started_at_s = perf_counter()
-        self.process = Process(command, setup.env, log)
-        self._phase: str | None = None
-
-    def wait(self, own: Own) -> Generator[None, None, Server]:
-        """Until the first token. Raises EngineFailed."""
-        self._enter(first_phase())
-        yield from self._wait_for_health()
-        if not self.process.listens_on(self._port):
-            message = f"another process answers on port {self._port}: stop it, or take another port"
-            raise self._failed(FailureKind.PORT_TAKEN, message)
-        up_at_s = perf_counter()
-        self._enter(FIRST_TOKEN)
-        self._wait_for_token()
-        token_at_s = perf_counter()
-        self._follower.read()
-        own.log_offset = self._follower.offset
-        pages = {path: http.page(f"{self._url}{path}", timeout_s=PAGE_TIMEOUT_S) for path in PAGES}
-        return Server(
-            url=self._url,
-            model=self._setup.model,
-            facts=facts_of(self._follower.text(), pages),
-            startup_s=phases(self._follower.lines, self._started_at_s, up_at_s, token_at_s),
-            first_token_timeout_s=self._setup.first_token_timeout_s,
-            own=own,
-        )
-
-    def _wait_for_health(self) -> Generator[None, None, None]:
-        timeout_s = self._setup.start_timeout_s
-        while perf_counter() < self._started_at_s + timeout_s:
-            yield
-            if self.process.has_exited():
-                raise self._died()
-            for line in self._follower.read():
-                self._enter(phase_after(line))
-            try:
-                answer = http.request(f"{self._url}/health", timeout_s=HEALTH_TIMEOUT_S)
-            except OSError:
-                continue
-            if answer.status == 200:
-                return
-        message = (
-            f"not up within {timeout_s:.0f} s: raise engine.start_timeout_s if it only is slow"
-        )
-        raise self._failed(FailureKind.START_TIMEOUT, message)
-
-    def _wait_for_token(self) -> None:
-        timeout_s = self._setup.first_token_timeout_s
-        try:
-            refusal = http.refusal(self._url, self._setup.model, timeout_s=timeout_s)
-        except TimeoutError:
-            message = f"/health says 200, but no token came within {timeout_s:.0f} s"
-            raise self._failed(FailureKind.HANGS, message) from None
-        except OSError as error:
-            refusal = str(error)
-        if refusal is None:
-            return
-        if self.process.has_exited(within_s=DEATH_S):
-            raise self._died()
-        message = f"/health says 200, but the first request failed: {refusal}"
-        raise self._failed(FailureKind.DIED_AT_START, message)
-
-    def _enter(self, phase: str | None) -> None:
-        if phase is not None and phase != self._phase:
-            self._phase = phase
-            self._on_phase(phase)
-
-    def _died(self) -> EngineFailed:
-        self.process.stop(0.0)  # what is left of its tree may still write to the log
-        self._follower.read()
-        return EngineFailed(classify(self._follower.text(), self.process.exit_code))
-
-    def _failed(self, kind: FailureKind, message: str) -> EngineFailed:
-        self._follower.read()
-        evidence = tail(self._follower.text())
-        return EngineFailed(Failure(kind=kind, message=message, evidence=evidence))
-
-
 def _memory_is_back(before: Mapping[str, int]) -> bool | None:
     """Whether the GPUs hold as little as before the start, after a while; None without NVML."""
     if not before:
@@ -313,17 +162,3 @@ def _memory_is_back(before: Mapping[str, int]) -> bool | None:
         if perf_counter() > deadline_s:
             return False
         sleep(POLL_S)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _shell(env: Mapping[str, str], command: Sequence[str]) -> str:
-    """The command as a shell would take it, with what it adds to the environment."""
-    told = {name: shlex.quote(masked(name, value)) for name, value in env.items()}
-    words = [*(f"{name}={value}" for name, value in told.items()), shlex.join(command)]
-    return " \\\n  ".join(words) + "\n"

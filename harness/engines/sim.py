@@ -7,7 +7,8 @@ from pathlib import Path
 
 from harness.engines.config import SimEngine
 from harness.engines.replicas import AnyServer, launch_all
-from harness.engines.server import HOST, Setup, launch
+from harness.engines.server import Setup
+from harness.engines.start import HOST, launch
 from harness.engines.vllm import flags, serving
 from harness.model import Model, materialise
 

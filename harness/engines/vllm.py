@@ -13,7 +13,8 @@ from harness.engines.config import ServeSettings, VllmEngine
 from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.flags import flag_of
 from harness.engines.replicas import AnyServer, launch_all
-from harness.engines.server import HOST, Setup, launch
+from harness.engines.server import Setup
+from harness.engines.start import HOST, launch
 from harness.environment import vllm_installed
 from harness.model import TOKENIZER, Model, materialise
 

@@ -28,6 +28,7 @@ LIKE: dict[str, Callable[[dict[str, Any]], Any]] = {
     },
 }
 NONE, UNSET = "none", "default"  # what is not there; a setting that is left to the server
+NO_SAMPLES = "none: an aggregate cannot be judged"
 SAME = ("measurement_version", "model")  # of study.json
 OPTIONS = ("seed", "client")  # of its options
 ALLOWABLE = (*SAME, *OPTIONS, "environment", *LIKE, "imitated_gpu", "prompts", *FATAL)
@@ -105,9 +106,6 @@ def environment_differences(
             yield _differing(what, part(mine), part(theirs))
             if what == "gpus":  # that the cards are others goes without saying
                 return
-
-
-NO_SAMPLES = "none: an aggregate cannot be judged"
 
 
 def _worthless(baseline: Evidence, candidate: Evidence) -> Iterator[Difference]:

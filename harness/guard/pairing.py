@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
+from harness.axes import axis_columns
 from harness.guard.evidence import Evidence, Measured
-from harness.tables import INTENSITY, axis_columns
+from harness.rows import INTENSITY
 
 Key = tuple[str, ...]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.hardware.ceilings import Ceilings
 from harness.hardware.limits import Limit, Product
 from harness.hardware.probe import Outcome
 from harness.hardware.probes.record import Measurement
@@ -17,7 +18,6 @@ from harness.units import Format, percent, quantity, significant
 
 Status = Literal["PASS", "WARN", "FAIL", "NOT RUN", "MEASURED"]
 Verdict = Literal["PASS", "WARN", "FAIL", "NO VERDICT"]
-MEMORY = ("memory.read", "memory.copy", "memory.triad")
 
 HEADLINES = re.compile(r"(host|kernels|p2p|steady|memory)\.|scaling\..*\d$|gemm\.\w+\.max$")
 
@@ -109,41 +109,6 @@ def verdict(statuses: Iterable[Status]) -> Verdict:
         if status in seen:
             return status
     return "NO VERDICT"
-
-
-class Ceilings:
-    """What each card was measured to do at most."""
-
-    def __init__(self, measurements: Iterable[Measurement]) -> None:
-        self._best: dict[tuple[str, int], float] = {}
-        for told in measurements:
-            is_product = told.name.startswith("gemm.")
-            if told.name not in MEMORY and not is_product:  # the L2 cache is no roof, say
-                continue
-            if told.value is not None and len(told.gpus) == 1 and not told.is_wrong:
-                kind = told.name.rpartition(".")[0] if is_product else "memory"
-                key = (kind, told.gpus[0])
-                self._best[key] = max(self._best.get(key, 0.0), told.value)
-
-    def memory_bytes_per_s(self, gpu: int) -> float | None:
-        return self._best.get(("memory", gpu))
-
-    def flops_per_s(self, gpu: int, precision: str = "bf16") -> float | None:
-        """The best of all products of this precision that are not a model's."""
-        return self._best.get((f"gemm.{precision}", gpu))
-
-    def share(self, told: Measurement) -> float | None:
-        """A kernel's FLOP/s over what the roofline of its card gives at its intensity.
-
-        min(FLOP/s of the best bf16 product, intensity · bytes/s of the memory): both measured.
-        """
-        if not told.name.startswith("kernels.") or len(told.gpus) != 1:
-            return None
-        flops, memory = self.flops_per_s(told.gpus[0]), self.memory_bytes_per_s(told.gpus[0])
-        if not (flops and memory and told.flops and told.moved_bytes and told.time_s):
-            return None
-        roof = min(flops, told.flops / told.moved_bytes * memory)
-        return told.flops / told.time_s / roof
 
 
 def where(gpus: Sequence[int]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.hardware.card import Ceilings
+from harness.hardware.ceilings import Ceilings
 from harness.hardware.probes.record import Measurement
 from monitors.nvml import THROTTLING, UNKNOWN_REASONS
 

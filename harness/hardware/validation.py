@@ -39,6 +39,16 @@ HOST_LIMIT_S = 120.0
 KEPT = ("probes", "seconds", "model", "rehearsal")  # of the options: the others are paths
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """What is validated, and how."""
+
+    options: Options
+    environment: Environment
+    cards: Cards
+    shape: Shape  # of the products of a model
+
+
 @dataclass(slots=True, kw_only=True)
 class Measured:
     """What came in so far."""
@@ -64,31 +74,26 @@ def validate(words: Sequence[str], extra_conf_dir: Path | None = None) -> int:
     shape = _shape(options.model, extra_conf_dir)
     environment = snapshot(options.python)
     cards = _cards(environment, rehearsal=options.rehearsal)
-    _check_interpreter(options, environment, cards)
-    return _measure(options, environment, cards, shape, products, before)
+    box = Box(options=options, environment=environment, cards=cards, shape=shape)
+    _check_interpreter(box)
+    return _measure(box, products, before)
 
 
-def _measure(
-    options: Options,
-    environment: Environment,
-    cards: Cards,
-    shape: Shape,
-    products: dict[str, Product],
-    before: dict[str, Any] | None,
-) -> int:
+def _measure(box: Box, products: dict[str, Product], before: dict[str, Any] | None) -> int:
     """Run the probes, judge, save, show."""
     from harness.hardware import page
 
+    options, environment = box.options, box.environment
     began_at_s, begun_utc = perf_counter(), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     wants_last = before is None and not options.rehearsal
     last = _last(Path(options.out), environment) if wants_last else None
     if last is not None:
         before = last.document
-    omitted = left_out(options.probes, len(cards.indices))
+    omitted = left_out(options.probes, len(box.cards.indices))
     families = [family for family in FAMILIES if family not in omitted]
     folder = saved.new_folder(Path(options.out))
     print(f"validation: {folder}; {page.machine(environment)}", flush=True)
-    measured = _run(options, environment, cards, shape, families, folder)
+    measured = _run(box, families, folder)
     by_gpu = {
         gpu.index: None if options.rehearsal else products.get(gpu.name) for gpu in environment.gpus
     }
@@ -118,17 +123,11 @@ def _measure(
     return card.exit_code
 
 
-def _run(
-    options: Options,
-    environment: Environment,
-    cards: Cards,
-    shape: Shape,
-    families: Sequence[Family],
-    folder: Path,
-) -> Measured:
+def _run(box: Box, families: Sequence[Family], folder: Path) -> Measured:
     """Every family in its turn, on the host first: the cards' would disturb it."""
+    options, cards = box.options, box.cards
     used = memory_used_bytes(cards.uuids)
-    measured = Measured(measurements=state(environment, used), outcomes=[], samples={})
+    measured = Measured(measurements=state(box.environment, used), outcomes=[], samples={})
     if "host" in families:
         _host(measured, folder, rehearsal=options.rehearsal)
     if "client" in families:
@@ -137,8 +136,8 @@ def _run(
     told = {
         "seconds": options.seconds,
         "rehearsal": options.rehearsal,
-        "model": asdict(shape),
-        "tensor_parallel_sizes": _tensor_parallel_sizes(shape, len(cards.indices)),
+        "model": asdict(box.shape),
+        "tensor_parallel_sizes": _tensor_parallel_sizes(box.shape, len(cards.indices)),
     }
     _cards_probes(measured, stages(families, cards, told, options.python), folder)
     measured.measurements += sensors(measured.series, measured.samples)
@@ -210,12 +209,13 @@ def _cards(environment: Environment, *, rehearsal: bool) -> Cards:
     )
 
 
-def _check_interpreter(options: Options, environment: Environment, cards: Cards) -> None:
+def _check_interpreter(box: Box) -> None:
     """Probes of cards need PyTorch: without it there is nothing to certify them with."""
+    options, environment = box.options, box.environment
     needs = [family for family in options.probes if FAMILIES[family].kind != "host"]
     if environment.python is None:
         raise UserError(f"python={options.python}: cannot be run.")
-    if cards.indices and needs and "torch" not in environment.packages:
+    if box.cards.indices and needs and "torch" not in environment.packages:
         raise UserError(
             f"{options.python or sys.executable} has no PyTorch, which the probes of the GPUs need:"
             " name the interpreter that has it by python=PATH, or take probes=host,client."

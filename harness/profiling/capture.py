@@ -10,11 +10,11 @@ from typing import Self
 from harness.engines import http, vllm
 from harness.engines.config import VllmEngine
 from harness.engines.server import Server
-from harness.engines.server import launch as start_server
+from harness.engines.start import launch as start_server
 from harness.environment import MASK
 from harness.instrument import Instrument
+from harness.measurement import target_of
 from harness.profiling.subject import Subject
-from harness.runner import target_of
 from loadgen.generator import Generator
 from loadgen.metrics import arrivals
 from loadgen.records import Progress, Result

@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from harness.axes import swept
 from harness.errors import UserError
-from harness.tables import swept
 from profiles.config import POINTS
 
 

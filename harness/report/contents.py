@@ -13,13 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from harness.capacity.page import write_capacity
+from harness.artefacts import make
 from harness.captures import Capture, captures
 from harness.errors import UserError
-from harness.pictures import draw_all
 from harness.reading import has_samples, label_of, stored_tables
 from harness.study import SavedRun, Study
-from harness.tables import write_tables
 from harness.tune.answer import Answer
 from harness.tune.answer import read as read_answer
 
@@ -73,10 +71,7 @@ def read(study: Study, *, remake: bool = True) -> Contents:
     saved = tuple(study.runs())
     is_tabulated = (study.folder / "table.parquet").is_file()
     if (remake or not is_tabulated) and has_samples(saved):
-        points = write_tables(study)
-        assert points is not None, "there are runs"
-        draw_all(study, points)
-        write_capacity(study)
+        make(study)
     tables = stored_tables(study)
     runs = tables.runs
     order = [run for run in about["runs"] if (runs["run"] == run).any()]

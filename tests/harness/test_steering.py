@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.artefacts import tabulate
 from harness.config import compose
 from harness.engines.failure import Failure, FailureKind
 from harness.guard.evidence import read_evidence
@@ -18,7 +19,6 @@ from harness.runner import Runner, wanted
 from harness.steering import Decision, Following, Judge, Send, Skip, never
 from harness.study import Study
 from harness.tables import runs_table
-from harness.tabulation import tabulate
 from loadgen.config import Load
 from loadgen.records import Progress
 from tests.harness.builders import about, fill, plan, record, study

@@ -113,6 +113,15 @@ def test_a_second_life_of_a_launch_has_a_folder_of_its_own(tmp_path: Path) -> No
     assert [kept.new_launch("x").name for _ in range(3)] == ["x.1", "x.2", "x.3"]
 
 
+def test_a_launch_has_the_facts_of_its_last_life_that_was_up(tmp_path: Path) -> None:
+    kept = study(tmp_path, plan())
+    assert kept.facts("x") == {}
+    for life in range(1, 12):
+        facts = {"max_num_seqs": life} if life < 11 else None  # the last one did not come up
+        kept.save_launch(kept.new_launch("x"), {"facts": facts})
+    assert kept.facts("x") == {"max_num_seqs": 10}
+
+
 def test_a_run_that_is_done_again_replaces_the_failed_one(tmp_path: Path) -> None:
     made = plan()
     kept = study(tmp_path, made)

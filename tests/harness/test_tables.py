@@ -13,7 +13,7 @@ from harness.overrides import parse
 from harness.plan import Plan
 from harness.plots import draw
 from harness.study import Study
-from harness.tables import load_id, markdown, points_table, runs_table, write_tables
+from harness.tables import markdown, points_table, runs_table, write_tables
 from tests.harness.builders import fill, plan, record, requests, study
 from tests.harness.models import TINY
 
@@ -329,19 +329,6 @@ def test_gain_of_cases_is_told_inside_each(tmp_path: Path) -> None:
     text = markdown(points, kept.about)
     assert text.splitlines()[2].startswith("| case | block_size |")
     assert {path.stem for path in draw(points, kept.about, tmp_path / "plots")} == {"cases"}
-
-
-LOAD = {"arrival": "poisson", "input_tokens": 5, "rate_rps": 3.0, "concurrency": None}
-
-
-def test_a_load_has_one_name_at_every_engine_setting() -> None:
-    share = LOAD | {"rate_frac": 0.5}
-    assert load_id(share) == load_id(share | {"rate_rps": 9.0}), "its rate is found at each"
-    assert load_id(share) != load_id(share | {"rate_frac": 0.9})
-    assert load_id(LOAD) != load_id(LOAD | {"rate_rps": 9.0})
-    intensity = ("concurrency", "rate_rps", "rate_frac")
-    assert load_id(LOAD, intensity) == load_id(LOAD | {"rate_rps": 9.0}, intensity)
-    assert load_id(LOAD, intensity) != load_id(LOAD | {"input_tokens": 9}, intensity)
 
 
 def test_the_kv_cache_of_a_server_elsewhere_is_not_reckoned_from_the_gpus_here(

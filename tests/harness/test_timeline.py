@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from harness.study import SavedRun, Study
 from harness.tables import write_tables
-from harness.timeline import STEP_S, draw_timeline, draw_timelines, held, held_back, timeline
+from harness.timeline import STEP_S, held, held_back, timeline
+from harness.timeline_plot import draw_timeline, draw_timelines
 from tests.harness.builders import WINDOW, fill, plan, record, requests, study
 
 OPENED_AT_S = WINDOW.opened_at_s

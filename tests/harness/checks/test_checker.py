@@ -10,17 +10,20 @@ import pytest
 
 from harness.checks import longest_context, offline
 from harness.checks.checker import Checker
-from harness.checks.config import Checks, LongestContextCheck, OfflineCheck
+from harness.checks.config import AccuracyCheck, Checks, LongestContextCheck, OfflineCheck
+from harness.checks.interview import NoAnswerError
 from harness.checks.longest_context import Try
 from harness.checks.offline import Offline
 from harness.config import Config, compose
-from harness.engines.config import VllmEngine
+from harness.engines.config import ExternalEngine, VllmEngine
 from harness.engines.facts import Facts
 from harness.engines.failure import EngineFailed, Failure, FailureKind
+from harness.model import Model
 from harness.overrides import parse
 from harness.plan import Launch, Plan, make_plan
 from harness.runner import wanted
 from harness.study import Study
+from loadgen.records import Target
 from tests.harness import builders
 
 DEAD = Failure(kind=FailureKind.DIED_UNDER_LOAD, message="it died", evidence=("line",))
@@ -48,7 +51,7 @@ class FakeServer:
     def failure(self, **_: Any) -> Failure | None:
         return DEAD if self.is_dead else None
 
-    def ask(self, _url: str, _model: str, _vocab: int, tokens: int, *_: Any) -> Try:
+    def ask(self, _target: Target, tokens: int, _timeout_s: float) -> Try:
         assert not self.is_dead, "nobody is left to ask"
         if tokens <= self.limit:
             return Try(tokens=tokens, fate="served", took_s=0.1)
@@ -103,14 +106,14 @@ def test_a_check_is_done_once_for_an_engine_setting(bench: Make, server: FakeSer
     at = bench(LONGEST, "repeats.launches=2")
     first, second = at.plan.launches
     assert at.checker.due(first) == at.checker.due(second) == ["longest_context"]
-    assert at.checker.on_server(first, server, 512)
+    assert at.checker.on_server(first, server)
     assert at.checker.due(first) == at.checker.due(second) == at.again().due(second) == []
     assert server.settled == 1, "it is alone in the server"
 
 
 def test_what_was_found_is_kept_and_told(bench: Make, server: FakeServer) -> None:
     at = bench(LONGEST)
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     kept = at.kept("longest_context")
     assert kept["status"] == "ok"
     assert 980 <= kept["tokens"] <= 1000
@@ -122,7 +125,7 @@ def test_a_server_that_dies_ends_the_search_with_what_it_had_served(
     bench: Make, server: FakeServer
 ) -> None:
     at, server.dies = bench(LONGEST), True
-    assert not at.checker.on_server(at.launch, server, 512), "the next check needs another one"
+    assert not at.checker.on_server(at.launch, server), "the next check needs another one"
     kept = at.kept("longest_context")
     assert (kept["status"], kept["tokens"], kept["limit"]) == ("ok", 512, "it died")
     assert at.checker.due(at.launch) == []
@@ -132,7 +135,7 @@ def test_a_server_that_dies_of_the_first_prompt_is_a_failed_check(
     bench: Make, server: FakeServer
 ) -> None:
     at, server.dies, server.limit = bench(LONGEST), True, 1
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     kept = at.kept("longest_context")
     assert (kept["status"], kept["failure"]["message"]) == ("failed", "it died")
     assert "FAILED (died_under_load): it died" in at.notes[0]
@@ -142,7 +145,7 @@ def test_a_failed_check_is_due_again_only_when_that_is_asked_for(
     bench: Make, server: FakeServer
 ) -> None:
     at, server.dies, server.limit = bench(LONGEST), True, 1
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     assert at.again().due(at.launch) == []
     assert at.again(retry=True).due(at.launch) == ["longest_context"]
 
@@ -151,7 +154,7 @@ def test_with_retry_a_check_that_fails_is_tried_once_a_command(
     bench: Make, server: FakeServer
 ) -> None:
     at, server.dies, server.limit = bench(LONGEST, retry=True), True, 1
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     assert at.kept("longest_context")["status"] == "failed"
     assert at.checker.due(at.launch) == [], "or the runner would start servers for ever"
 
@@ -165,14 +168,14 @@ def test_a_server_that_did_not_start_fails_all_that_is_due(bench: Make) -> None:
 
 def test_a_failed_start_does_not_take_back_what_was_found(bench: Make, server: FakeServer) -> None:
     at = bench(LONGEST)
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     at.again(retry=True).fail(at.launch, DEAD)
     assert at.kept("longest_context")["status"] == "ok"
 
 
 def test_a_damaged_record_is_as_good_as_none(bench: Make, server: FakeServer) -> None:
     at = bench(LONGEST)
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     for text in ("{", "{}"):
         (at.study.folder / f"checks/{at.launch.setting}/longest_context.json").write_text(text)
         assert at.again().due(at.launch) == ["longest_context"]
@@ -183,7 +186,7 @@ def test_what_is_left_of_a_plan_are_its_checks_too(bench: Make, server: FakeServ
     names = at.config.options.checks.names
     left = wanted(at.plan, at.study, names, retry=False)
     assert [(launch.repeat, launch.runs) for launch in left] == [(1, ())]
-    at.checker.on_server(at.launch, server, 512)
+    at.checker.on_server(at.launch, server)
     assert wanted(at.plan, at.study, names, retry=False) == []
 
 
@@ -192,6 +195,26 @@ def test_checks_that_are_asked_for_later_are_due_in_a_finished_study(bench: Make
     assert at.checker.due(at.launch) == []
     at.config = replace(at.config, options=replace(at.config.options, checks=LONGEST))
     assert at.again().due(at.launch) == ["longest_context"]
+
+
+def test_a_server_that_wants_a_key_is_told_it_by_the_accuracy_check(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "k")
+    told: list[dict[str, str]] = []
+
+    def ask(*_: Any, headers: dict[str, str]) -> None:
+        told.append(headers)
+        raise NoAnswerError("heard enough")
+
+    monkeypatch.setattr("harness.checks.checker.ask", ask)
+    monkeypatch.setattr("harness.checks.checker.prompts_of", lambda *_: [(1, 2)])
+    at = bench(Checks(accuracy=AccuracyCheck(reference=["x"])))
+    config = replace(at.config, model=Model(name="m", path="weights"))
+    checker = Checker(config=config, study=at.study, models=Path(), note=at.notes.append)
+    elsewhere = ExternalEngine(url="http://fake", api_key_env="MY_KEY")
+    checker.on_server(replace(at.launch, engine=elsewhere), FakeServer())
+    assert told == [{"Authorization": "Bearer k"}]
 
 
 @pytest.fixture
@@ -219,7 +242,7 @@ def test_vllm_without_a_server_gets_the_loads_lengths_and_the_servers_sizes(
     bench: Make, measured: list[dict[str, Any]]
 ) -> None:
     at = bench(OFFLINE, "load.input_tokens=40", "load.output_tokens=6")
-    at.checker.without_server(on_vllm(at.launch, enforce_eager=True), 512)
+    at.checker.without_server(on_vllm(at.launch, enforce_eager=True))
     (call,) = measured
     assert call["python"] == sys.executable
     assert call["work"] == [(40, 6)] * 8
@@ -239,7 +262,7 @@ def test_vllm_without_a_server_that_fails_is_recorded(
 
     monkeypatch.setattr(offline, "measure", fail)
     at = bench(OFFLINE)
-    at.checker.without_server(on_vllm(at.launch), 512)
+    at.checker.without_server(on_vllm(at.launch))
     assert at.kept("offline")["failure"]["message"] == "it died"
 
 
@@ -254,7 +277,7 @@ def test_several_engines_without_a_server_are_not_possible_and_not_tried(
     bench: Make, measured: list[dict[str, Any]], settings: dict[str, Any], said: str
 ) -> None:
     at = bench(OFFLINE)
-    at.checker.without_server(on_vllm(at.launch, **settings), 512)
+    at.checker.without_server(on_vllm(at.launch, **settings))
     assert measured == []
     failure = at.kept("offline")["failure"]
     assert failure["kind"] == "not_possible"
@@ -265,6 +288,6 @@ def test_requests_that_vllm_cannot_be_given_without_a_server_are_no_measure(
     bench: Make, measured: list[dict[str, Any]]
 ) -> None:
     at = bench(OFFLINE, "load.prompts={kind: shared_prefix, groups: 2, hit_frac: 0.5}")
-    at.checker.without_server(on_vllm(at.launch), 512)
+    at.checker.without_server(on_vllm(at.launch))
     assert measured == []
     assert "no load of this engine setting" in at.kept("offline")["failure"]["message"]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.checks.longest_context import MOST_TOKENS, Try, ask, find
+from loadgen.records import Target
 
 
 class FakeServer:
@@ -126,7 +127,8 @@ def serving():
 
 def asked(server, habit, timeout_s=30.0, **named):
     server.habit = habit
-    return ask(f"http://127.0.0.1:{server.server_port}", "m", 512, 100, timeout_s, **named)
+    url = f"http://127.0.0.1:{server.server_port}"
+    return ask(Target(url=url, model="m", vocab_size=512, **named), 100, timeout_s)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_a_reply_that_does_not_come_in_time_is_a_failure(serving):
 
 
 def test_a_server_that_is_gone_is_a_failure():
-    answer = ask("http://127.0.0.1:9", "m", 512, 100, 5.0)
+    answer = ask(Target(url="http://127.0.0.1:9", model="m", vocab_size=512), 100, 5.0)
     assert answer.fate == "failed"
     assert "refused" in answer.why
 

@@ -10,7 +10,8 @@ import pytest
 from harness.engines import external, http
 from harness.engines.config import ExternalEngine
 from harness.engines.failure import EngineFailed, FailureKind
-from harness.engines.server import Setup, launch
+from harness.engines.server import Setup
+from harness.engines.start import launch
 
 FAKE = Path(__file__).parent / "fake_server.py"
 GB = 10**9
@@ -85,10 +86,11 @@ def test_stop_ends_the_server_and_says_how(serving):
 
 @pytest.mark.parametrize(("after_bytes", "released"), [(2 * GB, True), (60 * GB, False)])
 def test_stop_says_whether_the_memory_came_back(tmp_path, monkeypatch, after_bytes, released):
-    readings = iter([GB])
     monkeypatch.setattr(
-        "harness.engines.server.memory_used_bytes",
-        lambda uuids: dict.fromkeys(uuids, next(readings, after_bytes)),
+        "harness.engines.start.memory_used_bytes", lambda uuids: dict.fromkeys(uuids, GB)
+    )
+    monkeypatch.setattr(
+        "harness.engines.server.memory_used_bytes", lambda uuids: dict.fromkeys(uuids, after_bytes)
     )
     monkeypatch.setattr("harness.engines.server.MEMORY_BACK_S", 0.3)
     monkeypatch.setattr("harness.engines.server.MEMORY_SLACK_BYTES", GB)
@@ -128,14 +130,14 @@ def test_a_server_that_dies_of_its_first_request_has_not_started(tmp_path):
 
 
 def test_http_200_with_an_error_in_it_is_no_token(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.engines.server.DEATH_S", 0.1)
+    monkeypatch.setattr("harness.engines.start.DEATH_S", 0.1)
     failure = failure_of("refuse", folder=tmp_path)
     assert failure.kind is FailureKind.DIED_AT_START
     assert "EngineCore encountered an issue" in failure.message
 
 
 def test_a_reply_without_a_token_is_no_token(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.engines.server.DEATH_S", 0.1)
+    monkeypatch.setattr("harness.engines.start.DEATH_S", 0.1)
     assert failure_of("empty", folder=tmp_path).kind is FailureKind.DIED_AT_START
 
 
@@ -163,14 +165,14 @@ def test_a_free_port_that_was_lost_is_tried_again_on_another(tmp_path):
 
 
 def test_a_port_that_is_always_lost_is_given_up(tmp_path, monkeypatch, taken_port):
-    monkeypatch.setattr("harness.engines.server._free_port", lambda: taken_port)
+    monkeypatch.setattr("harness.engines.start._free_port", lambda: taken_port)
     failure = failure_of(folder=tmp_path)
     assert failure.kind is FailureKind.PORT_TAKEN
 
 
 def test_an_answer_from_a_stranger_does_not_count(tmp_path, serving, monkeypatch):
     strangers = int(serving.url.rpartition(":")[2])
-    monkeypatch.setattr("harness.engines.server._free_port", lambda: strangers)
+    monkeypatch.setattr("harness.engines.start._free_port", lambda: strangers)
     waits = setup(command=lambda _: [sys.executable, "-c", "import signal; signal.pause()"])
     with pytest.raises(EngineFailed, match="another process answers"):
         launch(waits, tmp_path / "second")

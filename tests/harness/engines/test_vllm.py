@@ -5,8 +5,8 @@ import pytest
 
 from harness.engines.config import SimEngine, VllmEngine
 from harness.engines.failure import EngineFailed
-from harness.engines.server import HOST
 from harness.engines.sim import argv as sim_argv
+from harness.engines.start import HOST
 from harness.engines.vllm import (
     AMX_PLUGIN,
     API_SERVER,

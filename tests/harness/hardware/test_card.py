@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.hardware.card import TITLES, Ceilings, cells, make_card, verdict
+from harness.hardware.card import TITLES, cells, make_card, verdict
+from harness.hardware.ceilings import Ceilings
 from harness.hardware.limits import read_products
 from harness.hardware.probe import Outcome, Probe
 from harness.hardware.probes.record import highest

@@ -1,17 +1,16 @@
 import shutil
 from pathlib import Path
 
-from harness.pictures import draw_all
+from harness.artefacts import make
 from harness.study import Study
-from harness.tables import write_tables
 from tests.harness.builders import fill, plan, study
 from tests.harness.report.studies import PIXEL
 
 
 def drawn(kept: Study) -> list[str]:
-    points = write_tables(kept)
-    assert points is not None
-    return sorted(path.name for path in draw_all(kept, points))
+    made = make(kept)
+    assert made is not None
+    return sorted(path.name for path in made.plots)
 
 
 def test_a_plot_that_is_no_longer_asked_for_goes_and_one_of_others_stays(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""What is made of a study: its table and plots, again and again, of what is there; and shown.
+
+A plot says in its file that it is ours. Only those are removed when a study no longer asks for
+them: whatever else somebody put into plots/ is theirs.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from harness.capacity.page import write_capacity
+from harness.plots import MADE_BY, draw
+from harness.screen import print_table
+from harness.study import Study
+from harness.tables import markdown, write_tables
+from harness.timeline_plot import MAX_RUNS, draw_timelines
+from harness.units import plural
+
+HEAD_BYTES = 512  # of a file, which hold what matplotlib is told of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What was written of a study."""
+
+    points: pd.DataFrame
+    plots: tuple[Path, ...]
+    searches: str | None  # what searches for a capacity found; None without one
+
+
+def tabulate(study: Study) -> bool:
+    """Make the study's table and plots, and show the table; False if there is nothing to show.
+
+    A terminal gets what fits on it, everything else Markdown.
+    """
+    for run in study.damaged():
+        print(f"note: run {run} is damaged and left out; the sweep's command measures it again")
+    if (made := make(study)) is None:
+        return False
+    points = made.points
+    console = Console(highlight=False)
+    print()
+    if console.is_terminal:
+        print_table(console, points, study.about)
+    else:
+        print(markdown(points, study.about))
+    if made.searches is not None:
+        print(made.searches)
+    plots = plural(len(made.plots), "plot")
+    print(f"table.md, .csv, .parquet and {plots}: {study.folder}", flush=True)
+    if len(study.about["runs"]) > MAX_RUNS:
+        print(f"no timelines: there are more than {MAX_RUNS} runs", flush=True)
+    return True
+
+
+def make(study: Study) -> Made | None:
+    """Write the table, and the plots in place of all that were; None if there is nothing to write.
+
+    Raises UserError if what lies there is damaged.
+    """
+    points = write_tables(study)
+    if points is None:
+        return None
+    folder = study.folder / "plots"
+    plots = (*draw(points, study.about, folder), *draw_timelines(study, points, folder))
+    _remove_stale(folder, plots)
+    return Made(points=points, plots=plots, searches=write_capacity(study))
+
+
+def _remove_stale(folder: Path, drawn: Collection[Path]) -> None:
+    for path in folder.glob("*.png"):
+        if path not in drawn:
+            with path.open("rb") as file:
+                is_ours = MADE_BY["Software"].encode() in file.read(HEAD_BYTES)
+            if is_ours:
+                path.unlink()

@@ -1,0 +1,53 @@
+"""What people read of a launch and of a run: what tells it from the others, and what serves it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from harness.axes import value_of
+from harness.engines.config import Engine, ExternalEngine, SimEngine
+from harness.engines.parallel import ranks
+from harness.units import as_said
+from loadgen.config import Load
+from monitors.nvml import Gpu
+
+
+def engine_label(engine: Engine, axes: Mapping[str, Sequence[Any]]) -> str:
+    """What tells this engine from the others of the grid; empty if it has none."""
+    return _named(engine, _swept("engine.", axes))
+
+
+def load_label(load: Load, axes: Mapping[str, Sequence[Any]]) -> str:
+    """What tells this load from the others of the grid; its intensity always, unless searched."""
+    names = _swept("load.", axes)
+    if load.search is None and (intensity := _intensity(load)) not in names:
+        names.append(intensity)
+    return _named(load, names)
+
+
+def _swept(group: str, axes: Mapping[str, Sequence[Any]]) -> list[str]:
+    """The names in a group that have more than one value."""
+    names = (name for name, values in axes.items() if len(values) > 1)
+    return [name.removeprefix(group) for name in names if name.startswith(group)]
+
+
+def _intensity(load: Load) -> str:
+    if load.rate_frac is not None:
+        return "rate_frac"
+    return {"closed": "concurrency", "trace": "trace.speed"}.get(load.arrival, "rate_rps")
+
+
+def _named(settings: Engine | Load, names: Sequence[str]) -> str:
+    tree = asdict(settings)
+    values = {name.rpartition(".")[2]: value_of(tree, name) for name in names}
+    return " ".join(f"{n}={as_said(v)}" for n, v in values.items() if v is not None)
+
+
+def gpus_text(engine: Engine, gpus: Sequence[Gpu]) -> str:
+    """What serves: "2x NVIDIA H200"."""
+    if isinstance(engine, ExternalEngine):
+        return "unknown"
+    if isinstance(engine, SimEngine):
+        return f"{ranks(engine)}x {engine.gpu} (simulated)"
+    names = [gpu.name for gpu in gpus[: ranks(engine)]]
+    return ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names)) or "CPU"

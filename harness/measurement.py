@@ -1,0 +1,129 @@
+"""One run on a server that is up: its load sent, all sampled while it goes. It saves nothing."""
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from time import perf_counter
+from typing import Any
+
+from harness.engines.config import Engine
+from harness.engines.failure import Failure, FailureKind
+from harness.engines.replicas import AnyServer
+from harness.model import Model
+from harness.progress import Display
+from harness.samples import Columns
+from harness.steering import Judge, Send
+from loadgen.generator import Generator
+from loadgen.records import Progress, Result, Target
+from monitors.sampler import Sampler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What came of a run."""
+
+    result: Result
+    samples: Mapping[str, Columns]  # by the name of their file
+    told: dict[str, Any]  # for run.json
+    stopped: str | None  # why it was ended before its window was over
+    died: Failure | None  # what became of the server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A server that is up, and what it is measured with."""
+
+    server: AnyServer
+    target: Target
+    generator: Generator
+    sampler: Sampler
+    sources: tuple[str, ...]  # that should be sampled
+    display: Display
+
+    def measure(self, send: Send, seed: int) -> Measurement | Failure:
+        """Send a load and look after it to its end. A Failure: our load generator was at fault."""
+        self.server.settle()
+        watch = _Watch(server=self.server, display=self.display, judge=send.judge)
+        lag_before_s = self.server.step_lag_s()
+        self.sampler.start()
+        try:
+            result = self.generator.run(
+                send.load,
+                self.target,
+                seed=seed,
+                on_progress=watch.see,
+                should_stop=watch.is_over,
+                slo=send.slo,
+            )
+        except Exception:  # a fault of ours: recorded with its trace, the sweep goes on
+            self.sampler.stop()
+            return Failure(
+                kind=FailureKind.HARNESS,
+                message="the load generator failed: a fault of the harness",
+                evidence=tuple(traceback.format_exc().splitlines()),
+            )
+        samples = self.sampler.stop()
+        told: dict[str, Any] = {
+            "window": asdict(result.window),
+            "client": asdict(result.client),
+            "monitor_notes": list(samples.notes),
+            "not_monitored": [n for n in self.sources if not len(getattr(samples, n)["at_s"])],
+        }
+        for note in samples.notes:
+            self.display.note(note)
+        if lag_before_s is not None and (lag_s := self.server.step_lag_s()) is not None:
+            ran_s = result.window.ended_at_s - result.window.started_at_s
+            told["sim_lag_frac"] = (lag_s - lag_before_s) / ran_s
+        raw = {
+            "requests": result.requests,
+            "chunks": result.chunks,
+            "gpu": samples.gpu,
+            "server": samples.server,
+            "host": samples.host,
+        }
+        died = watch.failure or self.server.failure()
+        if died is None and watch.stopped is not None:
+            told["stopped"] = watch.stopped
+        return Measurement(result=result, samples=raw, told=told, stopped=watch.stopped, died=died)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Watch:
+    """Looks after a run: has the server died, does it still make tokens, is the answer clear?"""
+
+    server: AnyServer
+    display: Display
+    judge: Judge
+    failure: Failure | None = None
+    stopped: str | None = None
+    _token_at_s: float = field(default_factory=perf_counter)
+
+    def see(self, now: Progress) -> None:
+        if now.output_tok_per_s > 0 or not now.in_flight:
+            self._token_at_s = perf_counter()
+        self.display.live(now)
+        self.stopped = self.stopped or self.judge(now)
+
+    def is_over(self) -> bool:
+        return self.stopped is not None or self._is_gone()
+
+    def _is_gone(self) -> bool:
+        self.failure = self.failure or self.server.failure()
+        silent_s = perf_counter() - self._token_at_s
+        if self.failure is None and silent_s > self.server.first_token_timeout_s:
+            message = f"no token for {silent_s:.0f} s with requests in flight"
+            self.failure = Failure(
+                kind=FailureKind.HANGS, message=message, evidence=self.server.tail()
+            )
+        return self.failure is not None
+
+
+def target_of(server: AnyServer, engine: Engine, model: Model) -> Target:
+    """The server, as the load generator is told it."""
+    return Target(
+        url=server.urls[0],
+        more_urls=server.urls[1:],
+        model=server.model,
+        vocab_size=model.vocab_size(),
+        headers=engine.headers(),
+    )
