@@ -11,8 +11,8 @@ import pandas as pd
 from harness.axes import axis_columns, swept
 from harness.columns import metric
 from harness.presentation import Plot
-from harness.tables import heading, value_text
-from harness.units import scale_of
+from harness.tables import heading
+from harness.units import scale_of, value_text
 from harness.validity import fatal_codes
 
 if TYPE_CHECKING:

@@ -76,7 +76,9 @@ class Lines:
 
     def running(self, launch: Launch, run: Run) -> None:
         """A run begins."""
-        print(f"  run {self._done + 1}/{self._total}: {_title(launch, run)}", flush=True)
+        title = _title("", launch, run)  # the launch was named in a line of its own
+        told = f": {title}" if title else ""
+        print(f"  run {self._done + 1}/{self._total}{told}", flush=True)
 
     def live(self, now: LoadProgress) -> None:
         """The load as it is now."""
@@ -156,7 +158,7 @@ class Bars:
 
     def running(self, launch: Launch, run: Run) -> None:
         """A run begins."""
-        title = _title(launch, run)
+        title = _title(launch.label, launch, run)
         self._title = title
         self._progress.reset(self._now, total=None, description=title, live="")
         self._progress.refresh()
@@ -187,7 +189,7 @@ class Bars:
         self._progress.console.print(text, markup=False)
 
 
-def _title(launch: Launch, run: Run) -> str:
+def _title(label: str, launch: Launch, run: Run) -> str:
     nth_run = 1 if run.load.search else run.repeat  # a probe says itself which one it is
     repeat = f"launch {launch.repeat} run {nth_run}" if launch.repeat + nth_run > 2 else ""
-    return "  ".join(part for part in (launch.label, run.label, repeat) if part)
+    return "  ".join(part for part in (label, run.label, repeat) if part)

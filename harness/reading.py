@@ -19,7 +19,8 @@ from harness.axes import swept
 from harness.captures import Capture, captures
 from harness.errors import UserError
 from harness.study import SavedRun, Study
-from harness.tables import cell, point_columns, points_table, runs_table, value_text
+from harness.tables import cell, point_columns, points_table, runs_table
+from harness.units import value_text
 
 TEXTS = (
     *("run", "point", "launch", "status", "failure", "stopped", "failure_kinds", "validity"),

@@ -17,7 +17,7 @@ from harness.relations import related
 from harness.rows import row_of
 from harness.slo import limits_text, slo_of
 from harness.study import Study
-from harness.units import percent, whole
+from harness.units import percent, value_text, whole
 
 EMPTY = "–"
 SIMULATED = "SIMULATED: no hardware was measured."
@@ -138,15 +138,6 @@ def _of_one_type(values: "pd.Series[Any]") -> "pd.Series[Any]":
     """Numbers as they are; a column that holds anything else besides, as text."""
     is_number = all(type(value) in (int, float, type(None)) for value in values)
     return values if is_number else values.map(lambda v: v if v is None else value_text(v))
-
-
-def value_text(value: Any) -> str:
-    """A setting's value as people write it; None is left to the server."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "default"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def shown_columns(about: dict[str, Any]) -> list[Column]:

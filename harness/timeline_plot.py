@@ -10,8 +10,9 @@ import pandas as pd
 from harness.axes import axis_values, swept
 from harness.plots import MADE_BY
 from harness.study import SavedRun, Study
-from harness.tables import heading, value_text
+from harness.tables import heading
 from harness.timeline import STEP_S, Floats, Series, timeline
+from harness.units import value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

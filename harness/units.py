@@ -110,6 +110,15 @@ def _words(name: str) -> str:
     return " ".join(_WORDS.get(word, word) for word in name.split("_"))
 
 
+def value_text(value: Any) -> str:
+    """A setting's value as people write it; None is left to the server."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "default"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
 def as_said(value: Any) -> Any:
     """A setting's value as the command line and YAML have it: true, not Python's True."""
     return str(value).lower() if isinstance(value, bool) else value

@@ -14,7 +14,8 @@ from harness.capacity.text import floor, name_of, shown
 from harness.plan import setting_of
 from harness.slo import limits_text
 from harness.study import SavedRun, Study
-from harness.tables import SIMULATED, heading, value_text
+from harness.tables import SIMULATED, heading
+from harness.units import value_text
 
 TABLE = "capacity.md"
 HEADS = (

@@ -24,8 +24,7 @@ from harness.instrument import Instrument
 from harness.progress import display
 from harness.study import Study
 from harness.sweep import Sweep, failures, reasons
-from harness.tables import value_text
-from harness.units import between, plural
+from harness.units import between, plural, value_text
 
 NAMED = 3  # open questions that a look names
 

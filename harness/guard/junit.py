@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from harness.guard.outcome import Comparison, Judgement, Outcome, Verdict
 from harness.guard.summary import told
-from harness.tables import value_text
+from harness.units import value_text
 
 
 def junit(comparison: Comparison) -> str:

@@ -13,8 +13,8 @@ from harness.guard.likeness import UNSET
 from harness.guard.outcome import Comparison, Judgement, Outcome, Variance, Verdict
 from harness.guard.summary import change, headline, limit, place, shown, span
 from harness.guard.verdict import MAX_MORE
-from harness.tables import SIMULATED, value_text
-from harness.units import plural
+from harness.tables import SIMULATED
+from harness.units import plural, value_text
 
 STYLES = {
     Verdict.REGRESSED: "bold red",

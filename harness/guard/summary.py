@@ -6,8 +6,8 @@ from typing import Any
 from harness.columns import metric
 from harness.guard.config import higher_is_better
 from harness.guard.outcome import Comparison, Judgement, Outcome, Verdict
-from harness.tables import SIMULATED, value_text
-from harness.units import plural
+from harness.tables import SIMULATED
+from harness.units import plural, value_text
 
 NAMED = 3  # regressions that a paragraph names
 KINDS = {Verdict.REGRESSED: "limit broken", Verdict.UNCHANGED: "limit kept"}

@@ -6,9 +6,8 @@ from typing import Any
 from harness.instrument import Instrument
 from harness.report.blocks import Block, Cell, Facts, Head, Log, Part, Section, Table, number
 from harness.report.contents import Contents
-from harness.tables import value_text
 from harness.units import number as decimals
-from harness.units import whole
+from harness.units import value_text, whole
 
 _NO_SETTINGS = ("kind", "extra", "env")  # told by themselves
 

@@ -25,8 +25,7 @@ from harness.report.blocks import (
     text_table,
 )
 from harness.report.contents import Contents
-from harness.tables import value_text
-from harness.units import Format, percent, whole
+from harness.units import Format, percent, value_text, whole
 
 WORDS: Mapping[str, tuple[str, Tone]] = {
     "pass": ("Pass", "good"),

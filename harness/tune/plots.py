@@ -6,8 +6,9 @@ from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.tables import SIMULATED, value_text
+from harness.tables import SIMULATED
 from harness.tune.answer import Answer, Tried, read
+from harness.units import value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,10 @@ from harness.columns import metric
 from harness.guard import summary as guard
 from harness.guard.outcome import Verdict
 from harness.guard.summary import number
-from harness.tables import value_text
 from harness.tune.finding import Finding
 from harness.tune.proof import Proof
 from harness.tune.trial import Trial, told
-from harness.units import percent
+from harness.units import percent, value_text
 
 
 def setting_text(setting: Mapping[str, Any] | None) -> str:
