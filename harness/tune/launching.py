@@ -136,6 +136,13 @@ def is_sound(row: Mapping[str, Any]) -> bool:
     return row["status"] == "ok" and not fatal_codes(row["validity"])
 
 
+def sound_row(study: Study, launch: Launch, case: str) -> dict[str, Any] | None:
+    """The row of this launch's run of a case; None where there is none to judge by."""
+    runs = [run.id for run in launch.runs if run.case == case]
+    rows = rows_of(study, runs).values() if runs else ()
+    return next((row for row in rows if is_sound(row)), None)
+
+
 def outcome_of(study: Study, launch: Launch) -> Outcome:
     """What a launch whose runs are all done has given: the points of its full loads."""
     table = runs_table(study, only=[run.id for run in launch.runs])

@@ -83,7 +83,8 @@ class Objective:
     def judge(
         self, number: int, setting: Setting, outcome: Outcome | None, defaults: Outcome | None
     ) -> Trial:
-        """The trial with what its outcome means beside that of the defaults.
+        """The trial with what its outcome means beside `defaults`: what those gave, or for a clear
+        loser what their short run gave. None of them: it has no score.
 
         A goal that was not measured leaves it without a score, and one constraint that cannot be
         judged counts as violated: what was not seen is not promised.

@@ -2,10 +2,8 @@
 spent. The journal says which trials were told, and the study which of their runs are there.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 from harness.capacity.found import capacities
 from harness.plan import Launch
@@ -19,10 +17,9 @@ from harness.tune.launching import (
     Screening,
     check_floor,
     check_search,
-    is_sound,
     limits_s,
     outcome_of,
-    rows_of,
+    sound_row,
 )
 from harness.tune.search import Search
 from harness.tune.session import Session
@@ -106,7 +103,7 @@ class Searching:
             return follow
         best = self.search.best or self.search.trials[0]
         (launched,) = launching.plan(best.setting, best.number).launches
-        if (row := self._row(launched, SCREEN)) is None:
+        if (row := sound_row(self.study, launched, SCREEN)) is None:
             return follow
         return Screening(
             study=self.study,
@@ -117,16 +114,10 @@ class Searching:
             follow=follow,
         )
 
-    def _row(self, launch: Launch, case: str) -> Mapping[str, Any] | None:
-        """The row of this launch's run of a case; None where there is none to judge by."""
-        runs = [run.id for run in launch.runs if run.case == case]
-        rows = list(rows_of(self.study, runs).values()) if runs else []
-        return next((row for row in rows if is_sound(row)), None)
-
     def _check_floor(self) -> None:
         """Limits that even a request alone misses end the search after the first launch."""
         (launch,) = self.tuning.base.plan.launches
-        if (row := self._row(launch, ALONE)) is not None:
+        if (row := sound_row(self.study, launch, ALONE)) is not None:
             check_floor(row, limits_s(self.tuning.config, self.tuning.objective))
         for found in capacities(self.study, launch.id):
             check_search(found)
