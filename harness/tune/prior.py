@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.ceilings import decoder_of
 from harness.engines.config import SIM_NUM_GPUS, SimEngine
 from harness.engines.parallel import copies, decided
 from harness.kv_cache import DEFAULT_UTILIZATION
@@ -24,6 +23,7 @@ from harness.tune.space import Served, Space
 from harness.tune.steady import Server, Traffic, at_capacity, estimated
 from harness.tune.strategy import Forecast
 from harness.tune.trial import Setting
+from harness.utilisation import decoder_of
 from loadgen.config import Length, Load, SharedPrefix, Slo
 from loadgen.lengths import sampler
 
