@@ -68,11 +68,8 @@ def tuned(answer: Answer, folder: Path) -> Section:
 
 
 def _in_short(answer: Answer) -> Iterator[str]:
-    goals = " and ".join(
-        f"{'maximise' if up else 'minimise'} {column}" for column, up in answer.goals
-    )
     kept = f", while {' and '.join(answer.constraints)}" if answer.constraints else ""
-    yield f"Asked: {goals}{kept}."
+    yield f"Asked: {answer.goals_text}{kept}."
     spent = answer.spent
     limit = f" of {span(spent.budget_s)}" if spent.budget_s is not None else ""
     yield (

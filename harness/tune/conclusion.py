@@ -12,9 +12,8 @@ from harness.tune.allowance import LEAST_TRIALS, launches_for
 from harness.tune.answer import CONF, OUTCOMES, Answer, Outcome, Spent, Tried
 from harness.tune.deployment import Deployment
 from harness.tune.launching import DEFAULTS
-from harness.tune.proof import SWEEP, TUNED, Proof
+from harness.tune.proof import SWEEP, TUNED, Proof, separable
 from harness.tune.search import Search
-from harness.tune.space import without
 from harness.tune.trial import Trial, chosen
 from harness.tune.tuning import Tuning
 from harness.tune.wall import sentences
@@ -94,7 +93,7 @@ def _with_proof(made: Answer, tuning: Tuning, folder: Path, proven: Proven) -> A
 
 def _not_ablated(tuning: Tuning, proven: Proven, proof_launches: int) -> tuple[str, ...]:
     """Which settings of the winner were not left out once, and why."""
-    space, tune = tuning.space, tuning.config.tune
+    tune = tuning.config.tune
     assert tune is not None
     mine = list(chosen(proven.winner.setting))
     left = [name for name in mine if name not in proven.settings]
@@ -102,8 +101,8 @@ def _not_ablated(tuning: Tuning, proven: Proven, proof_launches: int) -> tuple[s
         return ()
     if not tune.proof.ablation:
         return ("no ablation: tune.proof.ablation=false",)
-    known = set(space.settings())
-    bound = [name for name in left if without(proven.winner.setting, name) not in known]
+    possible = separable(tuning.space, proven.winner.setting)
+    bound = [name for name in left if name not in possible]
     spent = [name for name in left if name not in bound]
     told = [f"{', '.join(bound)} cannot be left out alone"] if bound else []
     if spent:

@@ -38,6 +38,9 @@ class Goal:
     column: str
     maximise: bool
 
+    def __str__(self) -> str:
+        return f"{'maximise' if self.maximise else 'minimise'} {self.column}"
+
     def gain(self, row: Row, defaults: Row) -> float | None:
         """log(times as good as the defaults); None where either has no positive value."""
         value, base = row.get(self.column), defaults.get(self.column)

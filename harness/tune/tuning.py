@@ -129,12 +129,11 @@ class Tuning:
 
     def goal_lines(self) -> list[str]:
         """What is to be reached, and what must hold."""
-        goals = [
-            f"{'maximise' if goal.maximise else 'minimise'} {goal.column}"
-            for goal in self.objective.goals
-        ]
-        kept = [str(one) for one in self.objective.constraints]
-        return [" and ".join(goals), *([f"while {' and '.join(kept)}"] if kept else [])]
+        goals, kept = (
+            " and ".join(map(str, each))
+            for each in (self.objective.goals, self.objective.constraints)
+        )
+        return [goals, f"while {kept}"] if kept else [goals]
 
     def run(self) -> int:
         """Search and prove what is not done yet, and answer; returns the exit code.
