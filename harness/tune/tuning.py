@@ -28,7 +28,7 @@ from harness.sweep import Sweep, used
 from harness.tune.allowance import Allowance
 from harness.tune.launching import FULL, SCREEN, Launching, sound_row
 from harness.tune.objective import Objective
-from harness.tune.prior import forecast, gpu_name, unknown
+from harness.tune.prior import Prior
 from harness.tune.space import Served, Space
 from harness.tune.strategy import Forecast
 from harness.tune.trial import Outcome, told
@@ -46,8 +46,8 @@ class Tuning:
     base: Sweep  # the launch of the defaults, as a sweep has it: the machine, and what is told
     space: Space
     objective: Objective
+    prior: Prior
     forecast: Forecast | None
-    gpu: str | None  # by the simulator's name, where that knows it
     launching: Launching
     allowance: Allowance
 
@@ -82,23 +82,14 @@ class Tuning:
         what = (plan.id, space.settings(), asdict(objective), asdict(config.options.slo))
         identity = digest_of(*what)[:6]
         plan = replace(plan, sweep=config.sweep, id=identity)
-        gpu: str | None = gpu_name(gpus[0].name) if gpus else None
-        if isinstance(engine, SimEngine):
-            gpu = engine.gpu
+        prior = Prior.of(config, launching.loads, gpus)
         return cls(
             config=config,
             base=Sweep(config=config, plan=plan, environment=environment, words=tuple(words)),
             space=space,
             objective=objective,
-            forecast=forecast(
-                space,
-                config.model,
-                launching.loads,
-                gpu,
-                config.choice.num_gpus,
-                config.options.slo,
-            ),
-            gpu=gpu,
+            prior=prior,
+            forecast=prior.forecast(space),
             launching=launching,
             allowance=Allowance.of(tune, names=len(space.names), launch_s=launching.launch_s()),
         )
@@ -187,7 +178,7 @@ class Tuning:
     def _by_prior(self) -> list[str]:
         """What the prior takes out of the space, and what it expects most of."""
         if self.forecast is None:
-            why = unknown(self.config.model, self.launching.loads, self.gpu)
+            why = self.prior.unknown()
             return [f"no prior, the search goes by its measurements alone: {why}"]
         lost = sum(rows is None for rows in self.forecast.values())
         told_lost = [f"{plural(lost, 'setting')} should not fit, by the prior"] if lost else []
