@@ -11,7 +11,7 @@ from harness.axes import axis_values, swept
 from harness.capacity.curves import draw_curves
 from harness.capacity.found import Capacity, capacities
 from harness.capacity.text import floor, name_of, shown
-from harness.plan import setting_of
+from harness.identity import setting_of
 from harness.slo import limits_text
 from harness.study import SavedRun, Study
 from harness.tables import SIMULATED, heading

@@ -12,8 +12,8 @@ import yaml
 
 from harness.engines.config import SimEngine, VllmEngine, stored
 from harness.engines.vllm import flags, serving
+from harness.identity import OPERATIONAL
 from harness.model import Model
-from harness.plan import OPERATIONAL
 
 IMAGE = "vllm/vllm-openai"
 WEIGHTS = "/path/to/"  # of a shape, whose weights only their owner knows

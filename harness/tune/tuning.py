@@ -21,8 +21,9 @@ from harness.engines.feasible import obstacle
 from harness.engines.flags import known_flags
 from harness.environment import snapshot
 from harness.errors import UserError
+from harness.identity import digest_of
 from harness.overrides import did_you_mean
-from harness.plan import Run, as_served, digest_of
+from harness.plan import Run, as_served
 from harness.sim.options import flags_with_effect
 from harness.sweep import Sweep, used
 from harness.tune.allowance import Allowance
