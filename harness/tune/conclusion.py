@@ -1,6 +1,6 @@
 """From what search and proof left on disk to the answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from harness.engines.config import SimEngine, VllmEngine
 from harness.guard.evidence import Evidence
 from harness.study import Study
-from harness.tune.allowance import LEAST_TRIALS, launches_for
+from harness.tune.allowance import launches_for
 from harness.tune.answer import CONF, OUTCOMES, Answer, Outcome, Spent, Tried
 from harness.tune.deployment import Deployment
 from harness.tune.launching import DEFAULTS
@@ -39,7 +39,7 @@ def conclude(
 ) -> Answer:
     """The answer as it stands; `is_whole`: search and proof have come to their end."""
     trials, objective, about = search.trials, tuning.objective, study.about
-    outcome, reason = _outcome(trials, search.best, proven, about)
+    outcome, reason = _outcome(search, proven, about)
     if not is_whole:
         outcome, reason = Outcome.UNFINISHED, f"{plural(len(trials), 'trial')} so far"
     made = Answer(
@@ -115,19 +115,21 @@ def _not_ablated(tuning: Tuning, proven: Proven, proof_launches: int) -> tuple[s
 
 
 def _outcome(
-    trials: Sequence[Trial], best: Trial | None, proven: Proven | None, about: Mapping[str, Any]
+    search: Search, proven: Proven | None, about: Mapping[str, Any]
 ) -> tuple[Outcome, str]:
     """How it ended, and why where that is not the proof's to say."""
     if proven is not None:
         return OUTCOMES[proven.proof.result], proven.proof.reason
     why = str((about.get("searched") or {}).get("why"))
-    if best is None and trials and trials[0].failure:
-        return Outcome.NOTHING, why
-    if best is None:
+    trials = search.trials
+    others = [trial for trial in trials if trial.setting != search.space.default]
+    if search.best is None:
+        if trials and search.defaults.failure:
+            return Outcome.NOTHING, why
         return Outcome.NOTHING, f"of {plural(len(trials), 'trial')} none keeps all constraints"
-    if len(trials) < LEAST_TRIALS:
+    if not others:
         return Outcome.NOTHING, f"nothing but the defaults was tried: {why}"
     return (
         Outcome.DEFAULTS,
-        f"none of {len(trials) - 1} others was measured to be better by more than noise",
+        f"none of {len(others)} others was measured to be better by more than noise",
     )

@@ -83,7 +83,7 @@ class Search:
 
     @property
     def trials(self) -> list[Trial]:
-        """All, in the order in which they were asked; the first is that of the defaults."""
+        """All, in the order in which they were asked; the first is one of the defaults."""
         kept = self._study.get_trials(deepcopy=False)
         defaults: Outcome | None = None
         found: list[Trial] = []
@@ -96,6 +96,12 @@ class Search:
             base = self._short_of_defaults() if outcome and outcome.is_screened else defaults
             found.append(self.objective.judge(trial.number, setting, outcome, base))
         return found
+
+    @property
+    def defaults(self) -> Trial:
+        """The last trial of the defaults, beside which all others are judged: what the machine
+        failed is tried again. There must be one."""
+        return next(t for t in reversed(self.trials) if t.setting == self.space.default)
 
     @property
     def best(self) -> Trial | None:

@@ -99,9 +99,10 @@ class Searching:
         """What becomes of the runs: those of a clear loser are skipped."""
         launching, follow = self.tuning.launching, Following(study=self.study)
         short = [run.id for run in launch.runs if run.case == SCREEN]
-        if not short or launching.screen is None or trial.number == 0:
+        screen, is_default = launching.screen, trial.setting == self.tuning.space.default
+        if not short or screen is None or is_default:
             return follow
-        best = self.search.best or self.search.trials[0]
+        best = self.search.best or self.search.defaults
         (launched,) = launching.plan(best.setting, best.number).launches
         if (row := sound_row(self.study, launched, SCREEN)) is None:
             return follow
@@ -110,7 +111,7 @@ class Searching:
             objective=self.tuning.objective,
             short_run=short[0],
             best=row,
-            below_frac=launching.screen.below_frac,
+            below_frac=screen.below_frac,
             follow=follow,
         )
 

@@ -68,6 +68,8 @@ def test_a_request_alone_is_sent_in_the_first_launch_where_a_latency_is_limited(
     made = tuning(tmp_path, LIMITED)
     cases = [[run.case for run in launch_of(made, number)[1].runs] for number in (0, 1)]
     assert cases == [["alone", FULL], [FULL]]
+    (again,) = made.launching.plan(made.space.default, 1).launches
+    assert [run.case for run in again.runs] == ["alone", FULL], "if the machine failed the first"
     (first,) = [run.load for run in launch_of(made, 0)[1].runs if run.case == "alone"]
     assert first.concurrency == 1
 

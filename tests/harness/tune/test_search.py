@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from harness.engines.failure import FailureKind
 from harness.errors import UserError
 from harness.tune import search as module
+from harness.tune.answer import Outcome as Conclusion
+from harness.tune.conclusion import _outcome
 from harness.tune.search import Search
 from harness.tune.strategy import Strategy
 from harness.tune.trial import Outcome, told
@@ -192,7 +194,22 @@ def test_defaults_that_the_machine_failed_are_tried_once_more(space, tmp_path):
     again = search.ask()
     assert again.setting == space.default
     search.tell(again, measured(again.setting))
+    assert search.defaults.number == 1
     assert search.ask().setting != space.default
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "why"),
+    [
+        (1, "nothing but the defaults was tried: spent"),
+        (0.001, "of 2 trials none keeps all constraints"),
+    ],
+)
+def test_an_answer_is_by_the_defaults_that_were_measured(space, tmp_path, limit_s, why):
+    search = Search(space, objective(constraints=f"tpot_p99_s < {limit_s}"), None, tmp_path / "j")
+    search.tell(search.ask(), Outcome.failed(FailureKind.PORT_TAKEN))
+    search.tell(search.ask(), measured(space.default))
+    assert _outcome(search, None, {"searched": {"why": "spent"}}) == (Conclusion.NOTHING, why)
 
 
 def test_defaults_without_the_goal_end_the_search_with_a_reason(space, tmp_path):
