@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.engines.config import SimEngine, VllmEngine
 from harness.guard.evidence import Evidence
 from harness.study import Study
 from harness.tune.allowance import launches_for
 from harness.tune.answer import CONF, OUTCOMES, Answer, Outcome, Spent, Tried
 from harness.tune.deployment import Deployment
 from harness.tune.launching import DEFAULTS
-from harness.tune.proof import SWEEP, TUNED, Proof, separable
+from harness.tune.proof import TUNED, Proof, separable
 from harness.tune.search import Search
+from harness.tune.session import proof_launches
+from harness.tune.space import Served
 from harness.tune.trial import Trial, chosen
 from harness.tune.tuning import Tuning
 from harness.tune.wall import sentences
@@ -61,7 +62,7 @@ def conclude(
         importances=search.importances(),
         spent=Spent(
             search_launches=len(trials),
-            proof_launches=len(list(study.folder.glob(f"{SWEEP}/*/launches/*"))),
+            proof_launches=len(proof_launches(study)),
             budget_launches=tuning.allowance.launches,
             seconds=float(about.get("spent_s", 0.0)),
             budget_s=tuning.allowance.budget_s,
@@ -76,7 +77,7 @@ def _with_proof(made: Answer, tuning: Tuning, folder: Path, proven: Proven) -> A
     """The answer with what is to be run, and the reasons."""
     config, winner = tuning.config, proven.winner
     (launch,) = tuning.launching.plan(winner.setting, winner.number).launches
-    assert isinstance(launch.engine, VllmEngine | SimEngine), "nobody else's server is tuned"
+    assert isinstance(launch.engine, Served), "nobody else's server is tuned"
     return replace(
         made,
         winner=winner.number,
@@ -91,7 +92,7 @@ def _with_proof(made: Answer, tuning: Tuning, folder: Path, proven: Proven) -> A
     )
 
 
-def _not_ablated(tuning: Tuning, proven: Proven, proof_launches: int) -> tuple[str, ...]:
+def _not_ablated(tuning: Tuning, proven: Proven, spent_launches: int) -> tuple[str, ...]:
     """Which settings of the winner were not left out once, and why."""
     tune = tuning.config.tune
     assert tune is not None
@@ -106,7 +107,7 @@ def _not_ablated(tuning: Tuning, proven: Proven, proof_launches: int) -> tuple[s
     spent = [name for name in left if name not in bound]
     told = [f"{', '.join(bound)} cannot be left out alone"] if bound else []
     if spent:
-        needed = proof_launches + launches_for(tune.proof.launches, len(mine) - len(bound))
+        needed = spent_launches + launches_for(tune.proof.launches, len(mine) - len(bound))
         told.append(
             f"{', '.join(spent)} not left out: the budget has no launches for that;"
             f" tune.budget.launches={needed} has"

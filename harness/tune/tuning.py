@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Self
 
 from harness.config import Config
-from harness.engines.config import SimEngine, VllmEngine
+from harness.engines.config import SimEngine
 from harness.engines.feasible import obstacle
 from harness.engines.flags import known_flags
 from harness.environment import snapshot
@@ -58,7 +58,7 @@ class Tuning:
         for a budget that is too small."""
         tune, engine = config.tune, config.engines[0]
         assert tune is not None
-        assert isinstance(engine, VllmEngine | SimEngine), "tune= refuses external servers"
+        assert isinstance(engine, Served), "tune= refuses external servers"
         _check(config)
         environment = snapshot(getattr(engine, "python", None))
         gpus, flags = used(config, environment), known_flags(config.choice.vllm_folder)
