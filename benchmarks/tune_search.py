@@ -32,16 +32,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.tune_truth import CASES, SPACE, TRUTH, Case, settings  # noqa: E402
-from harness.engines.config import SimEngine  # noqa: E402
+from harness.engines.config import SIM_NUM_GPUS, SimEngine  # noqa: E402
 from harness.model import Model  # noqa: E402
 from harness.sim import roofline  # noqa: E402
 from harness.tune.config import Tune  # noqa: E402
 from harness.tune.objective import Objective  # noqa: E402
-from harness.tune.prior import forecast  # noqa: E402
+from harness.tune.prior import Prior  # noqa: E402
 from harness.tune.space import Space, without  # noqa: E402
 from harness.tune.strategy import Forecast, Strategy  # noqa: E402
 from harness.tune.trial import Outcome, Setting, Trial, chosen  # noqa: E402
-from loadgen.config import Load, Uniform  # noqa: E402
+from loadgen.config import Load, Slo, Uniform  # noqa: E402
 
 NOISE = 0.03
 SEEDS = range(100, 120)  # not those by which the strategy was chosen, 0 to 11
@@ -121,8 +121,11 @@ def prior_of(case: Case, seed: int, wrong_by: float) -> Forecast:
         output_tokens=Uniform(min=low, max=high),
     )
     model = Model(**yaml.safe_load((ROOT / f"conf/model/{case.model}.yaml").read_text()))
+    space = truth_of(case).space
+    assert isinstance(space.pinned, SimEngine)
+    prior = Prior(model=model, loads=[load], gpu=space.pinned.gpu, num_gpus=SIM_NUM_GPUS, slo=Slo())
     with patch.multiple(roofline, **wrong):
-        found = forecast(truth_of(case).space, model, [load], None, 0)
+        found = prior.forecast(space)
     assert found is not None
     return found
 

@@ -15,8 +15,8 @@ Above 1 some of them must wait or be preempted.
 from collections.abc import Mapping
 from typing import Any
 
-from harness.ceilings import formats_of
 from harness.sim.decoder import Decoder
+from harness.utilisation import formats_of
 
 DEFAULT_UTILIZATION = 0.92  # vLLM 0.25.1: vllm/config/cache.py, gpu_memory_utilization
 DEFAULT_BLOCK_TOKENS = 16  # the same file, DEFAULT_BLOCK_SIZE

@@ -1,11 +1,5 @@
-"""What will be run, in which order: launches (outer), each with its runs (inner). Pure.
+"""What will be run, in which order: launches (outer), each with its runs (inner). Pure."""
 
-Ids are hashes of everything that a measurement depends on, so that a study can be continued and
-nothing unlike is ever mixed.
-"""
-
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -17,15 +11,17 @@ from harness.engines.config import SIM_NUM_GPUS, Engine, ExternalEngine, SimEngi
 from harness.engines.feasible import obstacle
 from harness.engines.parallel import decided, ranks
 from harness.errors import UserError
+from harness.identity import (
+    MEASUREMENT_VERSION,
+    OPERATIONAL,
+    digest_of,
+    setting_of,
+    what_it_does,
+)
 from harness.labels import engine_label, gpus_text, load_label
 from loadgen.config import Load
 from loadgen.prompts import file_digests
 from monitors.nvml import Gpu
-
-MEASUREMENT_VERSION = 2  # raised whenever a stored or reported number changes its meaning
-
-# Settings that decide how a server is run, not what it does.
-OPERATIONAL = ("python", "port", "start_timeout_s", "first_token_timeout_s", "stop_timeout_s")
 
 # From process start to a first token: seen on 2x H200 (vLLM 0.25: 46 to 118 s) and on 2 CPU cores
 # (0.32: 28 to 46 s).
@@ -200,7 +196,7 @@ def _settings(config: Config, identity: dict[str, Any]) -> list[_Setting]:
         mine: set[str] = set()
         for (row, asked), (column, load) in product(enumerate(case.engines), enumerate(case.loads)):
             engine = as_served(asked, config)
-            digest = digest_of(_what(engine), identity)
+            digest = digest_of(what_it_does(engine), identity)
             point = digest_of(digest, asdict(load))
             if point in mine:
                 raise UserError(
@@ -246,11 +242,6 @@ def as_served(engine: Engine, config: Config) -> Engine:
     return decided(engine, config.model, num_gpus)
 
 
-def setting_of(launch: str) -> str:
-    """The engine setting's part of a launch's id, or of the name of its folder."""
-    return launch.partition("-")[0]
-
-
 def _run(
     setting: _Setting,
     cell: _Cell,
@@ -259,7 +250,7 @@ def _run(
     repeats: tuple[int, int],
 ) -> Run:
     load = cell.load
-    point = digest_of(_what(setting.engine), asdict(load), file_digests(load), identity)
+    point = digest_of(what_it_does(setting.engine), asdict(load), file_digests(load), identity)
     # The same prompts at the same load of every engine setting (pairs), never twice in a launch.
     seed = digest_of(config.options.seed, asdict(load), repeats)
     launch_repeat, run_repeat = repeats
@@ -283,15 +274,5 @@ def _ordered(items: Sequence[Any], order: str, random: Random) -> list[Any]:
     return random.sample(items, len(items)) if order == "shuffled" else list(items)
 
 
-def _what(engine: Engine) -> dict[str, Any]:
-    return {name: value for name, value in asdict(engine).items() if name not in OPERATIONAL}
-
-
 def _longest_s(load: Load) -> float:
     return load.planned_s + load.drain_s if load.is_open else load.warmup_max_s + load.duration_s
-
-
-def digest_of(*parts: Any) -> str:
-    """Ten hexadecimal digits that stand for these parts."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]

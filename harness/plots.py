@@ -12,7 +12,7 @@ from harness.axes import axis_columns, swept
 from harness.columns import metric
 from harness.presentation import Plot
 from harness.tables import heading
-from harness.units import scale_of, value_text
+from harness.units import named_values, scale_of, value_text
 from harness.validity import fatal_codes
 
 if TYPE_CHECKING:
@@ -254,10 +254,7 @@ def _groups(good: pd.DataFrame, others: list[str]) -> list[tuple[str, pd.DataFra
     """The rows by what their other axes say, in the order of the grid."""
     if not others:
         return [("", good)]
-    labels = [
-        ", ".join(f"{name}={value_text(row[name])}" for name in others)
-        for row in good.to_dict("records")
-    ]
+    labels = [named_values({name: row[name] for name in others}) for row in good.to_dict("records")]
     return [(label, good[[at == label for at in labels]]) for label in dict.fromkeys(labels)]
 
 

@@ -20,7 +20,7 @@ from harness.captures import Capture, captures
 from harness.errors import UserError
 from harness.study import SavedRun, Study
 from harness.tables import cell, point_columns, points_table, runs_table
-from harness.units import value_text
+from harness.units import named_values
 
 TEXTS = (
     *("run", "point", "launch", "status", "failure", "stopped", "failure_kinds", "validity"),
@@ -79,8 +79,8 @@ def label_of(about: dict[str, Any], runs: pd.DataFrame, run: str) -> str:
     row = runs[runs["run"] == run]
     names = [] if row.empty else [name for name in swept(about["axes"]) if name in row]
     applying = [name for name in names if row[name].notna().all()]
-    parts = [f"{name}={value_text(row[name].iloc[0])}" for name in applying or names]
-    return ", ".join(parts) or f"run {run}"
+    told = {name: row[name].iloc[0] for name in applying or names}
+    return named_values(told) or f"run {run}"
 
 
 def has_samples(saved: tuple[SavedRun, ...]) -> bool:

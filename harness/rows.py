@@ -8,11 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.axes import axis_values
-from harness.ceilings import Ceiling, decoder_of, joules_per_output_token, utilisation
+from harness.ceilings import Ceiling
+from harness.identity import setting_of
 from harness.kv_cache import demand_frac, expected_tokens
-from harness.plan import setting_of
 from harness.slo import slo_of
 from harness.study import SavedRun
+from harness.utilisation import decoder_of, joules_per_output_token, utilisation
 from harness.validity import codes
 from loadgen.config import Load
 from loadgen.metrics import Goodput, Summary, failures_by_kind, goodput, summarise

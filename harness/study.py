@@ -27,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
-from harness.plan import MEASUREMENT_VERSION, Plan
+from harness.identity import MEASUREMENT_VERSION
+from harness.plan import Plan
 from harness.samples import Columns, read, write
 
 NEEDED = ("sweep", "axes", "runs")  # of study.json, by everybody who reads it

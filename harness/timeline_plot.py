@@ -12,7 +12,7 @@ from harness.plots import MADE_BY
 from harness.study import SavedRun, Study
 from harness.tables import heading
 from harness.timeline import STEP_S, Floats, Series, timeline
-from harness.units import value_text
+from harness.units import named_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,8 +46,8 @@ def draw_timelines(study: Study, points: pd.DataFrame, folder: Path) -> list[Pat
 def _label(run: SavedRun, about: dict[str, Any]) -> str:
     """What tells this run from the others."""
     values = axis_values(run.record, about["axes"])
-    settings = [f"{column}={value_text(values[column])}" for column in swept(about["axes"])]
-    return ", ".join([*settings, f"run {run.record['id']}"])
+    settings = named_values({column: values[column] for column in swept(about["axes"])})
+    return ", ".join(filter(None, [settings, f"run {run.record['id']}"]))
 
 
 def draw_timeline(series: Series, title: str, path: Path) -> Path:

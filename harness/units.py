@@ -1,7 +1,7 @@
 """Display units. Inside the harness everything is in base units; here alone they are scaled."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Format = Callable[[float], str]
@@ -116,7 +116,14 @@ def value_text(value: Any) -> str:
         return "default"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    if isinstance(value, float) and value.is_integer():  # a table's column that has gaps
+        return str(int(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def named_values(values: Mapping[str, Any], separator: str = ", ") -> str:
+    """max_num_seqs=256, enforce_eager=true; empty where there is none."""
+    return separator.join(f"{name}={value_text(value)}" for name, value in values.items())
 
 
 def as_said(value: Any) -> Any:

@@ -11,11 +11,11 @@ from harness.axes import axis_values, swept
 from harness.capacity.curves import draw_curves
 from harness.capacity.found import Capacity, capacities
 from harness.capacity.text import floor, name_of, shown
-from harness.plan import setting_of
+from harness.identity import setting_of
 from harness.slo import limits_text
 from harness.study import SavedRun, Study
 from harness.tables import SIMULATED, heading
-from harness.units import value_text
+from harness.units import named_values
 
 TABLE = "capacity.md"
 HEADS = (
@@ -105,9 +105,9 @@ def _floors(named: Sequence[Named]) -> Iterator[str]:
 
 def _label(run: SavedRun, about: dict[str, Any]) -> str:
     values = axis_values(run.record, about["axes"])
-    parts = [
-        f"{column}={value_text(values[column])}"
+    settings = {
+        column: values[column]
         for column in swept(about["axes"])
         if column not in ("case", "concurrency", "rate_rps") and values[column] is not None
-    ]
-    return ", ".join(parts) or str(run.record.get("case") or run.record["engine"]["kind"])
+    }
+    return named_values(settings) or str(run.record.get("case") or run.record["engine"]["kind"])

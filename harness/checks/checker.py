@@ -18,9 +18,10 @@ from harness.engines import vllm
 from harness.engines.config import ExternalEngine, VllmEngine
 from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.replicas import AnyServer
+from harness.identity import setting_of
 from harness.measurement import target_of
 from harness.model import materialise
-from harness.plan import Launch, setting_of
+from harness.plan import Launch
 from harness.study import Study
 from harness.units import whole
 from loadgen.config import Load

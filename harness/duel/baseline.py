@@ -18,8 +18,8 @@ from harness.environment import MASK
 from harness.errors import UserError
 from harness.guard.config import broken
 from harness.guard.evidence import engine_settings
+from harness.identity import OPERATIONAL
 from harness.overrides import Words
-from harness.plan import OPERATIONAL
 from harness.settings import ENGINES
 from harness.study import SavedRun, Study
 from loadgen.config import Load

@@ -13,7 +13,8 @@ from harness.errors import UserError
 from harness.guard.evidence import engine_settings, load_settings
 from harness.guard.likeness import apart
 from harness.guard.pairing import by_key, swept_by
-from harness.plan import Launch, Plan, digest_of
+from harness.identity import digest_of
+from harness.plan import Launch, Plan
 from harness.units import plural
 
 SIDES = ("baseline", "candidate")

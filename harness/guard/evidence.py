@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.grid import leaves
-from harness.plan import OPERATIONAL
+from harness.identity import OPERATIONAL
 from harness.study import SavedRun, Study
 from harness.tables import runs_table
 

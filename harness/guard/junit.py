@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from harness.guard.outcome import Comparison, Judgement, Outcome, Verdict
 from harness.guard.summary import told
-from harness.units import value_text
+from harness.units import named_values
 
 
 def junit(comparison: Comparison) -> str:
@@ -33,9 +33,10 @@ def junit(comparison: Comparison) -> str:
 
 
 def _case(judgement: Judgement) -> Element:
-    named = (f"{name}={value_text(value)}" for name, value in judgement.point.items())
     case = Element(
-        "testcase", classname=" ".join(named) or "point", name=judgement.limit or judgement.metric
+        "testcase",
+        classname=named_values(judgement.point, separator=" ") or "point",
+        name=judgement.limit or judgement.metric,
     )
     if judgement.verdict is Verdict.REGRESSED:
         SubElement(case, "failure", message=told(judgement))

@@ -14,7 +14,7 @@ from harness.guard.outcome import Comparison, Judgement, Outcome, Variance, Verd
 from harness.guard.summary import change, headline, limit, place, shown, span
 from harness.guard.verdict import MAX_MORE
 from harness.tables import SIMULATED
-from harness.units import plural, value_text
+from harness.units import named_values, plural, value_text
 
 STYLES = {
     Verdict.REGRESSED: "bold red",
@@ -133,7 +133,7 @@ def _at(axes: Iterable[str]) -> Shown:
     return Shown(
         title=AT,
         text=lambda j: (
-            " ".join(f"{n}={value_text(v)}" for n in axes if (v := j.point.get(n)) is not None)
+            named_values({n: v for n in axes if (v := j.point.get(n)) is not None}, separator=" ")
             or UNSET
         ),
         is_text=True,

@@ -7,7 +7,7 @@ from harness.columns import metric
 from harness.guard.config import higher_is_better
 from harness.guard.outcome import Comparison, Judgement, Outcome, Verdict
 from harness.tables import SIMULATED
-from harness.units import plural, value_text
+from harness.units import named_values, plural
 
 NAMED = 3  # regressions that a paragraph names
 KINDS = {Verdict.REGRESSED: "limit broken", Verdict.UNCHANGED: "limit kept"}
@@ -63,8 +63,7 @@ def told(judgement: Judgement) -> str:
 
 def place(point: dict[str, Any]) -> str:
     """` at name=value`, or nothing."""
-    named = ", ".join(f"{name}={value_text(value)}" for name, value in point.items())
-    return f" at {named}" if named else ""
+    return f" at {named_values(point)}" if point else ""
 
 
 def limit(judgement: Judgement) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.units import Format
+
 SHORT = 40  # letters of a fact
 Tone = Literal["plain", "good", "bad", "doubt", "muted"]
 
@@ -19,6 +21,16 @@ class Interval:
     at: float
     low: float
     high: float
+
+    @classmethod
+    def of(
+        cls, ratio: float | None, low: float | None, high: float | None, threshold_frac: float
+    ) -> "Interval | None":
+        """Of a ratio and its ends; None where there is nothing to draw."""
+        if ratio is None or low is None or high is None or threshold_frac <= 0:
+            return None
+        at, low, high = ((end - 1) / threshold_frac for end in (ratio, low, high))
+        return cls(at=at, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +167,6 @@ def text_table(heads: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> Tab
     )
 
 
-def code(text: str) -> Cell:
-    return Cell(text=text, is_code=True)
-
-
-def number(value: float | None, text: str) -> Cell:
+def number(value: float | None, form: Format) -> Cell:
     """A number as it is shown, sorted by what it is."""
-    return Cell(text=text if value is not None else "–", value=value)
+    return Cell(text="–" if value is None else form(value), value=value)

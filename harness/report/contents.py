@@ -15,7 +15,7 @@ import pandas as pd
 
 from harness.artefacts import make
 from harness.captures import Capture, captures
-from harness.errors import UserError
+from harness.hardware.saved import FILE, Validation
 from harness.reading import has_samples, label_of, stored_tables
 from harness.study import SavedRun, Study
 from harness.tune.answer import Answer
@@ -37,7 +37,7 @@ class Contents:
     launches: dict[str, dict[str, Any]]  # launch.json of each life of a server
     captures: tuple[Capture, ...]
     plots: tuple[Path, ...]
-    validation: Any  # validation.json, None without
+    validation: Validation | None  # a copy beside the study
     answer: Answer | None  # of a tuning
 
     @property
@@ -85,7 +85,7 @@ def read(study: Study, *, remake: bool = True) -> Contents:
         launches=dict(_launches(study.folder, runs)),
         captures=captures(study.folder, order),
         plots=tuple(_plots(study.folder, order)),
-        validation=_validation(study.folder / "validation.json"),
+        validation=_validation(study.folder),
         answer=read_answer(study.folder),
     )
 
@@ -108,10 +108,5 @@ def _plots(folder: Path, order: list[str]) -> Iterator[Path]:
             yield path
 
 
-def _validation(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except OSError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}).") from None
+def _validation(folder: Path) -> Validation | None:
+    return Validation.read(folder) if (folder / FILE).is_file() else None

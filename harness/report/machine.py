@@ -6,7 +6,6 @@ from typing import Any
 from harness.ceilings import last_validation
 from harness.hardware.card import NUMBERS, TITLES, cells
 from harness.hardware.card import reasons as reasons_of
-from harness.hardware.saved import Validation
 from harness.report.blocks import (
     Block,
     Cell,
@@ -19,6 +18,7 @@ from harness.report.blocks import (
     Table,
     Text,
     Tone,
+    number,
 )
 from harness.report.contents import Contents
 from harness.units import gibibytes, megahertz, plural, whole
@@ -55,18 +55,14 @@ def _gpus(environment: Mapping[str, Any], *, simulated: bool) -> Iterator[Block]
 
 
 def _gpu(gpu: Mapping[str, Any]) -> tuple[Cell, ...]:
-    def told(name: str, form: Any) -> Cell:
-        value = gpu.get(name)
-        return Cell(text="–" if value is None else form(value), value=value)
-
     ecc = {True: "on", False: "off"}.get(gpu.get("ecc"), "–")  # type: ignore[arg-type]
     return (
-        told("index", whole),
+        number(gpu.get("index"), whole),
         Cell(text=str(gpu.get("name"))),
-        told("memory_total_bytes", gibibytes),
-        told("power_limit_w", whole),
-        told("sm_clock_max_hz", megahertz),
-        told("memory_clock_max_hz", megahertz),
+        number(gpu.get("memory_total_bytes"), gibibytes),
+        number(gpu.get("power_limit_w"), whole),
+        number(gpu.get("sm_clock_max_hz"), megahertz),
+        number(gpu.get("memory_clock_max_hz"), megahertz),
         Cell(text=ecc),
     )
 
@@ -112,10 +108,7 @@ def _certified(contents: Contents) -> Iterator[Block]:
     environment = contents.about.get("environment") or {}
     if contents.simulated or not environment.get("gpus"):
         return
-    if contents.validation is not None:
-        found: Validation | None = Validation.read(contents.folder)
-    else:
-        found = last_validation(contents.folder, contents.about)
+    found = contents.validation or last_validation(contents.folder, contents.about)
     if found is None:
         yield Text(text=UNCERTIFIED, tone="muted")
         return

@@ -130,9 +130,9 @@ def _launch(
     return (
         Cell(text=name, file=log if has_log else None, is_code=True),
         Cell(text=str(told.get("label", ""))),
-        *(number(phase_s.get(p), one(phase_s.get(p) or 0.0)) for p in phases),
-        number(total_s, one(total_s or 0.0)),
-        number(tokens, whole(tokens or 0)),
+        *(number(phase_s.get(phase), one) for phase in phases),
+        number(total_s, one),
+        number(tokens, whole),
         _end(told),
     )
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from math import isfinite
 from pathlib import Path
 
 from harness.columns import metric
@@ -69,11 +68,8 @@ def tuned(answer: Answer, folder: Path) -> Section:
 
 
 def _in_short(answer: Answer) -> Iterator[str]:
-    goals = " and ".join(
-        f"{'maximise' if up else 'minimise'} {column}" for column, up in answer.goals
-    )
     kept = f", while {' and '.join(answer.constraints)}" if answer.constraints else ""
-    yield f"Asked: {goals}{kept}."
+    yield f"Asked: {answer.goals_text}{kept}."
     spent = answer.spent
     limit = f" of {span(spent.budget_s)}" if spent.budget_s is not None else ""
     yield (
@@ -159,24 +155,18 @@ def _heads(first: str, before: str, after: str) -> tuple[Head, ...]:
 def _row(first: Cell, found: Finding) -> tuple[Cell, ...]:
     _, form = metric(found.metric)
     tone = TONES[found.word]
+    interval = Interval.of(found.ratio, found.low, found.high, SCALE_FRAC)
     return (
         first,
-        number(found.before, form(found.before or 0.0)),
-        number(found.after, form(found.after or 0.0)),
-        number(found.ratio, change_of(found.ratio or 1.0)),
+        number(found.before, form),
+        number(found.after, form),
+        number(found.ratio, change_of),
         Cell(text=interval_text(found).removesuffix(" %"), value=found.low),
-        Cell(text="", interval=_drawn(found), tone=tone),
+        Cell(text="", interval=interval, tone=tone),
         Cell(
             text=found.word if found.reason is None else f"{found.word}: {found.reason}", tone=tone
         ),
     )
-
-
-def _drawn(found: Finding) -> Interval | None:
-    if found.ratio is None or found.low is None or found.high is None:
-        return None
-    at, low, high = ((x - 1) / SCALE_FRAC for x in (found.ratio, found.low, found.high))
-    return Interval(at=at, low=low, high=high)
 
 
 def _constraints(found: tuple[Finding, ...]) -> Table:
@@ -195,8 +185,8 @@ def _constraint(found: Finding) -> tuple[Cell, ...]:
     word = found.word if found.reason is None else f"{found.word} ({found.reason})"
     return (
         Cell(text=found.what, is_code=True),
-        number(found.before, form(found.before or 0.0)),
-        number(found.after, form(found.after or 0.0)),
+        number(found.before, form),
+        number(found.after, form),
         Cell(text=interval),
         Cell(text=word, tone=KEPT[found.word]),
     )
@@ -209,9 +199,9 @@ def _beside(proof: Proof) -> Table:
         rows.append(
             (
                 Cell(text=name),
-                number(each.baseline, form(each.baseline or 0.0)),
-                number(each.candidate, form(each.candidate or 0.0)),
-                number(each.ratio, change_of(each.ratio or 1.0)),
+                number(each.baseline, form),
+                number(each.candidate, form),
+                number(each.ratio, change_of),
                 Cell(text=each.verdict, tone=TONES[each.verdict]),
             )
         )
@@ -236,15 +226,11 @@ def _tried(answer: Answer) -> Table:
 
 
 def _trial(answer: Answer, one: Tried, columns: list[str]) -> tuple[Cell, ...]:
-    values = [(name, one.values.get(name)) for name in columns]
     return (
         Cell(text=str(one.number), value=one.number),
         Cell(text=setting_text(one.setting), is_code=True),
-        number(one.score, significant(1.0)(one.score or 0.0)),
-        *(
-            number(value, metric(name)[1](value) if value is not None and isfinite(value) else "")
-            for name, value in values
-        ),
+        number(one.score, significant(1.0)),
+        *(number(one.values.get(name), metric(name)[1]) for name in columns),
         _fate(answer, one),
     )
 

@@ -107,15 +107,16 @@ def _points(told: Comparison) -> Table:
 def _row(told: Judgement) -> tuple[Cell, ...]:
     name, form = metric(told.metric)
     paired = ", paired" if told.paired else ""
+    interval = Interval.of(told.ratio, told.low, told.high, told.threshold_frac)
     return (
         Cell(text=point_label(told.point)),
         Cell(text=name),
         _value(told.baseline, form),
         _value(told.candidate, form),
-        number(told.ratio, _change(told.ratio)),
+        number(told.ratio, change_of),
         Cell(text=_interval(told), value=told.low),
         Cell(text=told.limit or f"±{percent(told.threshold_frac)}", value=told.threshold_frac),
-        Cell(text="", interval=_drawn(told), tone=TONES[told.verdict]),
+        Cell(text="", interval=interval, tone=TONES[told.verdict]),
         Cell(text=told.verdict, tone=TONES[told.verdict]),
         Cell(text=f"{told.launches[0]} + {told.launches[1]}{paired}", value=sum(told.launches)),
     )
@@ -130,24 +131,13 @@ def point_label(point: Mapping[str, Any]) -> str:
 def _value(value: float | None, form: Format) -> Cell:
     if value is not None and math.isinf(value):
         return Cell(text="> run", value=value)
-    return number(value, form(value) if value is not None else "")
-
-
-def _change(ratio: float | None) -> str:
-    return "" if ratio is None else change_of(ratio)
+    return number(value, form)
 
 
 def _interval(told: Judgement) -> str:
     if told.low is None or told.high is None:
         return "–"
-    return f"{_change(told.low)} to {_change(told.high)}"
-
-
-def _drawn(told: Judgement) -> Interval | None:
-    if told.ratio is None or told.low is None or told.high is None or told.threshold_frac <= 0:
-        return None
-    at, low, high = ((x - 1) / told.threshold_frac for x in (told.ratio, told.low, told.high))
-    return Interval(at=at, low=low, high=high)
+    return f"{change_of(told.low)} to {change_of(told.high)}"
 
 
 def _method(told: Comparison) -> str:
@@ -168,15 +158,12 @@ def _noise(told: Comparison) -> Table:
 
 
 def _noise_row(told: Variance) -> tuple[Cell, ...]:
-    def share(frac: float | None) -> Cell:
-        return number(frac, percent(frac) if frac is not None else "")
-
     return (
         Cell(text=told.study),
         Cell(text=point_label(told.point)),
         Cell(text=metric(told.metric)[0]),
-        share(told.between_frac),
-        share(told.within_frac),
+        number(told.between_frac, percent),
+        number(told.within_frac, percent),
         Cell(text=whole(told.launches), value=told.launches),
         Cell(text=whole(told.runs), value=told.runs),
     )
@@ -193,7 +180,7 @@ def settling(told: Comparison, contents: Contents) -> Section | None:
             Cell(text=metric(each.metric)[0]),
             Cell(text=_interval(each), value=each.low),
             Cell(text=f"±{percent(each.threshold_frac)}", value=each.threshold_frac),
-            number(each.more_launches, f"{each.more_launches}{'' if each.limit else ' of each'}"),
+            number(each.more_launches, ("{:.0f}" if each.limit else "{:.0f} of each").format),
             Cell(text=each.reason or ""),
         )
         for each in open_points

@@ -14,6 +14,7 @@ from harness.guard.outcome import Outcome as Compared
 from harness.tables import SIMULATED
 from harness.tune.deployment import Deployment
 from harness.tune.finding import Finding
+from harness.tune.objective import Goal
 from harness.tune.proof import Proof, Result
 from harness.tune.summary import gain_text, setting_text
 from harness.tune.trial import Trial, chosen, feasible, plain
@@ -123,6 +124,11 @@ class Answer:
     proof: Proof | None = None
     not_ablated: tuple[str, ...] = ()
     walls: tuple[str, ...] = ()
+
+    @property
+    def goals_text(self) -> str:
+        """maximise output_tok_per_s and minimise ttft_p99_s."""
+        return " and ".join(str(Goal(column=name, maximise=up)) for name, up in self.goals)
 
     @property
     def exit_code(self) -> int:

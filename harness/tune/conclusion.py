@@ -1,20 +1,20 @@
 """From what search and proof left on disk to the answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.engines.config import SimEngine, VllmEngine
 from harness.guard.evidence import Evidence
 from harness.study import Study
-from harness.tune.allowance import LEAST_TRIALS, launches_for
+from harness.tune.allowance import launches_for
 from harness.tune.answer import CONF, OUTCOMES, Answer, Outcome, Spent, Tried
 from harness.tune.deployment import Deployment
 from harness.tune.launching import DEFAULTS
-from harness.tune.proof import SWEEP, TUNED, Proof
+from harness.tune.proof import TUNED, Proof, separable
 from harness.tune.search import Search
-from harness.tune.space import without
+from harness.tune.session import proof_launches
+from harness.tune.space import Served
 from harness.tune.trial import Trial, chosen
 from harness.tune.tuning import Tuning
 from harness.tune.wall import sentences
@@ -40,7 +40,7 @@ def conclude(
 ) -> Answer:
     """The answer as it stands; `is_whole`: search and proof have come to their end."""
     trials, objective, about = search.trials, tuning.objective, study.about
-    outcome, reason = _outcome(trials, search.best, proven, about)
+    outcome, reason = _outcome(search, proven, about)
     if not is_whole:
         outcome, reason = Outcome.UNFINISHED, f"{plural(len(trials), 'trial')} so far"
     made = Answer(
@@ -62,7 +62,7 @@ def conclude(
         importances=search.importances(),
         spent=Spent(
             search_launches=len(trials),
-            proof_launches=len(list(study.folder.glob(f"{SWEEP}/*/launches/*"))),
+            proof_launches=len(proof_launches(study)),
             budget_launches=tuning.allowance.launches,
             seconds=float(about.get("spent_s", 0.0)),
             budget_s=tuning.allowance.budget_s,
@@ -77,7 +77,7 @@ def _with_proof(made: Answer, tuning: Tuning, folder: Path, proven: Proven) -> A
     """The answer with what is to be run, and the reasons."""
     config, winner = tuning.config, proven.winner
     (launch,) = tuning.launching.plan(winner.setting, winner.number).launches
-    assert isinstance(launch.engine, VllmEngine | SimEngine), "nobody else's server is tuned"
+    assert isinstance(launch.engine, Served), "nobody else's server is tuned"
     return replace(
         made,
         winner=winner.number,
@@ -92,9 +92,9 @@ def _with_proof(made: Answer, tuning: Tuning, folder: Path, proven: Proven) -> A
     )
 
 
-def _not_ablated(tuning: Tuning, proven: Proven, proof_launches: int) -> tuple[str, ...]:
+def _not_ablated(tuning: Tuning, proven: Proven, spent_launches: int) -> tuple[str, ...]:
     """Which settings of the winner were not left out once, and why."""
-    space, tune = tuning.space, tuning.config.tune
+    tune = tuning.config.tune
     assert tune is not None
     mine = list(chosen(proven.winner.setting))
     left = [name for name in mine if name not in proven.settings]
@@ -102,12 +102,12 @@ def _not_ablated(tuning: Tuning, proven: Proven, proof_launches: int) -> tuple[s
         return ()
     if not tune.proof.ablation:
         return ("no ablation: tune.proof.ablation=false",)
-    known = set(space.settings())
-    bound = [name for name in left if without(proven.winner.setting, name) not in known]
+    possible = separable(tuning.space, proven.winner.setting)
+    bound = [name for name in left if name not in possible]
     spent = [name for name in left if name not in bound]
     told = [f"{', '.join(bound)} cannot be left out alone"] if bound else []
     if spent:
-        needed = proof_launches + launches_for(tune.proof.launches, len(mine) - len(bound))
+        needed = spent_launches + launches_for(tune.proof.launches, len(mine) - len(bound))
         told.append(
             f"{', '.join(spent)} not left out: the budget has no launches for that;"
             f" tune.budget.launches={needed} has"
@@ -116,19 +116,21 @@ def _not_ablated(tuning: Tuning, proven: Proven, proof_launches: int) -> tuple[s
 
 
 def _outcome(
-    trials: Sequence[Trial], best: Trial | None, proven: Proven | None, about: Mapping[str, Any]
+    search: Search, proven: Proven | None, about: Mapping[str, Any]
 ) -> tuple[Outcome, str]:
     """How it ended, and why where that is not the proof's to say."""
     if proven is not None:
         return OUTCOMES[proven.proof.result], proven.proof.reason
     why = str((about.get("searched") or {}).get("why"))
-    if best is None and trials and trials[0].failure:
-        return Outcome.NOTHING, why
-    if best is None:
+    trials = search.trials
+    others = [trial for trial in trials if trial.setting != search.space.default]
+    if search.best is None:
+        if trials and search.defaults.failure:
+            return Outcome.NOTHING, why
         return Outcome.NOTHING, f"of {plural(len(trials), 'trial')} none keeps all constraints"
-    if len(trials) < LEAST_TRIALS:
+    if not others:
         return Outcome.NOTHING, f"nothing but the defaults was tried: {why}"
     return (
         Outcome.DEFAULTS,
-        f"none of {len(trials) - 1} others was measured to be better by more than noise",
+        f"none of {len(others)} others was measured to be better by more than noise",
     )

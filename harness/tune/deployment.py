@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 
-from harness.engines.config import SimEngine, VllmEngine, stored
+from harness.engines.config import stored
 from harness.engines.vllm import flags, serving
+from harness.identity import OPERATIONAL
 from harness.model import Model
-from harness.plan import OPERATIONAL
+from harness.tune.space import Served
 
 IMAGE = "vllm/vllm-openai"
 WEIGHTS = "/path/to/"  # of a shape, whose weights only their owner knows
-Served = VllmEngine | SimEngine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

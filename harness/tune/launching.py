@@ -63,7 +63,7 @@ class Launching:
     @property
     def axes(self) -> dict[str, list[Any]]:
         """Of the study: the cases, the space's names, and the loads."""
-        cases = [case.name for case in self._cases(self.space.default, is_first=True)]
+        cases = [case.name for case in self._cases(self.space.default)]
         engine = {f"engine.{name}": self.space.choices(name) for name in self.space.names}
         loads = {n: values for n, values in self.config.axes.items() if n.startswith("load.")}
         return {"case": cases, **engine, **loads}
@@ -73,7 +73,7 @@ class Launching:
         config = replace(
             self.config,
             axes=self.axes,
-            cases=self._cases(setting, is_first=number == 0),
+            cases=self._cases(setting),
             options=replace(self.config.options, repeats=Repeats(launches=1, runs=1), case=None),
         )
         made = make_plan(config, self.gpus, self.flags)
@@ -94,13 +94,13 @@ class Launching:
         full = tuple(run for run in launch.runs if run.case == FULL)
         return replace(whole, launches=(replace(launch, runs=full),)).span_s()[0]
 
-    def _cases(self, setting: Setting, *, is_first: bool) -> tuple[Case, ...]:
+    def _cases(self, setting: Setting) -> tuple[Case, ...]:
         engines = (self.space.engine(setting),)
         first = self.loads[0]
         parts: list[tuple[str, tuple[Load, ...]]] = []
         is_plain = first.search is None  # a search asks both by itself
-        can_be_alone = is_plain and first.arrival != "trace"
-        if is_first and can_be_alone and limits_s(self.config, self.objective):
+        can_be_alone = is_plain and first.arrival != "trace" and setting == self.space.default
+        if can_be_alone and limits_s(self.config, self.objective):
             parts.append((ALONE, (alone(first),)))
         if is_plain and self.screen is not None and self.screen.duration_s < first.duration_s:
             parts.append((SCREEN, (shortened(first, self.screen.duration_s),)))
@@ -134,6 +134,13 @@ def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
 def is_sound(row: Mapping[str, Any]) -> bool:
     """Whether there is something to judge by: measured, and without a fatal code."""
     return row["status"] == "ok" and not fatal_codes(row["validity"])
+
+
+def sound_row(study: Study, launch: Launch, case: str) -> dict[str, Any] | None:
+    """The row of this launch's run of a case; None where there is none to judge by."""
+    runs = [run.id for run in launch.runs if run.case == case]
+    rows = rows_of(study, runs).values() if runs else ()
+    return next((row for row in rows if is_sound(row)), None)
 
 
 def outcome_of(study: Study, launch: Launch) -> Outcome:

@@ -38,6 +38,9 @@ class Goal:
     column: str
     maximise: bool
 
+    def __str__(self) -> str:
+        return f"{'maximise' if self.maximise else 'minimise'} {self.column}"
+
     def gain(self, row: Row, defaults: Row) -> float | None:
         """log(times as good as the defaults); None where either has no positive value."""
         value, base = row.get(self.column), defaults.get(self.column)
@@ -83,7 +86,8 @@ class Objective:
     def judge(
         self, number: int, setting: Setting, outcome: Outcome | None, defaults: Outcome | None
     ) -> Trial:
-        """The trial with what its outcome means beside that of the defaults.
+        """The trial with what its outcome means beside `defaults`: what those gave, or for a clear
+        loser what their short run gave. None of them: it has no score.
 
         A goal that was not measured leaves it without a score, and one constraint that cannot be
         judged counts as violated: what was not seen is not promised.

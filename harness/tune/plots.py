@@ -200,10 +200,7 @@ def _kinds(scored: Sequence[Tried]) -> list[tuple[str, str, str, list[Tried]]]:
 
 
 def _title(answer: Answer, what: str) -> str:
-    goals = " and ".join(
-        f"{'maximise' if up else 'minimise'} {column}" for column, up in answer.goals
-    )
-    text = f"{what}: {answer.model}, {answer.engine}\n{goals}"
+    text = f"{what}: {answer.model}, {answer.engine}\n{answer.goals_text}"
     return f"{SIMULATED}\n{text}" if answer.simulated else text
 
 

@@ -6,12 +6,13 @@ and loads that have a steady state; settings that it does not know are all alike
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from harness.ceilings import decoder_of
+from harness.config import Config
 from harness.engines.config import SIM_NUM_GPUS, SimEngine
 from harness.engines.parallel import copies, decided
 from harness.kv_cache import DEFAULT_UTILIZATION
@@ -24,8 +25,10 @@ from harness.tune.space import Served, Space
 from harness.tune.steady import Server, Traffic, at_capacity, estimated
 from harness.tune.strategy import Forecast
 from harness.tune.trial import Setting
+from harness.utilisation import decoder_of
 from loadgen.config import Length, Load, SharedPrefix, Slo
 from loadgen.lengths import sampler
+from monitors.nvml import Gpu as Card
 
 DRAWS = 2000  # for the mean of a length
 
@@ -36,55 +39,58 @@ def gpu_name(nvml_name: str) -> str | None:
     return next((name for name in GPUS if name in words), None)
 
 
-def unknown(model: Model, loads: Sequence[Load], gpu: str | None) -> str | None:
-    """Why there can be no forecast, in a sentence; None where there can."""
-    if gpu is None:
-        return "there is no GPU whose peaks are known (harness/sim/gpus.py)"
-    if _decoder(model) is None:
-        return f"{model.name} is not known to be a dense decoder"
-    for load in loads:
-        if load.arrival in ("ramp", "trace") or load.conversation or load.prompts.kind == "dataset":
-            return "loads of traces, ramps, conversations or datasets have no steady state"
-        if load.concurrency is None and load.rate_rps is None and _sought(load) is None:
-            return "the load's rate is found by measurement"
-    return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """What a forecast rests on. `gpu` is one of the simulator's names, None where it knows none."""
 
+    model: Model
+    loads: Sequence[Load]
+    gpu: str | None
+    num_gpus: int
+    slo: Slo  # limits of loads that search for the most that keeps them
 
-def forecast(
-    space: Space,
-    model: Model,
-    loads: Sequence[Load],
-    gpu: str | None,
-    num_gpus: int,
-    slo: Slo | None = None,
-) -> Forecast | None:
-    """The rows that each setting should give, one for each load; None for a setting that should not
-    fit. `gpu` is one of the simulator's names, and is not asked for where the simulator serves.
-    `slo` has the limits of loads that search for the most that keeps them.
+    @classmethod
+    def of(cls, config: Config, loads: Sequence[Load], gpus: Sequence[Card]) -> Self:
+        """For the machine that serves: this one's `gpus`, or what the simulator imitates."""
+        engine = config.engines[0]
+        gpu, num_gpus = gpu_name(gpus[0].name) if gpus else None, config.choice.num_gpus
+        if isinstance(engine, SimEngine):
+            gpu, num_gpus = engine.gpu, SIM_NUM_GPUS
+        slo = config.options.slo
+        return cls(model=config.model, loads=loads, gpu=gpu, num_gpus=num_gpus, slo=slo)
 
-    None at all where `unknown` says why: the search then goes by its measurements alone.
-    """
-    if isinstance(space.pinned, SimEngine):
-        gpu, num_gpus = space.pinned.gpu, SIM_NUM_GPUS
-    decoder = _decoder(model)
-    if unknown(model, loads, gpu) is not None or gpu is None or decoder is None:
-        return None
-    card, traffics = GPUS[gpu], [_traffic(load) for load in loads]
-    limits = slo or Slo()
+    def unknown(self) -> str | None:
+        """Why there can be no forecast, in a sentence; None where there can."""
+        if self.gpu is None:
+            return "there is no GPU whose peaks are known (harness/sim/gpus.py)"
+        if _decoder(self.model) is None:
+            return f"{self.model.name} is not known to be a dense decoder"
+        return next(filter(None, map(_unsteady, self.loads)), None)
 
-    @cache  # many settings are alike to the arithmetic
-    def estimate(server: Server, traffic: Traffic) -> dict[str, Any]:
-        return (
-            at_capacity(server, traffic, limits) if traffic.sought else estimated(server, traffic)
-        )
+    def forecast(self, space: Space) -> Forecast | None:
+        """The rows that each setting should give, one for each load; None for a setting that should
+        not fit.
 
-    found: dict[Setting, tuple[dict[str, Any], ...] | None] = {}
-    for setting in space.settings():
-        engine = decided(space.engine(setting), model, num_gpus)
-        server = server_of(engine, decoder, card)
-        fits = server.cache_tokens >= (engine.max_model_len or decoder.max_position_embeddings)
-        found[setting] = tuple(estimate(server, t) for t in traffics) if fits else None
-    return found
+        None at all where `unknown` says why: the search then goes by its measurements alone.
+        """
+        decoder = _decoder(self.model)
+        if self.unknown() is not None or self.gpu is None or decoder is None:
+            return None
+        card, traffics = GPUS[self.gpu], [_traffic(load) for load in self.loads]
+
+        @cache  # many settings are alike to the arithmetic
+        def estimate(server: Server, traffic: Traffic) -> dict[str, Any]:
+            if traffic.sought:
+                return at_capacity(server, traffic, self.slo)
+            return estimated(server, traffic)
+
+        found: dict[Setting, tuple[dict[str, Any], ...] | None] = {}
+        for setting in space.settings():
+            engine = decided(space.engine(setting), self.model, self.num_gpus)
+            server = server_of(engine, decoder, card)
+            fits = server.cache_tokens >= (engine.max_model_len or decoder.max_position_embeddings)
+            found[setting] = tuple(estimate(server, t) for t in traffics) if fits else None
+        return found
 
 
 def server_of(engine: Served, decoder: Decoder, gpu: Gpu) -> Server:
@@ -127,6 +133,15 @@ def _graph_tokens(engine: Served, seqs: int) -> int:
         return 0
     asked = engine.extra.get("max_cudagraph_capture_size")
     return asked if isinstance(asked, int) else captured_tokens(seqs)
+
+
+def _unsteady(load: Load) -> str | None:
+    """Why a load has no steady state that could be told beforehand."""
+    if load.arrival in ("ramp", "trace") or load.conversation or load.prompts.kind == "dataset":
+        return "loads of traces, ramps, conversations or datasets have no steady state"
+    if load.concurrency is None and load.rate_rps is None and _sought(load) is None:
+        return "the load's rate is found by measurement"
+    return None
 
 
 def _traffic(load: Load) -> Traffic:

@@ -68,16 +68,20 @@ class Proof:
 def ablated(space: Space, winner: Setting, order: Sequence[str], most: int) -> tuple[str, ...]:
     """Which settings of the winner are left out once, the first of `order` first.
 
-    Of one setting alone the gain is its contribution. What may not be left out alone (another one
-    depends on it) is not.
+    Of one setting alone the gain is its contribution.
     """
-    mine = chosen(winner)
-    if len(mine) < 2:
+    if len(chosen(winner)) < 2:
         return ()
-    known = set(space.settings())
-    possible = [n for n in mine if without(winner, n) in known]
-    ranked = sorted(possible, key=lambda n: order.index(n) if n in order else len(order))
+    ranked = sorted(
+        separable(space, winner), key=lambda n: order.index(n) if n in order else len(order)
+    )
     return tuple(ranked[:most])
+
+
+def separable(space: Space, winner: Setting) -> list[str]:
+    """The settings of the winner that may be left out alone: no other one depends on them."""
+    known = set(space.settings())
+    return [name for name in chosen(winner) if without(winner, name) in known]
 
 
 def proof_config(

@@ -60,7 +60,7 @@ class Proving:
                 settings,
                 guard,
                 allow=self._tune.proof.allow,
-                defaults_break=self.search.trials[0].violations,
+                defaults_break=self.search.defaults.violations,
             )
             return Proven(winner=winner, proof=proof, settings=settings, evidence=evidence)
         finally:

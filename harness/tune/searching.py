@@ -2,10 +2,8 @@
 spent. The journal says which trials were told, and the study which of their runs are there.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 from harness.capacity.found import capacities
 from harness.plan import Launch
@@ -19,10 +17,9 @@ from harness.tune.launching import (
     Screening,
     check_floor,
     check_search,
-    is_sound,
     limits_s,
     outcome_of,
-    rows_of,
+    sound_row,
 )
 from harness.tune.search import Search
 from harness.tune.session import Session
@@ -102,31 +99,26 @@ class Searching:
         """What becomes of the runs: those of a clear loser are skipped."""
         launching, follow = self.tuning.launching, Following(study=self.study)
         short = [run.id for run in launch.runs if run.case == SCREEN]
-        if not short or launching.screen is None or trial.number == 0:
+        screen, is_default = launching.screen, trial.setting == self.tuning.space.default
+        if not short or screen is None or is_default:
             return follow
-        best = self.search.best or self.search.trials[0]
+        best = self.search.best or self.search.defaults
         (launched,) = launching.plan(best.setting, best.number).launches
-        if (row := self._row(launched, SCREEN)) is None:
+        if (row := sound_row(self.study, launched, SCREEN)) is None:
             return follow
         return Screening(
             study=self.study,
             objective=self.tuning.objective,
             short_run=short[0],
             best=row,
-            below_frac=launching.screen.below_frac,
+            below_frac=screen.below_frac,
             follow=follow,
         )
-
-    def _row(self, launch: Launch, case: str) -> Mapping[str, Any] | None:
-        """The row of this launch's run of a case; None where there is none to judge by."""
-        runs = [run.id for run in launch.runs if run.case == case]
-        rows = list(rows_of(self.study, runs).values()) if runs else []
-        return next((row for row in rows if is_sound(row)), None)
 
     def _check_floor(self) -> None:
         """Limits that even a request alone misses end the search after the first launch."""
         (launch,) = self.tuning.base.plan.launches
-        if (row := self._row(launch, ALONE)) is not None:
+        if (row := sound_row(self.study, launch, ALONE)) is not None:
             check_floor(row, limits_s(self.tuning.config, self.tuning.objective))
         for found in capacities(self.study, launch.id):
             check_search(found)

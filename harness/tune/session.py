@@ -47,5 +47,10 @@ class Session:
 
     def launches(self, but: Path | None = None) -> int:
         """Those of the search so far, and of proofs `but` this one."""
-        proofs = self.study.folder.glob(f"{SWEEP}/*/launches/*")
+        proofs = proof_launches(self.study)
         return len(self.search.trials) + sum(path.parents[1] != but for path in proofs)
+
+
+def proof_launches(study: Study) -> list[Path]:
+    """The folders of the launches of all proofs of a tuning."""
+    return list(study.folder.glob(f"{SWEEP}/*/launches/*"))

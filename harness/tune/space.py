@@ -6,7 +6,7 @@ then equal, or equal once the tensor parallel size is decided, are one.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from math import prod
@@ -22,7 +22,7 @@ from harness.overrides import did_you_mean
 from harness.sentences import shown
 from harness.tune.condition import hold, is_none_of, names_in
 from harness.tune.config import Axis, Tune
-from harness.tune.trial import Setting
+from harness.tune.trial import Setting, chosen
 from harness.units import as_said
 from loadgen.wording import rule_of
 
@@ -81,7 +81,7 @@ class Space:
             raise UserError(f"tune.space holds nothing but the defaults. {reasons}".rstrip())
         return cls(
             names=tuple(axes),
-            dropped=(*dropped, *told),
+            dropped=(*dropped, *told, *_never_tried(axes, settings)),
             pinned=engine,
             _settings=(default, *(setting for setting in settings if setting != default)),
         )
@@ -192,6 +192,14 @@ def _without_effect(
                 values = ", ".join(map(shown, choices[name]))
                 yield f"tune.forbidden {shown(entry)} forbids nothing: {name} is one of {values}"
                 break
+
+
+def _never_tried(axes: Mapping[str, Axis], settings: Sequence[Setting]) -> Iterator[str]:
+    """Axes of which no value is left, as where a condition holds nowhere."""
+    tried = {name for setting in settings for name in chosen(setting)}
+    for name in [name for name in axes if name not in tried]:
+        when = f" (when: {shown(axes[name].when)})" if axes[name].when else ""
+        yield f"tune.space.{name} is never tried: no setting that is left has a value of it{when}"
 
 
 def _values_of(engine: Served) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from harness.guard.summary import number
 from harness.tune.finding import Finding
 from harness.tune.proof import Proof
 from harness.tune.trial import Trial, told
-from harness.units import percent, value_text
+from harness.units import named_values, percent
 
 
 def setting_text(setting: Mapping[str, Any] | None) -> str:
     """max_num_seqs=256 stream_interval=8, or 'the defaults'."""
-    text = " ".join(f"{name}={value_text(value)}" for name, value in (setting or {}).items())
-    return text or "the defaults"
+    return named_values(setting or {}, separator=" ") or "the defaults"
 
 
 def gain_text(gain: Finding) -> str:

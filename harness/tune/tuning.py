@@ -12,22 +12,24 @@ them, the proof is a study of its own below it.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 from harness.config import Config
-from harness.engines.config import SimEngine, VllmEngine
+from harness.engines.config import SimEngine
 from harness.engines.feasible import obstacle
 from harness.engines.flags import known_flags
 from harness.environment import snapshot
 from harness.errors import UserError
+from harness.identity import digest_of
 from harness.overrides import did_you_mean
-from harness.plan import Run, as_served, digest_of
+from harness.plan import Run, as_served
 from harness.sim.options import flags_with_effect
 from harness.sweep import Sweep, used
 from harness.tune.allowance import Allowance
-from harness.tune.launching import FULL, SCREEN, Launching
+from harness.tune.launching import FULL, SCREEN, Launching, sound_row
 from harness.tune.objective import Objective
-from harness.tune.prior import forecast, gpu_name, unknown
+from harness.tune.prior import Prior
 from harness.tune.space import Served, Space
 from harness.tune.strategy import Forecast
 from harness.tune.trial import Outcome, told
@@ -45,8 +47,8 @@ class Tuning:
     base: Sweep  # the launch of the defaults, as a sweep has it: the machine, and what is told
     space: Space
     objective: Objective
+    prior: Prior
     forecast: Forecast | None
-    gpu: str | None  # by the simulator's name, where that knows it
     launching: Launching
     allowance: Allowance
 
@@ -56,7 +58,7 @@ class Tuning:
         for a budget that is too small."""
         tune, engine = config.tune, config.engines[0]
         assert tune is not None
-        assert isinstance(engine, VllmEngine | SimEngine), "tune= refuses external servers"
+        assert isinstance(engine, Served), "tune= refuses external servers"
         _check(config)
         environment = snapshot(getattr(engine, "python", None))
         gpus, flags = used(config, environment), known_flags(config.choice.vllm_folder)
@@ -81,23 +83,14 @@ class Tuning:
         what = (plan.id, space.settings(), asdict(objective), asdict(config.options.slo))
         identity = digest_of(*what)[:6]
         plan = replace(plan, sweep=config.sweep, id=identity)
-        gpu: str | None = gpu_name(gpus[0].name) if gpus else None
-        if isinstance(engine, SimEngine):
-            gpu = engine.gpu
+        prior = Prior.of(config, launching.loads, gpus)
         return cls(
             config=config,
             base=Sweep(config=config, plan=plan, environment=environment, words=tuple(words)),
             space=space,
             objective=objective,
-            forecast=forecast(
-                space,
-                config.model,
-                launching.loads,
-                gpu,
-                config.choice.num_gpus,
-                config.options.slo,
-            ),
-            gpu=gpu,
+            prior=prior,
+            forecast=prior.forecast(space),
             launching=launching,
             allowance=Allowance.of(tune, names=len(space.names), launch_s=launching.launch_s()),
         )
@@ -128,12 +121,11 @@ class Tuning:
 
     def goal_lines(self) -> list[str]:
         """What is to be reached, and what must hold."""
-        goals = [
-            f"{'maximise' if goal.maximise else 'minimise'} {goal.column}"
-            for goal in self.objective.goals
-        ]
-        kept = [str(one) for one in self.objective.constraints]
-        return [" and ".join(goals), *([f"while {' and '.join(kept)}"] if kept else [])]
+        goals, kept = (
+            " and ".join(map(str, each))
+            for each in (self.objective.goals, self.objective.constraints)
+        )
+        return [goals, f"while {kept}"] if kept else [goals]
 
     def run(self) -> int:
         """Search and prove what is not done yet, and answer; returns the exit code.
@@ -155,7 +147,15 @@ class Tuning:
         with self.base.opened(self._about(), command=self.base.command) as study:
             print(f"study: {study.folder}", flush=True)
             journal, seed = study.folder / JOURNAL, self.config.options.seed
-            search = Search(self.space, self.objective, self.forecast, journal, seed)
+            (defaults,) = self.base.plan.launches
+            search = Search(
+                self.space,
+                self.objective,
+                self.forecast,
+                journal,
+                seed,
+                defaults_short=partial(sound_row, study, defaults, SCREEN),
+            )
             session = Session(sweep=self.base, study=study, search=search)
             try:
                 Searching(tuning=self, study=study, search=search, session=session).work()
@@ -179,7 +179,7 @@ class Tuning:
     def _by_prior(self) -> list[str]:
         """What the prior takes out of the space, and what it expects most of."""
         if self.forecast is None:
-            why = unknown(self.config.model, self.launching.loads, self.gpu)
+            why = self.prior.unknown()
             return [f"no prior, the search goes by its measurements alone: {why}"]
         lost = sum(rows is None for rows in self.forecast.values())
         told_lost = [f"{plural(lost, 'setting')} should not fit, by the prior"] if lost else []

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from harness.columns import COLUMNS, metric
@@ -6,10 +8,12 @@ from harness.units import (
     between,
     display_of,
     milliseconds,
+    named_values,
     plural,
     quantity,
     scale_of,
     span,
+    value_text,
     whole,
 )
 
@@ -36,6 +40,30 @@ def test_a_measured_quantity_keeps_three_digits(value: float, unit: str, text: s
 
 def test_a_setting_is_told_as_it_is_said() -> None:
     assert [as_said(value) for value in (True, False, 8, "fp8")] == ["true", "false", 8, "fp8"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "default"),
+        (math.nan, "default"),
+        (True, "true"),
+        (0.95, "0.95"),
+        (1 / 3, "0.333333"),
+        (256.0, "256"),
+        (1048576, "1048576"),
+        (1048576.0, "1048576"),
+        ("fp8", "fp8"),
+    ],
+)
+def test_a_settings_value_is_told_whole(value: object, text: str) -> None:
+    assert value_text(value) == text
+
+
+def test_values_are_told_with_their_names() -> None:
+    assert named_values({"a": 1, "b": None}) == "a=1, b=default"
+    assert named_values({"a": True, "b": "c"}, separator=" ") == "a=true b=c"
+    assert named_values({}) == ""
 
 
 def test_a_range_that_is_none_is_one_span() -> None:

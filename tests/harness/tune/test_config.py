@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from harness.overrides import parse
 from harness.settings import documented_settings
 from harness.sim.options import flags_with_effect
 from harness.tune.objective import Objective
-from harness.tune.prior import forecast
+from harness.tune.prior import Prior
 from harness.tune.space import Space
 from harness.tune.strategy import Strategy
 from tests.harness.test_config import CHOICES, composed, refused
@@ -56,7 +57,10 @@ def test_every_tuning_has_a_space_and_an_objective_on_every_kind_of_machine(
     )
     assert len(space) >= 4
     assert kind != "gpu" or len(space) >= 100, "a space that singles the answer out"
-    expected = forecast(space, config.model, config.loads, "h200", num_gpus, config.options.slo)
+    prior = Prior.of(config, config.loads, ())
+    expected = (prior if kind == "sim" else replace(prior, gpu="h200", num_gpus=num_gpus)).forecast(
+        space
+    )
     assert kind == "cpu" or expected is not None
     Strategy(space, Objective.of(config.tune), expected, 0)
 

@@ -21,6 +21,7 @@ from harness.tune.launching import (
     outcome_of,
     rows_of,
     shortened,
+    sound_row,
 )
 from harness.tune.tuning import Tuning
 from loadgen.config import Load
@@ -67,6 +68,8 @@ def test_a_request_alone_is_sent_in_the_first_launch_where_a_latency_is_limited(
     made = tuning(tmp_path, LIMITED)
     cases = [[run.case for run in launch_of(made, number)[1].runs] for number in (0, 1)]
     assert cases == [["alone", FULL], [FULL]]
+    (again,) = made.launching.plan(made.space.default, 1).launches
+    assert [run.case for run in again.runs] == ["alone", FULL], "if the machine failed the first"
     (first,) = [run.load for run in launch_of(made, 0)[1].runs if run.case == "alone"]
     assert first.concurrency == 1
 
@@ -133,6 +136,20 @@ def test_a_clear_loser_is_spared_the_rest(tmp_path: Path, num: int, is_lost: boo
     decision = steering(launch, launch.runs[1])
     assert isinstance(decision, Skip if is_lost else Send), decision
     assert isinstance(steering(launch, launch.runs[0]), Send), "the short run itself is sent"
+
+
+def test_only_a_run_that_can_be_judged_by_has_a_row(tmp_path: Path) -> None:
+    made = tuning(tmp_path)
+    (first, defaults), (second, launch) = launch_of(made, 0), launch_of(made, 1)
+    study = study_of(tmp_path, made, first, second)
+    assert sound_row(study, defaults, SCREEN) is None, "not there yet"
+    save(study, first, defaults.runs[0], 700)
+    save(study, second, launch.runs[0], 700, status="failed", failure={"kind": "out_of_memory"})
+    row = sound_row(study, defaults, SCREEN)
+    assert row is not None
+    assert row["run"] == defaults.runs[0].id
+    assert sound_row(study, launch, SCREEN) is None
+    assert sound_row(study, defaults, "alone") is None, "it was not planned"
 
 
 def test_only_limits_of_times_have_a_floor(tmp_path: Path) -> None:

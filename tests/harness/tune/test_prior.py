@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from harness.engines.config import SimEngine, VllmEngine
 from harness.model import Model
 from harness.sim.gpus import GPUS
-from harness.tune.prior import forecast, gpu_name, server_of, unknown
+from harness.tune.prior import Prior, gpu_name, server_of
 from harness.tune.steady import Traffic, at_capacity, estimated
 from loadgen.config import Load, Slo, Trace, Uniform
 from tests.harness.models import QWEN
@@ -33,6 +33,12 @@ TRAFFIC = Traffic(
 
 def server(gpu="h200", **said):
     return server_of(SimEngine(**({"tensor_parallel_size": 2} | said)), QWEN_DECODER, GPUS[gpu])
+
+
+def prior(**changes):
+    return Prior(
+        **{"model": QWEN, "loads": [LOAD], "gpu": "h200", "num_gpus": 2, "slo": Slo()} | changes
+    )
 
 
 def row(server, **changes):
@@ -86,7 +92,7 @@ def test_an_open_loop_gives_what_is_asked_or_lets_a_queue_grow(rate_rps):
 
 def test_what_does_not_fit_has_no_row():
     space = space_of({"gpu_memory_utilization": [0.02, 0.9]})
-    expected = forecast(space, QWEN, [LOAD], None, 0)
+    expected = prior(gpu=space.pinned.gpu).forecast(space)
     fits = {dict(setting)["gpu_memory_utilization"]: rows for setting, rows in expected.items()}
     assert fits[0.02] is None
     assert fits[0.9] is not None
@@ -122,13 +128,13 @@ def test_gpus_are_known_by_their_names(told, name):
 
 def test_where_nothing_is_known_it_says_why_and_there_is_no_forecast():
     space = space_of(engine=VllmEngine())
-    assert "peaks" in unknown(QWEN, [LOAD], None)
-    assert forecast(space, QWEN, [LOAD], None, 2) is None
+    assert "peaks" in prior(gpu=None).unknown()
+    assert prior(gpu=None).forecast(space) is None
     hub = Model(name="m", path="nobody/nothing")
-    assert "dense decoder" in unknown(hub, [LOAD], "h200")
+    assert "dense decoder" in prior(model=hub).unknown()
     trace = Load(arrival="trace", trace=Trace(path="x"))
-    assert "steady state" in unknown(QWEN, [trace], "h200")
-    assert unknown(QWEN, [LOAD], "h200") is None
+    assert "steady state" in prior(loads=[LOAD, trace]).unknown()
+    assert prior().unknown() is None
 
 
 @pytest.mark.parametrize("sought", ["rate_rps", "concurrency"])
@@ -144,6 +150,6 @@ def test_a_capacity_keeps_its_limits_and_a_tighter_limit_gives_less(sought):
 
 def test_every_setting_has_a_row_for_each_load():
     space = space_of(engine=VllmEngine())
-    expected = forecast(space, QWEN, [LOAD, replace(LOAD, concurrency=8)], "h200", 2)
+    expected = prior(loads=[LOAD, replace(LOAD, concurrency=8)]).forecast(space)
     assert set(expected) == set(space.settings())
     assert all(len(rows) == 2 for rows in expected.values())

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from harness.engines.failure import FailureKind
 from harness.errors import UserError
 from harness.tune import search as module
+from harness.tune.answer import Outcome as Conclusion
+from harness.tune.conclusion import _outcome
 from harness.tune.search import Search
 from harness.tune.strategy import Strategy
 from harness.tune.trial import Outcome, told
@@ -192,7 +194,22 @@ def test_defaults_that_the_machine_failed_are_tried_once_more(space, tmp_path):
     again = search.ask()
     assert again.setting == space.default
     search.tell(again, measured(again.setting))
+    assert search.defaults.number == 1
     assert search.ask().setting != space.default
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "why"),
+    [
+        (1, "nothing but the defaults was tried: spent"),
+        (0.001, "of 2 trials none keeps all constraints"),
+    ],
+)
+def test_an_answer_is_by_the_defaults_that_were_measured(space, tmp_path, limit_s, why):
+    search = Search(space, objective(constraints=f"tpot_p99_s < {limit_s}"), None, tmp_path / "j")
+    search.tell(search.ask(), Outcome.failed(FailureKind.PORT_TAKEN))
+    search.tell(search.ask(), measured(space.default))
+    assert _outcome(search, None, {"searched": {"why": "spent"}}) == (Conclusion.NOTHING, why)
 
 
 def test_defaults_without_the_goal_end_the_search_with_a_reason(space, tmp_path):
@@ -255,6 +272,51 @@ def judged(space, rates):
         goal.judge(number, named[text], outcome, outcomes["defaults"])
         for number, (text, outcome) in enumerate(outcomes.items())
     ]
+
+
+def test_a_clear_loser_is_judged_beside_the_defaults_own_short_run(space, tmp_path):
+    short = {"output_tok_per_s": 3000.0}
+    search = Search(space, objective(), None, tmp_path / "j", defaults_short=lambda: short)
+    search.tell(search.ask(), measured(space.default))
+    lost = search.tell(search.ask(), Outcome.screened([{"output_tok_per_s": 1500.0}]))
+    assert lost.score == pytest.approx(0.5)
+
+
+def test_a_clear_loser_has_no_score_where_the_defaults_have_no_short_run(space, tmp_path):
+    search = Search(space, objective(), None, tmp_path / "j")
+    search.tell(search.ask(), measured(space.default))
+    lost = search.tell(search.ask(), Outcome.screened([{"output_tok_per_s": 1500.0}]))
+    assert (lost.state, lost.score) == ("screened", None)
+
+
+@pytest.mark.parametrize("seed", [1, 3, 5])
+def test_short_runs_that_all_look_better_than_full_ones_do_not_mislead_a_search(
+    space, tmp_path, seed
+):
+    """As where a queue has no time to grow. Seeds with which scores beside full runs did."""
+
+    def short(setting):
+        return {"output_tok_per_s": 2 * rate_of(setting)}
+
+    search = Search(
+        space,
+        objective(),
+        None,
+        tmp_path / "j",
+        seed,
+        defaults_short=lambda: short(space.default),
+    )
+    best = 0.0
+    for _ in range(14):
+        if (trial := search.ask()) is None:
+            break
+        is_lost = rate_of(trial.setting) < 0.8 * best
+        best = max(best, rate_of(trial.setting))
+        search.tell(
+            trial,
+            Outcome.screened([short(trial.setting)]) if is_lost else measured(trial.setting),
+        )
+    assert told(search.best.setting) == "max_num_seqs=64 stream_interval=8"
 
 
 def test_among_equals_the_best_is_the_one_that_changes_least(space):

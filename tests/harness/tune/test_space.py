@@ -223,6 +223,25 @@ def test_what_forbids_a_value_that_its_axis_does_not_have_is_told(entry, is_told
 
 
 @pytest.mark.parametrize(
+    ("when", "forbidden", "is_tried"),
+    [
+        ({"max_num_seqs": 64}, [], True),
+        ({"max_num_seqs": 300}, [], False),
+        ({"max_num_seqs": 64}, [{"stream_interval": [4, 8]}], False),
+    ],
+)
+def test_an_axis_of_which_no_value_is_left_is_told(when, forbidden, is_tried):
+    axes = {**SPACE, "stream_interval": {"values": [4, 8], "when": when}}
+    space = space_of(axes, forbidden=forbidden)
+    assert (space.choices("stream_interval") != [None]) == is_tried
+    told = (
+        "tune.space.stream_interval is never tried: no setting that is left has a value of it"
+        f" (when: {{max_num_seqs: {when['max_num_seqs']}}})"
+    )
+    assert space.dropped == (() if is_tried else (told,))
+
+
+@pytest.mark.parametrize(
     ("space", "said", "told"),
     [
         (
