@@ -10,6 +10,7 @@ The runs of one launch, in this order, each a case of the study:
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 from harness.capacity.found import Capacity
@@ -170,6 +171,7 @@ class Screening:
     objective: Objective
     short_run: str  # of the trial
     best: Mapping[str, Any]  # the row of the best one's short run
+    best_full: Mapping[str, Any]  # and of its full run, at the same load
     below_frac: float
     follow: Steering
 
@@ -180,6 +182,21 @@ class Screening:
             return Skip(reason=f"a clear loser: its short run gives {told}")
         return self.follow(launch, run)
 
+    def told(self, outcome: Outcome) -> Outcome:
+        """What the search is told: of a clear loser what a full run might have given, which is each
+        number of its short run times what the best one's full run has of its short one."""
+        if not outcome.is_screened:
+            return outcome
+        times = {
+            name: self.best_full[name] / short
+            for name, short in self.best.items()
+            if _is_number(short) and short and _is_number(self.best_full.get(name))
+        }
+        return Outcome.screened(
+            {name: v * times.get(name, 1) if _is_number(v) else v for name, v in row.items()}
+            for row in outcome.rows
+        )
+
     def _ratio(self) -> float | None:
         row = rows_of(self.study, [self.short_run]).get(self.short_run)
         if row is None or not is_sound(row):
@@ -187,6 +204,10 @@ class Screening:
         rows = [self.objective.complete(one) for one in (row, self.best)]
         gains = self.objective.gains(rows[:1], rows[1:])
         return None if gains is None else math.exp(gains[0])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def limits_s(config: Config, objective: Objective) -> dict[str, float]:

@@ -86,8 +86,7 @@ class Objective:
     def judge(
         self, number: int, setting: Setting, outcome: Outcome | None, defaults: Outcome | None
     ) -> Trial:
-        """The trial with what its outcome means beside `defaults`: what those gave, or for a clear
-        loser what their short run gave. None of them: it has no score.
+        """The trial with what its outcome means beside that of the defaults.
 
         A goal that was not measured leaves it without a score, and one constraint that cannot be
         judged counts as violated: what was not seen is not promised.
@@ -106,7 +105,7 @@ class Objective:
             gains=gains or (),
             margins=margins,
             violations=() if outcome.is_screened else tuple(self._violations(rows, margins)),
-            values=tuple(self._values(rows)),
+            values=() if outcome.is_screened else tuple(self._values(rows)),
         )
 
     def gains(self, rows: Sequence[Row], defaults: Sequence[Row]) -> tuple[float, ...] | None:

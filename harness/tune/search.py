@@ -5,12 +5,12 @@ them. Each step is one line of the journal, so that a search that was killed at 
 where it was: a trial that was asked and never told comes first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.tune.objective import Objective, Row
+from harness.tune.objective import Objective
 from harness.tune.space import Space
 from harness.tune.strategy import Forecast, Strategy
 from harness.tune.trial import Outcome, Setting, Trial, told
@@ -28,9 +28,8 @@ class Search:
     """One search over `space`, kept in the file `storage`.
 
     `forecast` is the prior (harness/tune/prior.py): the rows that it expects of each setting, or
-    None where none is known. `defaults_short` reads what the defaults' short run gave, which clear
-    losers are judged beside; None where it says nothing. Raises UserError if Optuna is not
-    installed, or the file holds a search of another space or objective.
+    None where none is known. Raises UserError if Optuna is not installed, or the file holds a
+    search of another space or objective.
     """
 
     def __init__(
@@ -40,14 +39,10 @@ class Search:
         forecast: Forecast | None,
         storage: Path,
         seed: int = 0,
-        *,
-        defaults_short: Callable[[], Row | None] = lambda: None,
     ) -> None:
         self.space = space
         self.objective = objective
         self.reason: str | None = None  # why `ask` gave None
-        self._defaults_short = defaults_short
-        self._short: Outcome | None = None  # of the defaults, once it was asked for
         self._strategy = Strategy(space, objective, forecast, seed)
         self._optuna = _optuna()
         self._storage = self._open(storage)
@@ -93,8 +88,7 @@ class Search:
             outcome = None if tree is None else Outcome.from_json(tree)
             if setting == self.space.default and outcome is not None and outcome.state == "ok":
                 defaults = defaults or outcome
-            base = self._short_of_defaults() if outcome and outcome.is_screened else defaults
-            found.append(self.objective.judge(trial.number, setting, outcome, base))
+            found.append(self.objective.judge(trial.number, setting, outcome, defaults))
         return found
 
     @property
@@ -118,13 +112,6 @@ class Search:
         """Of each name, the share of the score's variance over the space that it explains alone, by
         the model of what was measured; empty before there is any."""
         return self._strategy.importances(self.trials)
-
-    def _short_of_defaults(self) -> Outcome | None:
-        """What a clear loser is judged beside: what so short a time tells wrong, a queue that has
-        not grown yet above all, it tells wrong of both."""
-        if self._short is None and (row := self._defaults_short()) is not None:
-            self._short = Outcome.screened([row])
-        return self._short
 
     def _without_defaults(self, tried: Sequence[Trial]) -> str | None:
         """Why there is nothing to be better than; None where the defaults are still to be tried."""

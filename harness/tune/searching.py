@@ -91,7 +91,10 @@ class Searching:
         begun_s = perf_counter()
         with instrument.apart():
             runner.work(left)
-        kept = self.search.tell(trial, outcome_of(self.study, launch))
+        outcome = outcome_of(self.study, launch)
+        if isinstance(steering, Screening):
+            outcome = steering.told(outcome)
+        kept = self.search.tell(trial, outcome)
         self.session.spend(perf_counter() - begun_s, is_whole=kept.state == "ok")
         show.tell(self._progress(kept))
 
@@ -104,13 +107,15 @@ class Searching:
             return follow
         best = self.search.best or self.search.defaults
         (launched,) = launching.plan(best.setting, best.number).launches
-        if (row := sound_row(self.study, launched, SCREEN)) is None:
+        row = sound_row(self.study, launched, SCREEN)
+        if row is None or best.outcome is None or not best.outcome.rows:
             return follow
         return Screening(
             study=self.study,
             objective=self.tuning.objective,
             short_run=short[0],
             best=row,
+            best_full=best.outcome.rows[0],
             below_frac=screen.below_frac,
             follow=follow,
         )

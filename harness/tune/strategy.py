@@ -11,9 +11,8 @@ less than one that it can, and as measurements come they outweigh the prior. Set
 says cannot fit are not tried. A failure makes settings that are like it less likely to start, the
 more alike the more; it is never tried again.
 
-A clear loser is in the models by its short run, at the first load alone: its gain is that over the
-defaults' short run, and without it settings like it would be tried next. Its margin to a limit that
-is no multiple of the defaults is what the short run has, queues that have not grown yet included.
+A clear loser is in the models by what a full run of it might have given, at the first load alone:
+without it settings like it would be tried next.
 
 Two goals are searched as a front: each time with other weights, as the largest weighted distance
 from the best of each goal (J. Knowles, ParEGO, IEEE Trans. Evol. Comput. 10, 2006).

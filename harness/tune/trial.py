@@ -18,7 +18,7 @@ NOT_OF_THE_SETTING = (FailureKind.PORT_TAKEN, FailureKind.HARNESS, FailureKind.N
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The rows of the points table that a launch gave, one for each load in the loads' order; of a
-    screened one, those that were measured. Or the kind of its failure."""
+    screened one, what a full run might have given at the first. Or the kind of its failure."""
 
     rows: tuple[dict[str, Any], ...] = ()
     failure: str | None = None  # a FailureKind's value
@@ -72,7 +72,7 @@ class Trial:
     gains: tuple[float, ...] = ()  # of each goal, as log(times as good as the defaults)
     margins: tuple[float | None, ...] = ()  # of each constraint: at most 0 where it is kept
     violations: tuple[str, ...] = ()  # the constraints that it breaks, in words
-    values: tuple[tuple[str, float], ...] = ()  # goals and limited columns, over all loads
+    values: tuple[tuple[str, float], ...] = ()  # as measured: goals, limited columns; of all loads
 
     @property
     def state(self) -> State:

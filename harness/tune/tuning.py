@@ -12,7 +12,6 @@ them, the proof is a study of its own below it.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any, Self
 
 from harness.config import Config
@@ -27,7 +26,7 @@ from harness.plan import Run, as_served
 from harness.sim.options import flags_with_effect
 from harness.sweep import Sweep, used
 from harness.tune.allowance import Allowance
-from harness.tune.launching import FULL, SCREEN, Launching, sound_row
+from harness.tune.launching import FULL, SCREEN, Launching
 from harness.tune.objective import Objective
 from harness.tune.prior import Prior
 from harness.tune.space import Served, Space
@@ -147,15 +146,7 @@ class Tuning:
         with self.base.opened(self._about(), command=self.base.command) as study:
             print(f"study: {study.folder}", flush=True)
             journal, seed = study.folder / JOURNAL, self.config.options.seed
-            (defaults,) = self.base.plan.launches
-            search = Search(
-                self.space,
-                self.objective,
-                self.forecast,
-                journal,
-                seed,
-                defaults_short=partial(sound_row, study, defaults, SCREEN),
-            )
+            search = Search(self.space, self.objective, self.forecast, journal, seed)
             session = Session(sweep=self.base, study=study, search=search)
             try:
                 Searching(tuning=self, study=study, search=search, session=session).work()

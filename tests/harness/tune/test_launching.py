@@ -23,6 +23,7 @@ from harness.tune.launching import (
     shortened,
     sound_row,
 )
+from harness.tune.trial import Outcome
 from harness.tune.tuning import Tuning
 from loadgen.config import Load
 from tests.harness import builders
@@ -130,12 +131,35 @@ def test_a_clear_loser_is_spared_the_rest(tmp_path: Path, num: int, is_lost: boo
         objective=made.objective,
         short_run=launch.runs[0].id,
         best=rows_of(study, [first.runs[0].id])[first.runs[0].id],
+        best_full={},
         below_frac=0.8,
         follow=Following(study=study),
     )
     decision = steering(launch, launch.runs[1])
     assert isinstance(decision, Skip if is_lost else Send), decision
     assert isinstance(steering(launch, launch.runs[0]), Send), "the short run itself is sent"
+
+
+def test_of_a_clear_loser_the_search_is_told_what_a_full_run_might_have_given(
+    tmp_path: Path,
+) -> None:
+    """Short runs look twice as good as full ones here, and their TTFT half as bad."""
+    made = tuning(tmp_path)
+    study = study_of(tmp_path, made, launch_of(made, 0)[0])
+    screening = Screening(
+        study=study,
+        objective=made.objective,
+        short_run="",
+        best={"output_tok_per_s": 2000.0, "ttft_p99_s": 0.1, "preemptions": 0, "case": "screen"},
+        best_full={"output_tok_per_s": 1000.0, "ttft_p99_s": 0.2, "preemptions": 3, "case": "full"},
+        below_frac=0.8,
+        follow=Following(study=study),
+    )
+    short = {"output_tok_per_s": 1200.0, "ttft_p99_s": 0.3, "preemptions": 1, "case": "screen"}
+    (row,) = screening.told(Outcome.screened([short])).rows
+    assert row == short | {"output_tok_per_s": 600.0, "ttft_p99_s": pytest.approx(0.6)}
+    whole = Outcome.measured([short])
+    assert screening.told(whole) is whole
 
 
 def test_only_a_run_that_can_be_judged_by_has_a_row(tmp_path: Path) -> None:

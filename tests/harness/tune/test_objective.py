@@ -120,6 +120,7 @@ def test_a_screened_trial_is_never_feasible():
     outcome = Outcome.screened([{"output_tok_per_s": 2.0}])
     trial = objective().judge(1, SETTING, outcome, Outcome.measured([{"output_tok_per_s": 1.0}]))
     assert (trial.state, trial.score, trial.is_feasible) == ("screened", pytest.approx(2.0), False)
+    assert trial.values == (), "an estimate is not shown as measured"
 
 
 @given(positive, positive, st.booleans())

@@ -274,51 +274,6 @@ def judged(space, rates):
     ]
 
 
-def test_a_clear_loser_is_judged_beside_the_defaults_own_short_run(space, tmp_path):
-    short = {"output_tok_per_s": 3000.0}
-    search = Search(space, objective(), None, tmp_path / "j", defaults_short=lambda: short)
-    search.tell(search.ask(), measured(space.default))
-    lost = search.tell(search.ask(), Outcome.screened([{"output_tok_per_s": 1500.0}]))
-    assert lost.score == pytest.approx(0.5)
-
-
-def test_a_clear_loser_has_no_score_where_the_defaults_have_no_short_run(space, tmp_path):
-    search = Search(space, objective(), None, tmp_path / "j")
-    search.tell(search.ask(), measured(space.default))
-    lost = search.tell(search.ask(), Outcome.screened([{"output_tok_per_s": 1500.0}]))
-    assert (lost.state, lost.score) == ("screened", None)
-
-
-@pytest.mark.parametrize("seed", [1, 3, 5])
-def test_short_runs_that_all_look_better_than_full_ones_do_not_mislead_a_search(
-    space, tmp_path, seed
-):
-    """As where a queue has no time to grow. Seeds with which scores beside full runs did."""
-
-    def short(setting):
-        return {"output_tok_per_s": 2 * rate_of(setting)}
-
-    search = Search(
-        space,
-        objective(),
-        None,
-        tmp_path / "j",
-        seed,
-        defaults_short=lambda: short(space.default),
-    )
-    best = 0.0
-    for _ in range(14):
-        if (trial := search.ask()) is None:
-            break
-        is_lost = rate_of(trial.setting) < 0.8 * best
-        best = max(best, rate_of(trial.setting))
-        search.tell(
-            trial,
-            Outcome.screened([short(trial.setting)]) if is_lost else measured(trial.setting),
-        )
-    assert told(search.best.setting) == "max_num_seqs=64 stream_interval=8"
-
-
 def test_among_equals_the_best_is_the_one_that_changes_least(space):
     rates = {
         "defaults": 100.0,
