@@ -76,9 +76,8 @@ class Lines:
 
     def running(self, launch: Launch, run: Run) -> None:
         """A run begins."""
-        title = _title("", launch, run)  # the launch was named in a line of its own
-        told = f": {title}" if title else ""
-        print(f"  run {self._done + 1}/{self._total}{told}", flush=True)
+        told = _within(launch, run)  # the launch was named in a line of its own
+        print(f"  run {self._done + 1}/{self._total}{told and f': {told}'}", flush=True)
 
     def live(self, now: LoadProgress) -> None:
         """The load as it is now."""
@@ -158,9 +157,8 @@ class Bars:
 
     def running(self, launch: Launch, run: Run) -> None:
         """A run begins."""
-        title = _title(launch.label, launch, run)
-        self._title = title
-        self._progress.reset(self._now, total=None, description=title, live="")
+        self._title = "  ".join(filter(None, [launch.label, _within(launch, run)]))
+        self._progress.reset(self._now, total=None, description=self._title, live="")
         self._progress.refresh()
 
     def live(self, now: LoadProgress) -> None:
@@ -189,7 +187,8 @@ class Bars:
         self._progress.console.print(text, markup=False)
 
 
-def _title(label: str, launch: Launch, run: Run) -> str:
+def _within(launch: Launch, run: Run) -> str:
+    """What tells a run from the others of its launch, and a launch from its repeats."""
     nth_run = 1 if run.load.search else run.repeat  # a probe says itself which one it is
     repeat = f"launch {launch.repeat} run {nth_run}" if launch.repeat + nth_run > 2 else ""
-    return "  ".join(part for part in (label, run.label, repeat) if part)
+    return "  ".join(filter(None, [run.label, repeat]))

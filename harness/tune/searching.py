@@ -52,7 +52,8 @@ class Searching:
                     why = self.search.reason or "nothing is left that is worth a launch"
                     break
                 self._try(trial, show)
-                self._check_floor()
+                if trial.setting == self.tuning.space.default:
+                    self._check_floor()
             show.tell(f"search over: {why}")
         allowed = {"launches": allowance.launches, "budget_s": allowance.budget_s}
         self.study.add(searched=allowed | {"why": why}, proof=None)
@@ -121,7 +122,7 @@ class Searching:
         )
 
     def _check_floor(self) -> None:
-        """Limits that even a request alone misses end the search after the first launch."""
+        """Limits that even a request alone misses end the search after the defaults' launch."""
         (launch,) = self.tuning.base.plan.launches
         if (row := sound_row(self.study, launch, ALONE)) is not None:
             check_floor(row, limits_s(self.tuning.config, self.tuning.objective))
