@@ -12,6 +12,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.guard.outcome import Outcome as Compared
 from harness.tables import SIMULATED
+from harness.tune.allowance import SIDES
 from harness.tune.deployment import Deployment
 from harness.tune.finding import Finding
 from harness.tune.objective import Goal
@@ -185,7 +186,8 @@ class Answer:
         if not more:
             return "a longer proof (tune.proof.launches) may settle it"
         each = more + max(one.launches for one in findings)
-        launches = self.spent.search_launches + self.spent.proof_launches + 2 * each
+        sides = SIDES + (len(self.proof.contributions) if self.proof else 0)
+        launches = self.spent.search_launches + self.spent.proof_launches + sides * more
         return (
             f"the same command with tune.proof.launches={each} tune.budget.launches={launches}"
             " would settle it, if noise stays as it is"

@@ -5,11 +5,12 @@ say is harness/tune/proof.py's.
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 
+from harness.config import Config
 from harness.errors import UserError
 from harness.export import export
 from harness.guard.config import read_guard
 from harness.guard.evidence import read_evidence
-from harness.plan import Launch, make_plan
+from harness.plan import Launch, Plan, make_plan
 from harness.progress import display
 from harness.runner import wanted
 from harness.study import Study
@@ -41,9 +42,7 @@ class Proving:
         if winner is None or winner.setting == self.tuning.space.default:
             return None
         tuning, settings = self.tuning, self._settings_left_out(winner)
-        launches = tuning.allowance.proof_launches
-        config = proof_config(tuning.config, tuning.space, winner.setting, settings, launches)
-        plan = make_plan(config, tuning.launching.gpus, tuning.launching.flags)
+        plan, config = self._plan(winner, settings)
         sweep = replace(tuning.base, config=config, plan=plan)
         study = Study.open(self.study.folder, plan, sweep.about(), fresh=False)
         try:
@@ -66,9 +65,24 @@ class Proving:
         finally:
             study.close()
 
+    def _plan(self, winner: Trial, settings: tuple[str, ...]) -> tuple[Plan, Config]:
+        """The proof's rounds. It is known by its first round, so that a longer proof goes on with
+        what a shorter one has measured."""
+        tuning, launching = self.tuning, self.tuning.launching
+
+        def planned(rounds: int) -> tuple[Plan, Config]:
+            config = proof_config(tuning.config, tuning.space, winner.setting, settings, rounds)
+            return make_plan(config, launching.gpus, launching.flags), config
+
+        plan, config = planned(tuning.allowance.proof_launches)
+        first_round, _ = planned(1)
+        return replace(plan, id=first_round.id), config
+
     def _measure(self, sweep: Sweep, study: Study, left: list[Launch]) -> None:
         """The launches that a proof still lacks."""
         self._check_launches(study, len(sweep.plan.launches))
+        known, planned = study.about["runs"], [run.id for run in sweep.plan.runs]
+        study.add(runs=list(dict.fromkeys([*known, *planned])))
         what = "the defaults, the winner, and the winner without one of its settings"
         if len(sweep.plan.axes["case"]) == SIDES:
             what = "the defaults and the winner"

@@ -71,14 +71,14 @@ def test_an_inconclusive_proof_says_how_many_launches_would_settle_it() -> None:
     assert OPEN.headline() == (
         "Nothing is proven: the best candidate is api_server_count=4 stream_interval=8 with +80.0 %"
         " output tok/s [+73.0 to +88.0 %], but it is wide; the same command with"
-        " tune.proof.launches=5 tune.budget.launches=28 would settle it, if noise stays as it is."
+        " tune.proof.launches=5 tune.budget.launches=26 would settle it, if noise stays as it is."
     )
 
 
 def test_an_open_constraint_says_how_many_launches_would_settle_it() -> None:
     limit = replace(KEPT, ratio=1.1)
     told = replace(OPEN, proof=replace(PROOF, constraints=(limit,))).headline()
-    assert "tune.proof.launches=5 tune.budget.launches=28 would settle it" in told
+    assert "tune.proof.launches=5 tune.budget.launches=26 would settle it" in told
 
 
 def test_of_rows_that_prove_nothing_no_gain_is_told() -> None:

@@ -101,8 +101,20 @@ def test_a_longer_proof_wants_a_larger_budget(tool: Tool, study: Path) -> None:
     done = tool(*words(tool.folder, "tune.proof.launches=4"))
     assert done.returncode == 2, done.stdout
     assert "the proof wants 8 launches" in done.stderr
-    assert done.stderr.endswith("set tune.budget.launches=18.\n")
+    assert done.stderr.endswith("set tune.budget.launches=14.\n")
     assert answer_of(study).proof is not None, "what was found before stands"
+
+
+def test_a_longer_proof_goes_on_with_the_shorter_one(tool: Tool, study: Path) -> None:
+    before = kept(study)
+    more = words(tool.folder, "tune.proof.launches=3", "tune.budget.launches=12")
+    done = tool(*more)
+    assert "proof: 2 launches of the defaults and the winner" in done.stdout, done.stderr
+    assert before.items() <= kept(study).items()
+    assert len(kept(study)) == len(before) + 2
+    proof = answer_of(study).proof
+    assert proof is not None
+    assert proof.launches == 3
 
 
 def test_the_tuned_engine_is_there_for_the_next_sweep(tool: Tool, study: Path) -> None:
