@@ -2,6 +2,7 @@
 
 API server   its busiest process is at BUSY_CORE of a core or more
 GPU          its multiprocessors have work BUSY_GPU of the time or more
+both         where both are so: giving one of them more would gain little
 between      neither: the engine's loop, launches and communication. Engine core and workers
              spin while they wait, so that a full core of theirs says little; a trace tells
 compute      on the CPU build: the worker, which computes there, is at BUSY_CORE of a core or more
@@ -26,13 +27,13 @@ SHARES = {
 
 
 def wall_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """`api_server`, `gpu`, `compute`, `between`, `load`; None where nothing was measured."""
+    """A key of WALLS; None where nothing was measured."""
     seen = shares(rows)
     api, gpu = seen["api_server_cpu_frac"], seen["sm_activity_frac"]
-    if api is not None and api >= BUSY_CORE:
-        return "api_server"
-    if gpu is not None and gpu >= BUSY_GPU:
-        return "gpu"
+    busy_api = api is not None and api >= BUSY_CORE
+    busy_gpu = gpu is not None and gpu >= BUSY_GPU
+    if busy_api or busy_gpu:
+        return "both" if busy_api and busy_gpu else "api_server" if busy_api else "gpu"
     worker = seen["worker_cpu_frac"]
     if worker is not None and worker >= BUSY_CORE and all(r.get("gpus") == "CPU" for r in rows):
         return "compute"
@@ -54,6 +55,7 @@ def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 WALLS = {
     "api_server": "the API server process is the limit",
     "gpu": "the GPUs are the limit",
+    "both": "the GPUs and the API server process are both near their limit",
     "compute": "the worker, which computes on the CPU, is the limit",
     "between": "neither API server nor GPUs are the limit, but what lies between: the engine's"
     " loop, launches, communication (a trace tells: profile=nsys)",

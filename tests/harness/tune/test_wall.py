@@ -14,8 +14,14 @@ def row(
     }
 
 
-def test_a_full_core_of_the_api_server_is_the_limit_whatever_else_is_busy() -> None:
-    assert wall_of([row(1.0, 1.0, 1.0, 0.95)]) == "api_server"
+def test_a_full_core_of_the_api_server_is_the_limit_while_gpus_wait() -> None:
+    assert wall_of([row(1.0, 1.0, 1.0, 0.4)]) == "api_server"
+
+
+def test_of_gpus_and_an_api_server_that_are_both_full_neither_is_named_alone() -> None:
+    full = [row(0.98, 1.0, 1.0, 0.914)]
+    assert wall_of(full) == "both"
+    assert "the GPUs and the API server process are both near their limit" in sentences(full, [])[0]
 
 
 def test_gpus_that_always_have_work_are_the_limit() -> None:
