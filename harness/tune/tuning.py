@@ -10,7 +10,7 @@ them, the proof is a study of its own below it.
       answer.json, answer.md, conf/   what was found, and engine=tuned
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -34,6 +34,7 @@ from harness.tune.strategy import Forecast
 from harness.tune.trial import Outcome, told
 from harness.units import between, plural, span
 from harness.validity import FATAL
+from loadgen.config import Load
 
 JOURNAL = "search.journal"
 
@@ -75,6 +76,10 @@ class Tuning:
             decide=decide,
         )
         objective = Objective.of(tune)
+        prior = Prior.of(config, config.cases[0].loads, gpus)
+        forecast = prior.forecast(space)
+        if forecast is not None:
+            config = begun_near(config, forecast.get(space.default))
         launching = Launching(
             config=config, space=space, objective=objective, gpus=gpus, flags=flags
         )
@@ -82,14 +87,13 @@ class Tuning:
         what = (plan.id, space.settings(), asdict(objective), asdict(config.options.slo))
         identity = digest_of(*what)[:6]
         plan = replace(plan, sweep=config.sweep, id=identity)
-        prior = Prior.of(config, launching.loads, gpus)
         return cls(
             config=config,
             base=Sweep(config=config, plan=plan, environment=environment, words=tuple(words)),
             space=space,
             objective=objective,
             prior=prior,
-            forecast=prior.forecast(space),
+            forecast=forecast,
             launching=launching,
             allowance=Allowance.of(tune, names=len(space.names), launch_s=launching.launch_s()),
         )
@@ -194,6 +198,25 @@ class Tuning:
         return [f"the prior expects most of {told(best.setting)}: {best.score:.2f} x the defaults"]
 
 
+def begun_near(config: Config, expected: Sequence[Mapping[str, Any]] | None) -> Config:
+    """With searches of a rate that begin at half of what the prior expects of the defaults.
+
+    A trial has no closed loop that would tell where to begin, and from one request at a time it
+    takes half of its probes to come near. `expected`: a row for each load; None without.
+    """
+    (case,) = config.cases
+    loads = tuple(map(_begun_near, case.loads, expected or ({},) * len(case.loads)))
+    return replace(config, cases=(replace(case, loads=loads),))
+
+
+def _begun_near(load: Load, expected: Mapping[str, Any]) -> Load:
+    capacity_rps = expected.get("capacity_rps")
+    if load.search is None or load.search.start_rps is not None or not capacity_rps:
+        return load
+    start_rps = float(f"{capacity_rps / 2:.1g}")  # one digit: no constant's last one is in an id
+    return replace(load, search=replace(load.search, start_rps=start_rps))
+
+
 def _check(config: Config) -> None:
     """What a sweep can be told and a tuning cannot. Raises UserError."""
     if config.profile.kind != "none":
@@ -225,7 +248,10 @@ def _parts(runs: Sequence[Run]) -> list[str]:
     """What a launch measures, for people."""
     full = [run for run in runs if run.case == FULL]
     loads = plural(len({run.point for run in full}), "load")
-    probes = f", searched in {len(full)} runs at most" if full[0].load.search else ""
+    probes = ""
+    if (search := full[0].load.search) is not None:
+        probes = f", searched in {len(full)} runs at most"
+        probes += f", from {search.start_rps:g} req/s" if search.start_rps else ""
     short = [run.load.duration_s for run in runs if run.case == SCREEN]
     first = [f"a short run of {seconds:g} s that tells a clear loser" for seconds in short]
     return [*first, loads + probes]
