@@ -105,9 +105,8 @@ def _floors(named: Sequence[Named]) -> Iterator[str]:
 
 def _label(run: SavedRun, about: dict[str, Any]) -> str:
     values = axis_values(run.record, about["axes"])
-    settings = {
-        column: values[column]
-        for column in swept(about["axes"])
-        if column not in ("case", "concurrency", "rate_rps") and values[column] is not None
-    }
-    return named_values(settings) or str(run.record.get("case") or run.record["engine"]["kind"])
+    told = [n for n in swept(about["axes"]) if n not in ("case", "concurrency", "rate_rps")]
+    settings = {name: values[name] for name in told if values[name] is not None}
+    if told:
+        return named_values(settings) or "defaults"
+    return str(run.record.get("case") or run.record["engine"]["kind"])
