@@ -1,14 +1,15 @@
 """The table on a terminal: aligned, and only what fits; table.md has the rest."""
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from harness.axes import swept
 from harness.tables import cell, heading, point_columns
+from harness.terminal_table import Shown, fitted, terminal_table, width_of
 
 # Beside the axes, in the order in which they are given up on a narrow screen, last first.
 MEASURES = (
@@ -30,40 +31,34 @@ VALIDITY_WIDTH = 26  # it may wrap; numbers may not
 
 def print_table(console: Console, points: pd.DataFrame, about: dict[str, Any]) -> None:
     """Print the points as wide as the screen allows."""
+    rows, columns = points.to_dict("records"), _columns(points, about)
+    if width_of(columns, rows) > console.width:
+        columns = [replace(column, title=_in_lines(column.title)) for column in columns]
+    columns = fitted(columns, rows, console.width)
     title = heading(about, points).replace("**", "")
-    measures = (about.get("options") or {}).get("columns") or MEASURES
-    wanted = [*swept(about["axes"]), *measures, "validity"]
-    rows = points.to_dict("records")
-    columns = [c for c in point_columns(points, about) if c.name in wanted]
-    texts = {c.name: [cell(c, row) for row in rows] for c in columns}
-    heads = {c.name: c.title or c.name for c in columns}
-    widths = _widths(heads, texts)
-    if sum(widths.values()) > console.width:
-        heads = {name: _in_lines(head) for name, head in heads.items()}
-        widths = _widths(heads, texts)
-    for name in reversed(measures):
-        if sum(widths.values()) > console.width and name in widths and len(widths) > 3:
-            del widths[name]
-    table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    shown = [column for column in columns if column.name in widths]
-    for column in shown:
-        is_text = column.name == "validity"
-        table.add_column(
-            heads[column.name],
-            justify="left" if is_text else "right",
-            no_wrap=not is_text,
-            overflow="fold",
+    console.print(terminal_table(columns, rows, title), markup=False)
+
+
+def _columns(points: pd.DataFrame, about: dict[str, Any]) -> list[Shown[dict[Any, Any]]]:
+    """The axes and the measures. No axis is ever given up, nor the first of the measures."""
+    measures = [*((about.get("options") or {}).get("columns") or MEASURES)]
+    if "validity" not in measures:
+        measures.insert(1, "validity")
+    wanted = {*swept(about["axes"]), *measures}
+    columns = [column for column in point_columns(points, about) if column.name in wanted]
+    names = {column.name for column in columns}
+    given_up = reversed([name for name in measures if name in names][1:])
+    ranks = {name: rank for rank, name in enumerate(given_up, 1)}
+    return [
+        Shown(
+            title=column.title or column.name,
+            text=partial(cell, column),
+            rank=ranks.get(column.name, 0),
+            is_text=column.name == "validity",
+            wraps_at=VALIDITY_WIDTH if column.name == "validity" else None,
         )
-    for row in rows:
-        table.add_row(*(cell(column, row) for column in shown))
-    console.print(table, markup=False)
-
-
-def _widths(heads: Mapping[str, str], texts: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Of each column, with the space between two."""
-    lines = {name: [*head.split("\n"), *texts[name]] for name, head in heads.items()}
-    widths = {name: max(map(len, column)) + 2 for name, column in lines.items()}
-    return widths | {"validity": VALIDITY_WIDTH}
+        for column in columns
+    ]
 
 
 def _in_lines(head: str) -> str:

@@ -1,9 +1,8 @@
 """A comparison on a terminal: what was compared, every judgement, the noise, the verdict last."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +13,7 @@ from harness.guard.outcome import Comparison, Judgement, Outcome, Variance, Verd
 from harness.guard.summary import change, headline, limit, place, shown, span
 from harness.guard.verdict import MAX_MORE
 from harness.tables import SIMULATED
+from harness.terminal_table import Shown, fitted, terminal_table, width_of
 from harness.units import named_values, plural, value_text
 
 STYLES = {
@@ -22,22 +22,11 @@ STYLES = {
     Verdict.UNCHANGED: "",
     Verdict.INCONCLUSIVE: "yellow",
 }
-AT = "at"
 UNSETTLED = f"that {MAX_MORE} more launches would not settle, or for which none can be told"
 COLOURS = {Outcome.PASS: "bold green", Outcome.REGRESSED: "bold red"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """One column. `rank` says which is given up first on a narrow screen; 0 never is."""
-
-    title: str
-    text: Callable[[Judgement], str]
-    rank: int = 0
-    is_text: bool = False
-
-
-COLUMNS = (
+COLUMNS: tuple[Shown[Judgement], ...] = (
     Shown(title="metric", text=lambda j: limit(j) or metric(j.metric)[0], is_text=True),
     Shown(title="baseline", text=lambda j: shown(j.metric, j.baseline), rank=3),
     Shown(title="candidate", text=lambda j: shown(j.metric, j.candidate), rank=4),
@@ -50,7 +39,7 @@ COLUMNS = (
     Shown(title="verdict", text=lambda j: _verdict(j), is_text=True),
     Shown(title="more", text=lambda j: f"+{j.more_launches}" if j.more_launches else "", rank=5),
 )
-OF_LIMITS = (
+OF_LIMITS: tuple[Shown[Judgement], ...] = (
     Shown(title="limit", text=limit, is_text=True),
     Shown(title="value", text=lambda j: shown(j.metric, j.candidate)),
     *(column for column in COLUMNS if column.title in ("interval", "launches", "verdict", "more")),
@@ -109,34 +98,22 @@ def _table(width: int, points: Iterable[Judgement]) -> Table:
         for name in axes
     )
     columns = [*first, *(OF_LIMITS if all(j.limit for j in judgements) else COLUMNS)]
-    widths = {
-        column.title: max(len(column.title), *(len(column.text(j)) for j in judgements)) + 2
-        for column in columns
-    }
-    for column in sorted((c for c in columns if c.rank), key=lambda c: c.rank):
-        if sum(widths[c.title] for c in columns) - 2 > width:
-            columns.remove(column)
-    if first and sum(widths[c.title] for c in columns) - 2 > width:
+    columns = fitted(columns, judgements, width)
+    if first and width_of(columns, judgements) > width:
         columns = [_at(axes), *columns[len(first) :]]
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        justify: Literal["left", "right"] = "left" if column.is_text else "right"
-        table.add_column(column.title, justify=justify, no_wrap=column.title != AT, overflow="fold")
-    for judgement in judgements:
-        style = STYLES[judgement.verdict]
-        table.add_row(*(column.text(judgement) for column in columns), style=style)
-    return table
+    return terminal_table(columns, judgements, style=lambda j: STYLES[j.verdict])
 
 
-def _at(axes: Iterable[str]) -> Shown:
+def _at(axes: Iterable[str]) -> Shown[Judgement]:
     """All axes in one column that may wrap: what is not left to the server, by name."""
     return Shown(
-        title=AT,
+        title="at",
         text=lambda j: (
             named_values({n: v for n in axes if (v := j.point.get(n)) is not None}, separator=" ")
             or UNSET
         ),
         is_text=True,
+        wraps_at=len(UNSET),
     )
 
 

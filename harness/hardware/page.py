@@ -2,22 +2,24 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from operator import itemgetter
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from harness.environment import Environment
 from harness.hardware.card import NUMBERS, TITLES, Row, cells, reasons
 from harness.hardware.drift import Difference
 from harness.hardware.roofline import draw_roofline, draw_steady_state
 from harness.hardware.saved import Validation
+from harness.terminal_table import Shown, fitted, terminal_table
 from harness.units import span
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
 
 REHEARSED = "REHEARSAL: the probes' programs ran on the CPU, nothing of this was measured."
 
 ON_SCREEN = (0, 1, 2, 3, 4, 5, 8)  # of the card's columns: card.md has the rest
-GIVEN_UP = (5, 8)  # of these, where the screen is narrow
+RANKS = {5: 1, 8: 2}  # of these, what is given up where the screen is narrow
 LIMIT_OF_FAIL = re.compile(r" \(fail [^)]*\)")
 UNBOUND = 1000  # columns
 
@@ -32,8 +34,6 @@ def machine(environment: Environment) -> str:
 
 def show(validation: Validation, found: Sequence[Difference] | None) -> None:
     """Print the short card: what was judged, what was left out, drift, the verdict."""
-    from rich.console import Console
-
     console = Console(highlight=False)
     if not console.is_terminal:  # a file has no width
         console.width = UNBOUND
@@ -48,25 +48,19 @@ def show(validation: Validation, found: Sequence[Difference] | None) -> None:
     print(f"card.md, validation.json and plots: {validation.folder}", flush=True)
 
 
-def _short_table(rows: Sequence[Row], width: int) -> "RichTable":
+def _short_table(rows: Sequence[Row], width: int) -> Table:
     """The short card, without the columns that are given up where they do not fit."""
-    from rich.table import Table as RichTable
-
-    heads = [title.replace("% of ", "% of\n") for title in TITLES]
     texts = [[LIMIT_OF_FAIL.sub("", text) for text in cells(row)] for row in rows]
-    columns = {
-        index: [*heads[index].split("\n"), *(row[index] for row in texts)] for index in ON_SCREEN
-    }
-    for given_up in GIVEN_UP:
-        if sum(max(map(len, column)) + 2 for column in columns.values()) - 2 > width:
-            del columns[given_up]
-    table = RichTable(box=None, pad_edge=False)
-    for index in columns:
-        justify: Literal["right", "left"] = "right" if index in NUMBERS else "left"
-        table.add_column(heads[index], justify=justify, no_wrap=True)
-    for row in texts:
-        table.add_row(*(row[index] for index in columns))
-    return table
+    columns: list[Shown[list[str]]] = [
+        Shown(
+            title=TITLES[index].replace("% of ", "% of\n"),
+            text=itemgetter(index),
+            rank=RANKS.get(index, 0),
+            is_text=index not in NUMBERS,
+        )
+        for index in ON_SCREEN
+    ]
+    return terminal_table(fitted(columns, texts, width), texts)
 
 
 def drift_text(found: Sequence[Difference], since: str) -> str:

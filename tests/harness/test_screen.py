@@ -66,3 +66,16 @@ def test_long_names_of_settings_leave_room_for_what_was_measured(
     fill(kept, made)
     lines = printed(kept, made, width)
     assert {"batched_", "seqs", "output", "tok/s", "validity"} <= head_of(lines)
+
+
+def test_however_narrow_the_first_measure_stays(tmp_path: Path) -> None:
+    made = plan("engine.max_num_seqs=4,8", "load.concurrency=2")
+    kept = study(tmp_path, made)
+    fill(kept, made)
+    kept.add(options={"columns": ["tpot_p50_s", "output_tok_per_s"]})
+    *_, first, second, third, _, _ = printed(kept, made, 20)
+    assert [line.split() for line in (first, second, third)] == [
+        ["max_", "TPOT"],
+        ["num_", "p50"],
+        ["seqs", "ms"],
+    ]
