@@ -7,7 +7,7 @@ from typing import Any
 from harness.axes import value_of
 from harness.engines.config import Engine, ExternalEngine, SimEngine
 from harness.engines.parallel import ranks
-from harness.units import as_said
+from harness.units import named_values
 from loadgen.config import Load
 from monitors.nvml import Gpu
 
@@ -40,7 +40,7 @@ def _intensity(load: Load) -> str:
 def _named(settings: Engine | Load, names: Sequence[str]) -> str:
     tree = asdict(settings)
     values = {name.rpartition(".")[2]: value_of(tree, name) for name in names}
-    return " ".join(f"{n}={as_said(v)}" for n, v in values.items() if v is not None)
+    return named_values({n: v for n, v in values.items() if v is not None}, separator=" ")
 
 
 def gpus_text(engine: Engine, gpus: Sequence[Gpu]) -> str:

@@ -126,11 +126,6 @@ def named_values(values: Mapping[str, Any], separator: str = ", ") -> str:
     return separator.join(f"{name}={value_text(value)}" for name, value in values.items())
 
 
-def as_said(value: Any) -> Any:
-    """A setting's value as the command line and YAML have it: true, not Python's True."""
-    return str(value).lower() if isinstance(value, bool) else value
-
-
 def span(seconds: float) -> str:
     """45 s, 12 min, 1 h 20 min."""
     if seconds < 90:

@@ -181,7 +181,7 @@ class Duel:
         block = self.schedule.blocks[0]
         engines = [engine_settings(asdict(x.engine)) for x in (block.baseline, block.candidate)]
         for name in varying(engines):
-            mine, theirs = (value_text(engine.get(name)) or "default" for engine in engines)
+            mine, theirs = (value_text(engine.get(name)) for engine in engines)
             yield f"changed: engine.{name}: {mine} → {theirs}"
 
 

@@ -30,7 +30,8 @@ from harness.tune.deployment import Deployment
 from harness.tune.finding import Finding
 from harness.tune.plots import PREFIX
 from harness.tune.proof import Proof
-from harness.tune.summary import interval_text, price_text, setting_text
+from harness.tune.summary import interval_text, price_text
+from harness.tune.trial import setting_text
 from harness.units import plural, significant, span
 
 BANNERS: dict[Outcome, tuple[str, Tone]] = {

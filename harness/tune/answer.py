@@ -17,8 +17,8 @@ from harness.tune.deployment import Deployment
 from harness.tune.finding import Finding
 from harness.tune.objective import Goal
 from harness.tune.proof import Proof, Result
-from harness.tune.summary import gain_text, setting_text
-from harness.tune.trial import Trial, chosen, feasible, plain
+from harness.tune.summary import gain_text
+from harness.tune.trial import Trial, chosen, feasible, plain, setting_text
 
 JSON, MARKDOWN = "answer.json", "answer.md"
 ENGINE = "tuned"  # engine=tuned, of the folder CONF

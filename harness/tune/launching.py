@@ -29,7 +29,7 @@ from harness.tables import points_table, runs_table
 from harness.tune.config import Screen
 from harness.tune.objective import Objective
 from harness.tune.space import Space
-from harness.tune.trial import Outcome, Setting, told
+from harness.tune.trial import Outcome, Setting, chosen, setting_text
 from harness.validity import fatal_codes
 from loadgen.config import Load
 from monitors.nvml import Gpu
@@ -85,7 +85,7 @@ class Launching:
         )
         # what checks compare with is named like the proof's case
         cases = (DEFAULTS if setting == self.space.default else f"trial_{number}",)
-        label = f"trial {number}: {told(setting)}"
+        label = f"trial {number}: {setting_text(chosen(setting))}"
         return replace(made, launches=(replace(launch, label=label, cases=cases, runs=runs),))
 
     def launch_s(self) -> float:

@@ -7,7 +7,8 @@ from harness.columns import metric
 from harness.tune.answer import Answer, Outcome, Spent, Tried
 from harness.tune.deployment import Deployment
 from harness.tune.proof import Proof
-from harness.tune.summary import constraint_text, gain_text, price_text, setting_text
+from harness.tune.summary import constraint_text, gain_text, price_text
+from harness.tune.trial import setting_text
 from harness.units import plural, span
 
 

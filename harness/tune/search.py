@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.tune.objective import Objective
 from harness.tune.space import Space
 from harness.tune.strategy import Forecast, Strategy
-from harness.tune.trial import Outcome, Setting, Trial, told
+from harness.tune.trial import Outcome, Setting, Trial, chosen, setting_text
 
 if TYPE_CHECKING:
     import optuna
@@ -171,7 +171,7 @@ class Search:
             load_if_exists=True,
         )
         about = {
-            "space": [told(setting) for setting in self.space.settings()[:1000]],
+            "space": [setting_text(chosen(setting)) for setting in self.space.settings()[:1000]],
             "names": list(self.space.names),
             "goals": [goal.column for goal in goals],
         }

@@ -23,7 +23,7 @@ from harness.sentences import shown
 from harness.tune.condition import hold, is_none_of, names_in
 from harness.tune.config import Axis, Tune
 from harness.tune.trial import Setting, chosen
-from harness.units import as_said
+from harness.units import value_text
 from loadgen.wording import rule_of
 
 Served = VllmEngine | SimEngine
@@ -154,7 +154,7 @@ def _needless(name: str, engine: Served, flags: frozenset[str] | None) -> str | 
         return None if isinstance(engine, VllmEngine) else "the simulator reads no environment"
     pinned = _values_of(engine).get(name)
     if pinned is not None:
-        return f"it is pinned to {as_said(pinned)}"
+        return f"it is pinned to {value_text(pinned)}"
     if name in OURS or flags is None:
         return None
     flag = flag_of(name.removeprefix("extra."))

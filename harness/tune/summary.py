@@ -1,8 +1,6 @@
 """What a tuning tried and found, in words for people. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from harness.columns import metric
 from harness.guard import summary as guard
@@ -10,13 +8,8 @@ from harness.guard.outcome import Verdict
 from harness.guard.summary import number
 from harness.tune.finding import Finding
 from harness.tune.proof import Proof
-from harness.tune.trial import Trial, told
-from harness.units import named_values, percent
-
-
-def setting_text(setting: Mapping[str, Any] | None) -> str:
-    """max_num_seqs=256 stream_interval=8, or 'the defaults'."""
-    return named_values(setting or {}, separator=" ") or "the defaults"
+from harness.tune.trial import Trial, chosen, setting_text
+from harness.units import percent
 
 
 def gain_text(gain: Finding) -> str:
@@ -56,7 +49,7 @@ def constraint_text(found: Finding) -> str:
 
 def came_of(trial: Trial) -> str:
     """A trial in a line."""
-    text = told(trial.setting)
+    text = setting_text(chosen(trial.setting))
     match trial.state:
         case "failed":
             return f"{text}: failed ({trial.failure})"

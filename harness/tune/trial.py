@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from harness.engines.failure import FailureKind
-from harness.units import as_said
+from harness.units import named_values
 from harness.validity import fatal_codes
 
 Setting = tuple[tuple[str, Any], ...]  # (name, value) in the space's order; None: left to vLLM
@@ -118,7 +118,6 @@ def chosen(setting: Setting) -> dict[str, Any]:
     return {name: value for name, value in setting if value is not None}
 
 
-def told(setting: Setting) -> str:
-    """The setting for people: 'max_num_seqs=256 stream_interval=8', or 'defaults'."""
-    named = (f"{name}={as_said(value)}" for name, value in chosen(setting).items())
-    return " ".join(named) or "defaults"
+def setting_text(values: Mapping[str, Any] | None) -> str:
+    """What is chosen of a setting, for people: max_num_seqs=256 stream_interval=8, or defaults."""
+    return named_values(values or {}, separator=" ") or "defaults"

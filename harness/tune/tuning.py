@@ -31,7 +31,7 @@ from harness.tune.objective import Objective
 from harness.tune.prior import Prior
 from harness.tune.space import Served, Space
 from harness.tune.strategy import Forecast
-from harness.tune.trial import Outcome, told
+from harness.tune.trial import Outcome, chosen, setting_text
 from harness.units import between, plural, span
 from harness.validity import FATAL
 from loadgen.config import Load
@@ -195,7 +195,8 @@ class Tuning:
         best = max(kept, key=lambda trial: trial.score or 0.0, default=None)
         if best is None or best.score is None:
             return []
-        return [f"the prior expects most of {told(best.setting)}: {best.score:.2f} x the defaults"]
+        what = setting_text(chosen(best.setting))
+        return [f"the prior expects most of {what}: {best.score:.2f} x the defaults"]
 
 
 def begun_near(config: Config, expected: Sequence[Mapping[str, Any]] | None) -> Config:

@@ -41,6 +41,16 @@ def test_engine_axes_are_outside_and_load_axes_inside() -> None:
     assert [run.label for run in made.launches[0].runs][:2] == ["concurrency=1", "concurrency=2"]
 
 
+def test_labels_say_values_as_tables_do() -> None:
+    words = ("load=poisson", "load.concurrency=null", "load.rate_rps=2.0,2.5")
+    made = plan("engine.enable_prefix_caching=true,false", *words)
+    assert [launch.label for launch in made.launches] == [
+        "enable_prefix_caching=true",
+        "enable_prefix_caching=false",
+    ]
+    assert [run.label for run in made.launches[0].runs] == ["rate_rps=2", "rate_rps=2.5"]
+
+
 def test_every_round_of_launches_holds_every_engine_setting() -> None:
     made = plan("engine.max_num_seqs=4,8", "repeats.launches=2")
     assert [(x.engine.max_num_seqs, x.repeat) for x in made.launches] == [

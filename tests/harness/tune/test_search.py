@@ -16,7 +16,7 @@ from harness.tune.answer import Outcome as Conclusion
 from harness.tune.conclusion import _outcome
 from harness.tune.search import Search
 from harness.tune.strategy import Strategy
-from harness.tune.trial import Outcome, told
+from harness.tune.trial import Outcome, chosen, setting_text
 from tests.harness.tune.spaces import objective, space_of
 
 WIDE = {
@@ -58,7 +58,7 @@ def test_the_first_trial_is_that_of_the_defaults(space, tmp_path):
 def test_a_search_finds_the_best_of_48_settings_in_a_dozen_launches(space, tmp_path):
     search = Search(space, objective(), None, tmp_path / "j")
     run(search, 12)
-    assert told(search.best.setting) == "max_num_seqs=64 stream_interval=8"
+    assert setting_text(chosen(search.best.setting)) == "max_num_seqs=64 stream_interval=8"
     assert search.best.score == pytest.approx(rate_of(search.best.setting) / rate_of(space.default))
 
 
@@ -68,7 +68,7 @@ def test_a_prior_that_is_right_is_tried_at_once_and_one_that_is_wrong_is_outweig
     right = {s: [{"output_tok_per_s": rate_of(s)}] for s in space.settings()}
     search = Search(space, objective(), right, tmp_path / "right")
     run(search, 2)
-    assert told(search.best.setting) == "max_num_seqs=64 stream_interval=8"
+    assert setting_text(chosen(search.best.setting)) == "max_num_seqs=64 stream_interval=8"
     wrong = {s: [{"output_tok_per_s": 1 / rate_of(s)}] for s in space.settings()}
     search = Search(space, objective(), wrong, tmp_path / "wrong")
     run(search, 24)
@@ -222,11 +222,14 @@ def test_defaults_without_the_goal_end_the_search_with_a_reason(space, tmp_path)
 def test_a_failure_makes_settings_like_it_less_likely():
     space = space_of({"gpu_memory_utilization": [0.95], "max_num_seqs": [64, 128, 256, 512]})
     strategy, trials = Strategy(space, objective(), None, 0), []
-    fails = next(s for s in space.settings() if told(s).endswith("0.95 max_num_seqs=256"))
+    fails = next(
+        s for s in space.settings() if setting_text(chosen(s)).endswith("0.95 max_num_seqs=256")
+    )
     defaults = Outcome.measured([{"output_tok_per_s": 1.0}])
     for setting, outcome in ((space.default, defaults), (fails, Outcome.failed("out_of_memory"))):
         trials.append(objective().judge(len(trials), setting, outcome, defaults))
-    starts = dict(zip(map(told, space.settings()), strategy._starts(trials), strict=True))
+    texts = [setting_text(chosen(setting)) for setting in space.settings()]
+    starts = dict(zip(texts, strategy._starts(trials), strict=True))
     near, far = starts["gpu_memory_utilization=0.95 max_num_seqs=512"], starts["max_num_seqs=64"]
     assert near < far
     assert min(starts.values()) > 0
@@ -266,7 +269,10 @@ def test_a_front_holds_what_nothing_else_beats_in_both(space, tmp_path):
 
 def judged(space, rates):
     """Trials that gave these rates, by what they changed."""
-    goal, named = objective(), {told(setting): setting for setting in space.settings()}
+    goal, named = (
+        objective(),
+        {setting_text(chosen(setting)): setting for setting in space.settings()},
+    )
     outcomes = {text: Outcome.measured([{"output_tok_per_s": r}]) for text, r in rates.items()}
     return [
         goal.judge(number, named[text], outcome, outcomes["defaults"])
@@ -283,14 +289,14 @@ def test_among_equals_the_best_is_the_one_that_changes_least(space):
         "max_num_seqs=16": 50.0,
     }
     best = Strategy(space, objective(), None, 0).best(judged(space, rates))
-    assert told(best.setting) == "max_num_seqs=64"
+    assert setting_text(chosen(best.setting)) == "max_num_seqs=64"
 
 
 def test_a_setting_that_gives_more_than_noise_is_kept(space):
     rates = {"defaults": 100.0, "max_num_seqs=64": 200.0, "max_num_seqs=16": 50.0}
     rates["max_num_seqs=64 stream_interval=8"] = 300.0
     best = Strategy(space, objective(), None, 0).best(judged(space, rates))
-    assert told(best.setting) == "max_num_seqs=64 stream_interval=8"
+    assert setting_text(chosen(best.setting)) == "max_num_seqs=64 stream_interval=8"
 
 
 def test_importances_say_what_mattered(space, tmp_path):

@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.sim.options import flags_with_effect
 from harness.tune.condition import hold
 from harness.tune.space import engine_of, without
-from harness.tune.trial import told
+from harness.tune.trial import chosen, setting_text
 from tests.harness.models import QWEN
 from tests.harness.tune.spaces import SPACE, space_of
 
@@ -124,7 +124,7 @@ def test_the_mode_of_cuda_graphs_is_left_to_vllm_where_there_are_none():
         },
         engine=VllmEngine(),
     )
-    assert [told(setting) for setting in space.settings()] == [
+    assert [setting_text(chosen(setting)) for setting in space.settings()] == [
         "defaults",
         f"{mode}=FULL",
         f"{mode}=PIECEWISE",
@@ -189,7 +189,7 @@ def test_the_same_server_is_tried_once():
         {"tensor_parallel_size": [1, 2], "replicas": [2]},
         of={"decide": lambda engine: decided(engine, QWEN, 2)},
     )
-    assert [told(setting) for setting in space.settings()] == [
+    assert [setting_text(chosen(setting)) for setting in space.settings()] == [
         "defaults",
         "replicas=2",
         "tensor_parallel_size=1",
@@ -199,8 +199,8 @@ def test_the_same_server_is_tried_once():
 
 def test_without_a_name_a_setting_is_otherwise_the_same():
     setting = space_of().settings()[-1]
-    assert told(setting) == "max_num_seqs=256 stream_interval=8"
-    assert told(without(setting, "stream_interval")) == "max_num_seqs=256"
+    assert setting_text(chosen(setting)) == "max_num_seqs=256 stream_interval=8"
+    assert setting_text(chosen(without(setting, "stream_interval"))) == "max_num_seqs=256"
 
 
 @pytest.mark.parametrize(
