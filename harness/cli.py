@@ -137,11 +137,11 @@ def _table(words: list[str], _extra_conf_dir: Path | None) -> int:
     return 0
 
 
-def _compare(words: list[str], _extra_conf_dir: Path | None) -> int:
+def _compare(words: list[str], extra_conf_dir: Path | None) -> int:
     """python -m harness compare BASELINE CANDIDATE"""
     from harness.guard.command import run
 
-    return run(words)
+    return run(words, extra_conf_dir)
 
 
 def _report(words: list[str], _extra_conf_dir: Path | None) -> int:

@@ -44,7 +44,7 @@ Exit code 0: all is done; 1: runs or checks failed; 2: nothing was started; verb
   --help columns     every column of a table
   --help validity    the codes beside the numbers
   --help compare     what a verb can be told; also: tune, report, table, validate
-  --config-dir DIR   a folder like conf/ with sweeps, models and loads of your own
+  --config-dir DIR   a folder like conf/ with sweeps, models, loads, policies of your own
   --version\
 """
 

@@ -37,7 +37,7 @@ def prepare(words: Sequence[str], command: Sequence[str], extra_conf_dir: Path |
         for name, value in settings.settings.items()
         if name.startswith("guard.")
     }
-    asked = Asked.of(said, changes)
+    asked = Asked.of(said, changes, extra_conf_dir)
     kept = {n: v for n, v in settings.settings.items() if not n.startswith("guard.")}
     _check_words(kept)
     kept["repeats.launches"] = asked.guard.max_launches

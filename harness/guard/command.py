@@ -35,13 +35,19 @@ class Asked:
     files: dict[str, Path]  # name of the form -> file
 
     @classmethod
-    def of(cls, said: Mapping[str, str], changes: Mapping[str, Any] | None = None) -> Self:
+    def of(
+        cls,
+        said: Mapping[str, str],
+        changes: Mapping[str, Any] | None = None,
+        extra_conf_dir: Path | None = None,
+    ) -> Self:
         """From words; `changes` are settings of the guard. Raises UserError."""
         files = {name: Path(said[name]) for name in FILES if name in said}
         for name, path in files.items():
             if not path.resolve().parent.is_dir():
                 raise UserError(f"{name}={path}: there is no such folder.")
-        return cls(guard=_guard(said, changes or {}), allow=_allowed(said), files=files)
+        guard = read_guard(said.get("guard", "default"), changes, extra_conf_dir)
+        return cls(guard=_asked(guard, said), allow=_allowed(said), files=files)
 
     def conclude(self, found: Comparison) -> int:
         """Write and print what was found; the exit code."""
@@ -55,12 +61,12 @@ class Asked:
         return found.verdict.exit_code
 
 
-def run(words: Sequence[str]) -> int:
+def run(words: Sequence[str], extra_conf_dir: Path | None = None) -> int:
     """Carry out the verb; returns the exit code. Raises UserError."""
     folders, said = _parsed(words)
-    asked = Asked.of(said)
+    asked = Asked.of(said, extra_conf_dir=extra_conf_dir)
     guard, allow = asked.guard, asked.allow
-    policy = read_policy(said["policy"]) if "policy" in said else None
+    policy = read_policy(said["policy"], extra_conf_dir) if "policy" in said else None
     match [read_evidence(Path(folder)) for folder in folders]:
         case [baseline, candidate]:
             found = compare(baseline, candidate, guard, allow=allow, policy=policy)
@@ -92,14 +98,14 @@ def _parsed(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return folders, said
 
 
-def _guard(said: Mapping[str, str], changes: Mapping[str, Any]) -> Guard:
-    guard = read_guard(said.get("guard", "default"), changes)
+def _asked(guard: Guard, said: Mapping[str, str]) -> Guard:
+    """The guard with the metrics that are asked for. Raises UserError."""
     metrics = _listed(said, "metrics")
     for metric in metrics:
         if metric not in (known := guard.thresholds_frac):
             hint = did_you_mean(metric, known)
             raise UserError(
-                f"metrics={metric}: conf/guard/ has no threshold for it.{hint}"
+                f"metrics={metric}: the guard has no threshold for it.{hint}"
                 f" There are: {', '.join(known)}."
             )
     return replace(guard, metrics=metrics) if metrics else guard

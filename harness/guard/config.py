@@ -8,7 +8,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from harness.conf_files import conf_dir, options
+from harness.conf_files import conf_dirs, options
 from harness.errors import UserError
 from harness.grid import put
 from harness.overrides import did_you_mean
@@ -45,12 +45,14 @@ def higher_is_better(metric: str) -> bool:
     return metric.endswith(("_per_s", "_rps")) or metric == "capacity_concurrency"
 
 
-def read_guard(name: str, changes: Mapping[str, Any] | None = None) -> Guard:
-    """A file of conf/guard/ by its name, or any file by its path. Raises UserError.
+def read_guard(
+    name: str, changes: Mapping[str, Any] | None = None, extra_conf_dir: Path | None = None
+) -> Guard:
+    """A file of guard/ by its name, or any file by its path. Raises UserError.
 
     `changes` are settings of the command line, by their dotted name below `guard`.
     """
-    path, tree = read_yaml("guard", name)
+    path, tree = read_yaml("guard", name, extra_conf_dir)
     guard: Guard = checked(Guard, tree, path)
     if changes:
         for setting, value in changes.items():
@@ -59,9 +61,11 @@ def read_guard(name: str, changes: Mapping[str, Any] | None = None) -> Guard:
     return guard
 
 
-def read_yaml(group: str, name: str) -> tuple[Path, Any]:
-    """The tree of conf/GROUP/NAME.yaml, or of the file NAME. Raises UserError."""
-    known = options(group, [conf_dir()])
+def read_yaml(group: str, name: str, extra_conf_dir: Path | None) -> tuple[Path, Any]:
+    """The tree of GROUP/NAME.yaml in conf/ or in the user's own folder, which has the last word; or
+    of the file NAME. Raises UserError.
+    """
+    known = options(group, conf_dirs(extra_conf_dir))
     path = known.get(name, Path(name))
     if name not in known and not path.is_file():
         hint = did_you_mean(name, known)

@@ -8,6 +8,7 @@ A limit is kept if the whole interval of the metric is on its good side, broken 
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -55,9 +56,9 @@ class Held:
     pair: Pair
 
 
-def read_policy(name: str) -> Policy:
-    """A file of conf/policy/ by its name, or any file by its path. Raises UserError."""
-    path, tree = read_yaml("policy", name)
+def read_policy(name: str, extra_conf_dir: Path | None = None) -> Policy:
+    """A file of policy/ by its name, or any file by its path. Raises UserError."""
+    path, tree = read_yaml("policy", name, extra_conf_dir)
     policy: Policy = checked(Policy, tree, path)
     return policy
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.conf_files import conf_dir
 from harness.config import Config, compose
 from harness.duel.baseline import baseline_of
 from harness.duel.command import prepare
@@ -202,3 +203,11 @@ def test_a_study_and_a_command_line_become_one_duel(tmp_path: Path) -> None:
     assert "changed: engine.max_num_seqs: 4 → 64" in shown
     assert "note: 1 point of the baseline alone: not measured" in shown
     assert "a verdict after 3, 5, 8 and 12" in shown
+
+
+def test_a_guard_of_ones_own_judges_both_sides(tmp_path: Path) -> None:
+    (tmp_path / "guard").mkdir()
+    own = (conf_dir() / "guard" / "default.yaml").read_text()
+    (tmp_path / "guard" / "mine.yaml").write_text(own.replace("first_look: 3", "first_look: 2"))
+    duel = prepare([*SIM, "against=defaults", "guard=mine"], [], tmp_path)
+    assert duel.asked.guard.first_look == 2

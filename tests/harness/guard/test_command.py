@@ -1,6 +1,7 @@
 """The verb on studies that lie on disk."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -96,6 +97,25 @@ def test_a_policy_is_held_against_one_study(tmp_path: Path, mine: str) -> None:
     policy.write_text("objectives: [{limits: [ttft_p99_s < 0.02]}]")
     assert run(["compare", mine, f"policy={policy}"]) == 1
     assert run(["compare", mine, "policy=interactive"]) == 0
+
+
+def test_policies_and_guards_of_ones_own_are_found_by_name(
+    tmp_path: Path, mine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    for group in ("policy", "guard"):
+        (own / group).mkdir(parents=True)
+    (own / "policy/promised.yaml").write_text("objectives: [{limits: [ttft_p99_s < 0.02]}]")
+    words = [f"--config-dir={own}", "compare", mine]
+    assert run([*words, "policy=promised"]) == 1
+    assert run([*words, "policy=interactive"]) == 0, "the harness' own is still there"
+    assert run(["compare", mine, "policy=promised"]) == 2
+    assert "By name there are: interactive." in capsys.readouterr().err
+    shutil.copy(own / "policy/promised.yaml", own / "policy/interactive.yaml")
+    assert run([*words, "policy=interactive"]) == 1, "one's own has the last word"
+    (own / "guard/strict.yaml").write_text("alpha: 2")
+    assert run([*words, "policy=interactive", "guard=strict"]) == 2
+    assert f"{own}/guard/strict.yaml: alpha=2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
