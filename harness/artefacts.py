@@ -61,11 +61,12 @@ def make(study: Study) -> Made | None:
 
     Raises UserError if what lies there is damaged.
     """
-    points = write_tables(study)
-    if points is None:
+    tables = write_tables(study)
+    if tables is None:
         return None
-    folder = study.folder / "plots"
-    plots = (*draw(points, study.about, folder), *draw_timelines(study, points, folder))
+    points, folder = tables.points, study.folder / "plots"
+    grid = draw(points, study.about, folder, tables.runs)
+    plots = (*grid, *draw_timelines(study, points, folder))
     _remove_stale(folder, plots)
     return Made(points=points, plots=plots, searches=write_capacity(study))
 

@@ -1,4 +1,8 @@
-"""Plots of a study: those that its sweep asks for, or throughput and TPOT over what was swept."""
+"""Plots of a study: those that its sweep asks for, or throughput and TPOT over what was swept.
+
+A mark or a bar is a point: the median of its runs. Where it has several, a thin line reaches from
+the least to the greatest of them, as the table's spread does.
+"""
 
 from math import inf, nan
 from pathlib import Path
@@ -11,7 +15,7 @@ import pandas as pd
 from harness.axes import axis_columns, swept
 from harness.columns import metric
 from harness.presentation import Plot
-from harness.tables import heading
+from harness.tables import extremes, heading
 from harness.units import named_values, scale_of, value_text
 from harness.validity import fatal_codes
 
@@ -20,11 +24,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+LEAST, GREATEST = " least", " greatest"  # beside a column: of the runs whose median it is
 MADE_BY = {"Software": "vLLM harness"}  # in the file of each picture of a study
 
 
-def draw(points: pd.DataFrame, about: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw what the points allow; returns the files. A point that failed is not drawn."""
+def draw(
+    points: pd.DataFrame, about: dict[str, Any], folder: Path, runs: pd.DataFrame | None = None
+) -> list[Path]:
+    """Draw what the points allow; returns the files. A point that failed is not drawn. Of `runs`,
+    whose medians the points are, it is shown how far they lie apart.
+    """
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -32,7 +41,7 @@ def draw(points: pd.DataFrame, about: dict[str, Any], folder: Path) -> list[Path
         from harness.tune.plots import draw_answer
 
         return draw_answer(folder)
-    good = _drawable(points[points["status"] == "ok"].reset_index(drop=True))
+    good = _drawable(points, runs)
     axes = swept(about["axes"])
     if len(good) < 2 or not axes:
         return []
@@ -51,17 +60,25 @@ def draw(points: pd.DataFrame, about: dict[str, Any], folder: Path) -> list[Path
     return [*drawn, _save(_tradeoff(good, axes, about), folder / "throughput_latency.png")]
 
 
-def figure(points: pd.DataFrame, about: dict[str, Any], plot: Plot) -> "Figure | None":
-    """One plot of a study, for a page; None where its columns hold nothing."""
-    drawn = _asked(_drawable(points[points["status"] == "ok"].reset_index(drop=True)), plot, about)
+def figure(
+    points: pd.DataFrame, about: dict[str, Any], plot: Plot, runs: pd.DataFrame | None = None
+) -> "Figure | None":
+    """One plot of a study, for a page; None where its columns hold nothing; `runs` as in `draw`."""
+    drawn = _asked(_drawable(points, runs), plot, about)
     if drawn is not None:
         drawn.tight_layout()
     return drawn
 
 
-def _drawable(good: pd.DataFrame) -> pd.DataFrame:
-    """What holds nothing as numbers, and what took longer than the run as no number."""
-    good = good.copy()
+def _drawable(points: pd.DataFrame, runs: pd.DataFrame | None) -> pd.DataFrame:
+    """The good points: what holds nothing as numbers, and what took longer than the run as no
+    number; beside each column its least and greatest among the runs, where there are several.
+    """
+    good = points[points["status"] == "ok"].reset_index(drop=True)
+    if runs is not None:
+        least, greatest = extremes(runs)
+        good = good.join(least.add_suffix(LEAST), on="point")
+        good = good.join(greatest.add_suffix(GREATEST), on="point")
     for name in good:
         if good[name].isna().all():
             good[name] = nan
@@ -91,9 +108,9 @@ def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | N
     ticks = list(dict.fromkeys(map(value_text, mine[plot.x])))
     for label, group in _groups(mine, lines):
         places = [ticks.index(value_text(value)) for value in group[plot.x]]
-        x = _shown(group, plot.x) if is_number else places
+        x = plot.x if is_number else places
         for panel, y in zip(panels, rows, strict=True):
-            _line(panel, x, _shown(group, y), group, label=label or None)
+            _line(panel, x, y, group, label=label or None)
     for panel, y in zip(panels, rows, strict=True):
         _dress(panel, y=metric(y)[0], log=plot.log_y and bool((mine[y] > 0).any()))
         if plot.log_x and is_number and (mine[plot.x] > 0).any():
@@ -133,8 +150,12 @@ def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure
     tint = [colors[case] for case in good["case"]]
     look: dict[str, Any] = {"color": tint, "height": 0.7, "edgecolor": "white", "linewidth": 0}
     look["hatch"] = ["///" if void else "" for void in _is_void(good)]
-    left.barh(places, good["output_tok_per_s"], **look)
-    right.barh(places, _shown(good, "tpot_p50_s"), **look)
+    for panel, name in ((left, "output_tok_per_s"), (right, "tpot_p50_s")):
+        values = _shown(good, name)
+        panel.barh(places, values, **look)
+        panel.errorbar(
+            values, places, xerr=_reach(good, name), fmt="none", ecolor="0.2", elinewidth=1
+        )
     right.plot(_shown(good, "tpot_p99_s"), places, "k|", ms=8)
     left.set_yticks(places, names, fontsize=8)
     left.invert_yaxis()
@@ -158,10 +179,10 @@ def _over_setting(good: pd.DataFrame, x: str, others: list[str], about: dict[str
     ticks = list(dict.fromkeys(map(value_text, good[x])))
     for label, group in _groups(good, others):
         places = [ticks.index(value_text(value)) for value in group[x]]
-        color = _line(top, places, group["output_tok_per_s"], group, label=label)
+        color = _line(top, places, "output_tok_per_s", group, label=label)
         p50, p99 = (f"{label} {p}".strip() for p in ("p50", "p99"))
-        _line(bottom, places, _shown(group, "tpot_p50_s"), group, label=p50, color=color)
-        _line(bottom, places, _shown(group, "tpot_p99_s"), group, "^--", label=p99, color=color)
+        _line(bottom, places, "tpot_p50_s", group, label=p50, color=color)
+        _line(bottom, places, "tpot_p99_s", group, "^--", label=p99, color=color)
     for plot in (top, bottom):
         plot.set_xticks(range(len(ticks)), ticks)
     _dress(top, y="output tok/s")
@@ -176,7 +197,7 @@ def _tradeoff(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Fi
     """Output tok/s against TPOT p50, every point labelled with its settings."""
     figure, (plot,) = _figure(_heading(about, good), rows=1)
     for _, group in _groups(good, axes[1:]):
-        _line(plot, _shown(group, "tpot_p50_s"), group["output_tok_per_s"], group, alpha=0.8)
+        _line(plot, "tpot_p50_s", "output_tok_per_s", group, alpha=0.8)
     for row in good.to_dict("records"):
         label = ", ".join(value_text(row[name]) for name in axes)
         at = (_shown(row, "tpot_p50_s"), row["output_tok_per_s"])
@@ -199,14 +220,34 @@ def _figure(title: str, rows: int) -> "tuple[Figure, tuple[Axes, ...]]":
     return figure, tuple(axes[:, 0])
 
 
-def _line(panel: "Axes", x: Any, y: Any, rows: pd.DataFrame, style: str = "o-", **look: Any) -> Any:
-    """A line through its rows' marks, which are hollow where a row is void; its colour."""
-    (line,) = panel.plot(x, y, style, **look)
+def _line(
+    panel: "Axes", x: str | list[int], y: str, rows: pd.DataFrame, style: str = "o-", **look: Any
+) -> Any:
+    """A line through its rows' marks, which are hollow where a row is void; its colour. `x` is a
+    column, as `y` is, or the rows' places.
+    """
+    at = _shown(rows, x) if isinstance(x, str) else np.array(x)
+    values = _shown(rows, y)
+    (line,) = panel.plot(at, values, style, **look)
+    color = line.get_color()
+    across = _reach(rows, x) if isinstance(x, str) else None
+    reach: dict[str, Any] = {"xerr": across, "yerr": _reach(rows, y), "fmt": "none"}
+    panel.errorbar(at, values, **reach, ecolor=color, elinewidth=1, alpha=0.6)
     void = _is_void(rows)
     if void.any():
-        hollow: dict[str, Any] = {"color": line.get_color(), "markerfacecolor": "white"}
-        panel.plot(np.asarray(x)[void], np.asarray(y)[void], style[0], **hollow)
-    return line.get_color()
+        hollow: dict[str, Any] = {"color": color, "markerfacecolor": "white"}
+        panel.plot(np.asarray(at)[void], np.asarray(values)[void], style[0], **hollow)
+    return color
+
+
+def _reach(rows: pd.DataFrame, name: str) -> list[Any] | None:
+    """How far the runs of each row lie below and above its value, in the unit that people are
+    shown; None where there is nothing to show.
+    """
+    if f"{name}{LEAST}" not in rows:
+        return None
+    value, scale = _shown(rows, name), scale_of(name)
+    return [value - rows[f"{name}{LEAST}"] * scale, rows[f"{name}{GREATEST}"] * scale - value]
 
 
 def _shown(rows: Any, name: str) -> Any:
@@ -221,9 +262,14 @@ def _is_void(rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def _heading(about: dict[str, Any], rows: pd.DataFrame, void: str = "hollow") -> str:
-    """What was measured, and how what is void looks, where some is."""
-    text = heading(about, rows)
-    return f"{text}\n{void}: void, see validity" if _is_void(rows).any() else text
+    """What was measured, and how what is void, and what several runs lie apart, look."""
+    lines = [heading(about, rows)]
+    if _is_void(rows).any():
+        lines.append(f"{void}: void, see validity")
+    spread = rows.get(f"output_tok_per_s{LEAST}")
+    if spread is not None and spread.notna().any():
+        lines.append("thin lines: from the least to the greatest of a point's runs")
+    return "\n".join(lines)
 
 
 def _titled(text: str) -> str:

@@ -114,9 +114,9 @@ class Sweep:
                     export(study)
                     if (
                         config.profile.kind != "none"
-                        and (points := write_tables(study)) is not None
+                        and (tables := write_tables(study)) is not None
                     ):
-                        Profiler(runner=runner, plan=self.plan).work(points)
+                        Profiler(runner=runner, plan=self.plan).work(tables.points)
             except (KeyboardInterrupt, SystemExit):
                 print(self.stopped())
                 raise

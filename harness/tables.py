@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,14 @@ from harness.units import percent, value_text, whole
 
 EMPTY = "–"
 SIMULATED = "SIMULATED: no hardware was measured."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """What a study's samples say: one row a run, and one row a point."""
+
+    runs: pd.DataFrame
+    points: pd.DataFrame
 
 
 def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFrame:
@@ -60,11 +69,7 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
     """
     rows: list[dict[Any, Any]] = []
     for _, group in runs.groupby("point", sort=False):
-        good = group[group["status"] == "ok"]
-        if "stopped" in good:  # of a run that was cut short there are no numbers
-            good = good[good["stopped"].isna()]
-        if "at_capacity" in good and good["at_capacity"].any():  # of a search, what it found
-            good = good[good["at_capacity"] == True]  # noqa: E712  # it may hold None
+        good = _counted(group)
         row = group.iloc[0].to_dict() | {"spread_frac": None}  # of runs that all failed
         if len(good):
             row = good.iloc[0].to_dict() | good.median(numeric_only=True).to_dict()
@@ -77,6 +82,26 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
         row["validity"] = _union(told["validity"])
         rows.append(row)
     return related(pd.DataFrame(rows), swept(axes))
+
+
+def extremes(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The least and the greatest of the runs whose median a point's row is, of every column of
+    numbers: a row for each point that has several, by its id.
+    """
+    counted = [_counted(group).index for _, group in runs.groupby("point", sort=False)]
+    several = runs.loc[[place for places in counted if len(places) > 1 for place in places]]
+    numbers = several.select_dtypes("number").groupby(several["point"])
+    return numbers.min(), numbers.max()
+
+
+def _counted(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of a point's runs, those that its row is made of."""
+    good = runs[runs["status"] == "ok"]
+    if "stopped" in good:  # of a run that was cut short there are no numbers
+        good = good[good["stopped"].isna()]
+    if "at_capacity" in good and good["at_capacity"].any():  # of a search, what it found
+        good = good[good["at_capacity"] == True]  # noqa: E712  # it may hold None
+    return good
 
 
 def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
@@ -118,8 +143,8 @@ def slo_text(about: dict[str, Any]) -> str:
     return f" SLO: {limits}." if limits else ""
 
 
-def write_tables(study: Study) -> pd.DataFrame | None:
-    """Write table.parquet, .csv and .md; returns the points, None if no run is there."""
+def write_tables(study: Study) -> Tables | None:
+    """Write table.parquet, .csv and .md; None if no run is there."""
     runs = runs_table(study)
     if runs.empty:
         return None
@@ -131,7 +156,7 @@ def write_tables(study: Study) -> pd.DataFrame | None:
         runs.to_csv(path, index=False)
     with study.draft("table.md") as path:
         path.write_text(markdown(points, about))
-    return points
+    return Tables(runs=runs, points=points)
 
 
 def _of_one_type(values: "pd.Series[Any]") -> "pd.Series[Any]":

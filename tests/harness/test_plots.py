@@ -1,11 +1,13 @@
 """What is drawn of a study, and that a file appears for it. A warning would fail these tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
 from harness import plots
 from harness.plots import draw
@@ -69,6 +71,13 @@ def drawn(tmp_path: Path) -> Any:
         return [path.stem for path in paths]
 
     return draw_them
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """What is looked at before it is saved stays open, and pyplot warns of many."""
+    yield
+    plt.close("all")
 
 
 SCALING = {"x": "concurrency", "y": ["output_tok_per_s", "tpot_p50_s"], "by": "dtype"}
@@ -230,3 +239,45 @@ def test_a_mark_is_hollow_and_a_bar_hatched_where_a_fatal_code_stands_against_it
     assert [bar.get_hatch() for bar in bars.axes[0].patches].count("///") == 1
     assert line.get_suptitle().endswith("\nhollow: void, see validity")
     assert bars.get_suptitle().endswith("\nhatched: void, see validity")
+
+
+def thin_lines(panel: Any) -> list[Any]:
+    """Where the lines through marks and bars end."""
+    pieces = [piece for lines in panel.collections for piece in lines.get_segments()]
+    pieces = [piece for piece in pieces if len(piece) and np.isfinite(piece).all()]
+    return [piece.tolist() for piece in pieces if not np.array_equal(*piece)]
+
+
+def test_several_runs_of_a_point_are_a_thin_line_from_the_least_to_the_greatest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure) or path)
+    rows = [row | {"point": str(number)} for number, row in enumerate(CLOSED[:3])]
+    rates = {"0": [100.0], "1": [360.0, 400.0, 520.0], "2": [1600.0]}
+    runs = [row | {"output_tok_per_s": rate} for row in rows for rate in rates[row["point"]]]
+    runs.append(rows[0] | {"status": "failed", "output_tok_per_s": 1.0})
+    asked = {"x": "concurrency", "y": ["output_tok_per_s"]}
+    draw(points(*rows), about(rate=asked), tmp_path, points(*runs))
+    line, bars = figures
+    assert thin_lines(line.axes[0]) == [[[4.0, 360.0], [4.0, 520.0]]]
+    assert thin_lines(bars.axes[0]) == [[[360.0, 1.0], [520.0, 1.0]]]
+    for drawn in figures:
+        assert drawn.get_suptitle().endswith("from the least to the greatest of a point's runs")
+
+
+def test_points_that_were_measured_once_have_no_such_lines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure) or path)
+    rows = [row | {"point": str(number)} for number, row in enumerate(CLOSED[:3])]
+    draw(points(*rows), about(), tmp_path, points(*rows))
+    assert "thin lines" not in figures[0].get_suptitle()
+    assert not any(map(thin_lines, figures[0].axes))
+
+
+def test_a_study_in_which_every_run_failed_has_no_plots(tmp_path: Path) -> None:
+    failed = {"status": "failed", "failure": "hangs", "output_tok_per_s": None, "point": "a"}
+    rows = points(CLOSED[0] | failed, CLOSED[1] | failed)
+    assert draw(rows.head(1), about(), tmp_path, rows) == []

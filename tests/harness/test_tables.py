@@ -90,8 +90,9 @@ def test_a_study_of_failures_only_has_a_table(tmp_path: Path, launches: int) -> 
     for run in made.runs:
         failure = {"kind": "hangs", "message": "", "evidence": []}
         kept.save_run(run.id, record(made, run, folder, status="failed", failure=failure))
-    points = write_tables(kept)
-    assert points is not None
+    tables = write_tables(kept)
+    assert tables is not None
+    points = tables.points
     assert markdown(points, kept.about).count("| hangs |") == 2
 
 
@@ -116,8 +117,9 @@ def test_an_axis_of_any_kind_has_its_column_and_its_plots(
     kept, _ = filled(tmp_path, *words)
     runs = runs_table(kept)
     assert [None if pd.isna(value) else value for value in runs[column]] == values
-    points = write_tables(kept)
-    assert points is not None
+    tables = write_tables(kept)
+    assert tables is not None
+    points = tables.points
     assert len(draw(points, kept.about, kept.folder / "plots")) == 2
 
 
@@ -265,8 +267,9 @@ def test_a_study_from_before_cases_and_shares_still_has_its_table(tmp_path: Path
         del told["case"], told["load"]["rate_frac"]
         path.write_text(json.dumps(told))
     assert "options" not in kept.about
-    points = write_tables(kept)
-    assert points is not None
+    tables = write_tables(kept)
+    assert tables is not None
+    points = tables.points
     assert points["max_num_seqs"].tolist() == [4, 8]
     assert points["gain_frac"].tolist()[1] == pytest.approx(1.0)
     assert points["speedup"].tolist() == pytest.approx([1.0, 2.0])

@@ -143,8 +143,9 @@ def test_a_picture_is_drawn_of_what_there_is(tmp_path: Path, with_gpu: bool) -> 
 
 
 def drawn(kept: Study) -> list[Path]:
-    points = write_tables(kept)
-    assert points is not None
+    tables = write_tables(kept)
+    assert tables is not None
+    points = tables.points
     return draw_timelines(kept, points, kept.folder / "plots")
 
 
