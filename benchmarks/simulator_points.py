@@ -6,6 +6,7 @@ have no effect on it.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,10 +42,10 @@ INCIDENTAL = frozenset({"kind", "python", "env", "port", "start_timeout_s"}) | {
     "stop_timeout_s",
 }
 NOT_IMITATED = frozenset({"data_parallel_size", "quantization"})
-# The study by the name of `batching` is older than the drawn lengths.
-OUTPUT_TOKENS = {"batching": (128, 128)}
-# A table tells the length of prompts only where the sweep has several.
-INPUT_TOKENS = {"h200/kv_cache": 2048}
+# In study.json's sentence about the load: "512 tokens in, uniform 64 to 192 out". It leaves out
+# what differs between runs; the lengths of prompts are then a column of the table.
+INPUT_TOKENS = re.compile(r"(\d+) tokens in\b")
+OUTPUT_TOKENS = re.compile(r"(?:uniform (\d+) to )?(\d+) out\b")
 PREFIX_GROUPS = 8
 
 
@@ -117,7 +118,12 @@ def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     table = pd.read_parquet(folder / "table.parquet")
     names = [*RESOLVED, *LOAD, *TIMES, *MEASURED, "validity", "launch"]
     table = table.reindex(columns=names).astype(object)
-    shape = json.loads((folder / "study.json").read_text())["model"].get("shape") or {}
+    study = json.loads((folder / "study.json").read_text())
+    of_study = {
+        "shape": study["model"].get("shape") or {},
+        "input_tokens": _input_tokens(study["load"]),
+        "output_tokens": _output_tokens(study["load"]),
+    }
     for row in table.where(table.notna(), None).to_dict("records"):
         said = json.loads((folder / "launches" / row["launch"] / "launch.json").read_text())
         engine = {
@@ -125,7 +131,19 @@ def _rows(folder: Path) -> Iterator[dict[str, Any]]:
             for name, value in said["engine"].items()
             if value is not None and name not in INCIDENTAL
         }
-        yield row | {"engine": engine, "shape": shape}
+        of_run = {name: value for name, value in row.items() if value is not None}
+        yield row | of_study | of_run | {"engine": engine}
+
+
+def _input_tokens(load: str) -> int | None:
+    said = INPUT_TOKENS.search(load)
+    return int(said[1]) if said else None
+
+
+def _output_tokens(load: str) -> tuple[int, int]:
+    said = OUTPUT_TOKENS.search(load)
+    assert said, f"no length of replies in: {load}"
+    return int(said[1] or said[2]), int(said[2])
 
 
 def _why_not(row: dict[str, Any]) -> str | None:
@@ -159,8 +177,8 @@ def _points(study: str, rows: list[dict[str, Any]]) -> Iterator[Point]:
             concurrency=None if first["concurrency"] is None else int(first["concurrency"]),
             rate_frac=first["rate_frac"],
             rate_rps=first["rate_rps"],
-            input_tokens=int(first["input_tokens"] or INPUT_TOKENS.get(study, 512)),
-            output_tokens=OUTPUT_TOKENS.get(study, (64, 192)),
+            input_tokens=int(first["input_tokens"]),
+            output_tokens=first["output_tokens"],
             hit_frac=first["hit_frac"],
             warmup_s=middle["warmup_s"],
             window_s=middle["window_s"],
