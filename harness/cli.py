@@ -17,9 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from harness.errors import UserError
 from harness.help import VERBS, help_text
+
+if TYPE_CHECKING:
+    from harness.duel.duel import Duel
+    from harness.sweep import Sweep
+    from harness.tune.tuning import Tuning
 
 
 def run(argv: Sequence[str]) -> int:
@@ -57,9 +63,7 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] in VERBS:
         return _VERBS[argv[0]](argv[1:], extra)
     _check_first(argv[0], extra)
-    if any(word.startswith("tune=") for word in argv):
-        return _tune(argv, extra)
-    return _sweep(argv, extra)
+    return _measure(argv, extra)
 
 
 def _check_first(word: str, extra_conf_dir: Path | None) -> None:
@@ -80,46 +84,37 @@ def _check_first(word: str, extra_conf_dir: Path | None) -> None:
     )
 
 
-def _sweep(words: list[str], extra_conf_dir: Path | None) -> int:
-    """python -m harness sweep=NAME [setting=value ...] [against=BASELINE]"""
-    if any(word.startswith("against=") for word in words):
-        return _duel(words, extra_conf_dir)
+def _measure(words: list[str], extra_conf_dir: Path | None) -> int:
+    """python -m harness sweep=NAME [setting=value ...] [against=BASELINE], or tune=NAME"""
+    told = [] if extra_conf_dir is None else [f"--config-dir={extra_conf_dir}"]
+    work = _prepared(words, [*told, *words], extra_conf_dir)
+    if work.config.options.plan:
+        print(work.plan_text())
+        return 0
+    with _terminable():
+        return work.run()
+
+
+def _prepared(
+    words: list[str], command: list[str], extra_conf_dir: Path | None
+) -> "Sweep | Tuning | Duel":
+    """What is to be measured, checked as far as it can be before anything starts."""
+    said = {word.partition("=")[0] for word in words}
+    if "against" in said and "tune" not in said:
+        from harness.duel.command import prepare
+
+        return prepare(words, command, extra_conf_dir)
     from harness.config import compose
     from harness.overrides import parse
+
+    config = compose(parse(words), extra_conf_dir)
+    if config.tune is not None:
+        from harness.tune.tuning import Tuning
+
+        return Tuning.prepare(config, command)
     from harness.sweep import Sweep
 
-    config = compose(parse(words), extra_conf_dir)
-    told = [] if extra_conf_dir is None else [f"--config-dir={extra_conf_dir}"]
-    sweep = Sweep.prepare(config, [*told, *words])
-    if config.options.plan:
-        print(sweep.plan_text())
-        return 0
-    with _terminable():
-        return sweep.run()
-
-
-def _duel(words: list[str], extra_conf_dir: Path | None) -> int:
-    """python -m harness sweep=NAME [setting=value ...] against=BASELINE"""
-    from harness.duel.command import run
-
-    with _terminable():
-        return run(words, extra_conf_dir)
-
-
-def _tune(words: list[str], extra_conf_dir: Path | None) -> int:
-    """python -m harness tune=NAME [setting=value ...]"""
-    from harness.config import compose
-    from harness.overrides import parse
-    from harness.tune.tuning import Tuning
-
-    config = compose(parse(words), extra_conf_dir)
-    told = [] if extra_conf_dir is None else [f"--config-dir={extra_conf_dir}"]
-    tuning = Tuning.prepare(config, [*told, *words])
-    if config.options.plan:
-        print(tuning.plan_text())
-        return 0
-    with _terminable():
-        return tuning.run()
+    return Sweep.prepare(config, command)
 
 
 def _table(words: list[str], _extra_conf_dir: Path | None) -> int:

@@ -1,4 +1,4 @@
-"""`python -m harness sweep=NAME ... against=BASELINE`: words in, a verdict out, exit code."""
+"""`python -m harness sweep=NAME ... against=BASELINE`: words in, a duel out."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,16 +15,6 @@ from harness.overrides import Words, parse
 from harness.sweep import Sweep
 
 AGAINST = "against="
-
-
-def run(words: Sequence[str], extra_conf_dir: Path | None) -> int:
-    """Carry out the command line; returns the exit code. Raises UserError."""
-    told = [] if extra_conf_dir is None else [f"--config-dir={extra_conf_dir}"]
-    duel = prepare(words, [*told, *words], extra_conf_dir)
-    if duel.candidate.config.options.plan:
-        print(duel.plan_text())
-        return 0
-    return duel.run()
 
 
 def prepare(words: Sequence[str], command: Sequence[str], extra_conf_dir: Path | None) -> Duel:

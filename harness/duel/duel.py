@@ -12,6 +12,7 @@ from itertools import chain, groupby
 
 from harness.artefacts import make
 from harness.columns import metric
+from harness.config import Config
 from harness.duel.blocks import SIDES, Block, Schedule
 from harness.export import export
 from harness.guard.command import Asked
@@ -39,6 +40,11 @@ class Duel:
     looks: tuple[int, ...]  # after how many launches of each engine setting there is a verdict
     asked: Asked
     against: str
+
+    @property
+    def config(self) -> Config:
+        """What was asked for: the candidate's."""
+        return self.candidate.config
 
     def plan_text(self) -> str:
         """Both sides' launches in their order, the looks, and the most time it can take."""
@@ -124,13 +130,13 @@ class Duel:
             for study, launch in zip(studies, (block.baseline, block.candidate), strict=True)
             for run in launch.runs
         ]
-        is_retried = self.candidate.config.options.retry and "failed" in states
+        is_retried = self.config.options.retry and "failed" in states
         return None not in states and not is_retried
 
     def _is_void(self, studies: Sequence[Study]) -> bool:
         """Whether what is there is refused already: whatever follows, there will be no verdict."""
         is_there = all(any(True for _ in study.runs()) for study in studies)
-        if not is_there or self.candidate.config.options.retry:
+        if not is_there or self.config.options.retry:
             return False
         return self._compared(studies).verdict is Outcome.REFUSED
 
@@ -161,7 +167,7 @@ class Duel:
         """What will be measured, what differs, how long it may take."""
         mine, theirs = self.baseline.engine_line(), self.candidate.engine_line()
         yield from [theirs] if mine == theirs else [f"baseline, {mine}", f"candidate, {theirs}"]
-        name = self.candidate.config.model.name
+        name = self.config.model.name
         yield f"sweep {self.candidate.plan.sweep} against {self.against}: {name}"
         changes = list(self._changes())
         yield from changes

@@ -45,3 +45,23 @@ def test_help_and_a_command_say_the_same_of_a_choice_that_is_not_there(
     assert "Did you mean " in told
     assert run([choice]) == 2
     assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sweep=single"], "nothing was started"),
+        (["sweep=single", "against=defaults", "engine.max_num_seqs=4"], "  block 1"),
+        (["tune=throughput"], "tune throughput: tiny"),
+    ],
+)
+def test_whatever_is_measured_can_be_asked_for_its_plan(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "engine=sim", "model=tiny", "plan=true"]) == 0
+    assert says in capsys.readouterr().out
+
+
+def test_a_tuning_has_no_baseline(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tune=throughput", "engine=sim", "against=defaults", "plan=true"]) == 2
+    assert "against" in capsys.readouterr().err
