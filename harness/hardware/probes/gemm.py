@@ -29,7 +29,7 @@ import torch
 
 from .bench import Bench, relative_error
 from .options import Options, Shape
-from .record import Measurement, emit, highest, reported, spread_frac
+from .record import Measurement, emit, highest, reported, timing
 
 SQUARES = (1024, 2048, 4096, 8192, 16384)
 BATCHES = (1, 32, 256, 2048)
@@ -216,9 +216,7 @@ def _told(
         gpus=bench.gpus,
         unit=precision.unit,
         value=flops / time_s,
-        spread_frac=spread_frac(times_s),
-        repeats=len(times_s),
-        time_s=time_s,
+        **timing(times_s),
         flops=flops,
         moved_bytes=(m + n) * k * precision.value_bytes + m * n * precision.out_bytes,
         error=error,

@@ -14,7 +14,7 @@ from time import perf_counter
 import numpy as np
 
 from .options import Options
-from .record import Measurement, emit, reported, spread_frac
+from .record import Measurement, emit, reported, timing
 
 ARRAY_BYTES, REHEARSED_BYTES = 2**27, 2**24
 SIZES, REHEARSED_SIZE = (512, 1024, 2048, 4096), 256
@@ -47,9 +47,7 @@ def _copy(name: str, threads: int, num_bytes: int) -> Measurement:
         name=name,
         unit="B/s",
         value=2 * num_bytes / median(times_s),
-        spread_frac=spread_frac(times_s),
-        repeats=len(times_s),
-        time_s=median(times_s),
+        **timing(times_s),
         moved_bytes=2 * num_bytes,
         error=float((source != target).mean()),
         error_limit=0.0,
@@ -77,9 +75,7 @@ def _gemm(dtype: str, size: int) -> Measurement:
         name=f"host.gemm.{dtype}",
         unit="FLOP/s",
         value=flops / median(times_s),
-        spread_frac=spread_frac(times_s),
-        repeats=len(times_s),
-        time_s=median(times_s),
+        **timing(times_s),
         flops=flops,
         moved_bytes=3.0 * a.nbytes,
         error=float(np.linalg.norm(result[:CHECKED_ROWS] - reference) / np.linalg.norm(reference)),

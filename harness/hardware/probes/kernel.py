@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .bench import Bench, Call, relative_error
-from .record import Measurement, spread_frac
+from .record import Measurement, timing
 
 Checked = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
@@ -45,9 +45,7 @@ def measured(bench: Bench, kernel: Kernel) -> Measurement:
         gpus=bench.gpus,
         unit=kernel.unit,
         value=work / time_s,
-        spread_frac=spread_frac(times_s),
-        repeats=len(times_s),
-        time_s=time_s,
+        **timing(times_s),
         flops=kernel.flops,
         moved_bytes=kernel.moved_bytes,
         error=error,

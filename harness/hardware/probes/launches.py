@@ -11,7 +11,7 @@ from time import perf_counter
 import torch
 
 from .bench import Bench, Call
-from .record import Measurement, emit, reported, spread_frac
+from .record import Measurement, emit, reported, timing
 
 KERNELS = 500
 REPEATS = 20
@@ -67,9 +67,7 @@ def _told(bench: Bench, name: str, values: torch.Tensor, call: Call, how: str) -
         gpus=bench.gpus,
         unit="s",
         value=median(times_s),
-        spread_frac=spread_frac(times_s),
-        repeats=REPEATS,
-        time_s=median(times_s),
+        **timing(times_s),
         error=float((values != true).sum()) / VALUES,
         error_limit=0.0,
         how=how,

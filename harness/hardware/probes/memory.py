@@ -12,7 +12,7 @@ import torch
 
 from .bench import Bench, relative_error
 from .options import Options
-from .record import Measurement, emit, reported, spread_frac
+from .record import Measurement, emit, reported, timing
 
 ARRAY_BYTES = 2**31
 L2_BYTES = 2**24
@@ -53,9 +53,7 @@ def _told(
         gpus=bench.gpus,
         unit="B/s",
         value=moved_bytes / time_s,
-        spread_frac=spread_frac(times_s),
-        repeats=len(times_s),
-        time_s=time_s,
+        **timing(times_s),
         flops=FLOPS_PER_BYTE.get(name, 0.0) * moved_bytes or None,
         moved_bytes=moved_bytes,
         error=error,

@@ -26,7 +26,7 @@ import torch.multiprocessing as mp
 
 from .bench import Bench
 from .options import Options
-from .record import Measurement, emit, reported, spread_frac, tell
+from .record import Measurement, emit, reported, tell, timing
 
 SIZES = tuple(2**power for power in range(10, 31, 2))  # 1 kB … 1 GB
 REHEARSED_SIZES = (2**10, 2**14)
@@ -121,9 +121,7 @@ def _measured(ranks: Ranks, collective: Collective, size: int, name: str) -> Mea
         gpus=ranks.bench.options.gpus,
         unit="B/s",
         value=moved / time_s * factor,
-        spread_frac=spread_frac(times_s),
-        repeats=len(times_s),
-        time_s=time_s,
+        **timing(times_s),
         error=wrong,
         error_limit=0.0,
         how="PyTorch, NCCL" if ranks.bench.is_cuda else "PyTorch, gloo",
@@ -243,9 +241,7 @@ def _all_reduce_norm(ranks: Ranks, tokens: int, name: str) -> Measurement:
         gpus=bench.options.gpus,
         unit="s",
         value=median(times_s),
-        spread_frac=spread_frac(times_s),
-        repeats=len(times_s),
-        time_s=median(times_s),
+        **timing(times_s),
         error=_largest(ranks, error),
         error_limit=1e-2,
         how="NCCL, then Triton",

@@ -16,7 +16,7 @@ from time import perf_counter
 import torch
 
 from .options import Options
-from .record import Measurement, emit, reported, spread_frac
+from .record import Measurement, emit, reported, timing
 
 COPY_BYTES = 2**29
 COPIES = 10
@@ -145,9 +145,7 @@ def _latency(cards: Cards, one: int, other: int) -> Measurement:
         gpus=(cards.gpus[one], cards.gpus[other]),
         unit="s",
         value=median(times_s),
-        spread_frac=spread_frac(times_s),
-        repeats=REPEATS,
-        time_s=median(times_s),
+        **timing(times_s),
         error=float((there.cpu() != true).sum()),
         error_limit=0.0,
         how="PyTorch, copy of 4 bytes",
@@ -176,9 +174,7 @@ def _told(
         gpus=(cards.gpus[places[0]], cards.gpus[places[1]]),
         unit="B/s",
         value=moved_bytes / median(times_s),
-        spread_frac=spread_frac(times_s),
-        repeats=len(times_s),
-        time_s=median(times_s),
+        **timing(times_s),
         moved_bytes=moved_bytes,
         error=error,
         error_limit=0.0,

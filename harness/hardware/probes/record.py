@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from statistics import quantiles
-from typing import Any
+from statistics import median, quantiles
+from typing import Any, TypedDict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,19 @@ def spread_frac(times_s: Sequence[float]) -> float | None:
         return None
     low, middle, high = quantiles(times_s, n=4)
     return (high - low) / middle
+
+
+class Timing(TypedDict):
+    """What repeats of one call say of it, as `Measurement` has it."""
+
+    time_s: float
+    spread_frac: float | None
+    repeats: int
+
+
+def timing(times_s: Sequence[float]) -> Timing:
+    """The median of the repeats, how far they lie apart, and how many they are."""
+    return Timing(time_s=median(times_s), spread_frac=spread_frac(times_s), repeats=len(times_s))
 
 
 def highest(searched: Measurement, others: Sequence[Measurement]) -> Measurement:

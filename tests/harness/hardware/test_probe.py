@@ -5,7 +5,7 @@ import psutil
 import pytest
 
 from harness.hardware.probe import Probe, ProbeProcess, environment, run_together
-from harness.hardware.probes.record import Measurement, read
+from harness.hardware.probes.record import Measurement, read, timing
 
 MEASURED = json.dumps({"measurement": {"name": "gemm.a", "gpus": [0], "unit": "B/s", "value": 2.0}})
 DONE = json.dumps({"about": {"done": True}})
@@ -75,6 +75,11 @@ def test_a_line_of_another_shape_is_nothing():
     assert read("null") is None
     assert read('{"about": 1}') is None
     assert read(MEASURED) == Measurement(name="gemm.a", gpus=(0,), unit="B/s", value=2.0)
+
+
+def test_a_timing_is_the_median_of_its_repeats_and_how_far_they_lie_apart():
+    assert timing([4.0, 1.0, 3.0, 2.0, 5.0]) == {"time_s": 3.0, "spread_frac": 1.0, "repeats": 5}
+    assert timing([1.0, 2.0])["spread_frac"] is None, "of two, quartiles are not known"
 
 
 def test_the_hosts_probes_run_for_real(tmp_path):
