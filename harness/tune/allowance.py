@@ -56,24 +56,33 @@ class Allowance:
         """Launches that the search may take."""
         return self.launches - self.reserved
 
-    def stop(self, spent: int, spent_s: float, seen_s: Sequence[float]) -> str | None:
+    def stop(
+        self,
+        spent: int,
+        spent_s: float,
+        seen_s: Sequence[float],
+        proof_s: Sequence[float] | None = None,
+    ) -> str | None:
         """Why there is to be no further trial; None where one more is allowed.
 
-        `spent`: launches so far, those of earlier proofs too; `seen_s`: how long they took. Where
-        time is short, the ablation goes first.
+        `spent`: launches so far, those of earlier proofs too; `seen_s`: how long they took;
+        `proof_s`: and would have taken in the proof, if that is known. Where time is short, the
+        ablation goes first.
         """
         if spent >= self.search_launches:
             return f"{spent} launches are spent, {self.reserved} are kept for the proof"
         if self.budget_s is None:
             return None
-        each_s = self._each_s(seen_s)
-        needed_s = each_s * (1 + SIDES * self.proof_launches)
+        each_s = self._each_s(seen_s if proof_s is None else proof_s)
+        needed_s = self._each_s(seen_s) + SIDES * self.proof_launches * each_s
         if spent_s + needed_s > self.budget_s:
             return "the minutes that are left are kept for the proof"
         return None
 
     def ablations(self, spent: int, spent_s: float, seen_s: Sequence[float]) -> int:
-        """How many settings can be left out once, with what is left after so many launches."""
+        """How many settings can be left out once, with what is left after so many launches. What
+        was never launched has yet to be compiled: each is given as long as a trial.
+        """
         each = self.proof_launches
         if not self.ablated and spent >= self.search_launches:
             return 0

@@ -8,7 +8,7 @@ The runs of one launch, in this order, each a case of the study:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -24,7 +24,7 @@ from harness.plan import Run as PlannedRun
 from harness.settings import Repeats
 from harness.slo import limits_text
 from harness.steering import Decision, Skip, Steering
-from harness.study import Study
+from harness.study import SavedRun, Study
 from harness.tables import points_table, runs_table
 from harness.tune.config import Screen
 from harness.tune.objective import Objective
@@ -156,6 +156,30 @@ def outcome_of(study: Study, launch: Launch) -> Outcome:
         return Outcome.measured(full)
     short = [_named(row) for row in points if row["case"] == SCREEN]
     return Outcome.screened(short) if short else Outcome.failed(FailureKind.HARNESS)
+
+
+def spared_s(saved: Sequence[SavedRun], ran: Collection[str]) -> float:
+    """Seconds of a trial's launch that the proof's launches of the same setting are spared: `ran`
+    are its runs, `saved` all of the study.
+
+    These are the runs beside the full loads, and compiling, whose result vLLM keeps: as far as
+    another start that compiled took less, for what is kept must be loaded.
+    """
+    mine = [run for run in saved if run.record["id"] in ran]
+    beside = [run.record.get("window") for run in mine if run.record["case"] != FULL]
+    runs_s = sum(window["ended_at_s"] - window["started_at_s"] for window in beside if window)
+    compiled_s = compiling_s(mine[-1].launch) if mine else None
+    if compiled_s is None:
+        return float(runs_s)
+    seen_s = (compiling_s(run.launch) for run in saved)
+    return float(runs_s + compiled_s - min(each for each in seen_s if each is not None))
+
+
+def compiling_s(launch: Mapping[str, Any]) -> float | None:
+    """Seconds that a start took to compile, or to load what was; None where it does not."""
+    if (launch.get("engine") or {}).get("enforce_eager"):
+        return None
+    return (launch.get("startup_s") or {}).get("compile")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

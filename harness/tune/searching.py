@@ -20,6 +20,7 @@ from harness.tune.launching import (
     limits_s,
     outcome_of,
     sound_row,
+    spared_s,
 )
 from harness.tune.search import Search
 from harness.tune.session import Session
@@ -72,8 +73,9 @@ class Searching:
         trials = self.search.trials
         if any(trial.state == "running" for trial in trials):
             return None
+        session = self.session
         return self.tuning.allowance.stop(
-            self.session.launches(), self.session.spent_s, self.session.seen_s
+            session.launches(), session.spent_s, session.seen_s, session.proof_s
         )
 
     def _try(self, trial: Trial, show: Display) -> None:
@@ -96,7 +98,12 @@ class Searching:
         if isinstance(steering, Screening):
             outcome = steering.told(outcome)
         kept = self.search.tell(trial, outcome)
-        self.session.spend(perf_counter() - begun_s, is_whole=kept.state == "ok")
+        ran = {run.id for each in left for run in each.runs}
+        self.session.spend(
+            perf_counter() - begun_s,
+            is_whole=kept.state == "ok",
+            spared_s=spared_s(list(self.study.runs()), ran),
+        )
         show.tell(self._progress(kept))
 
     def _steering(self, trial: Trial, launch: Launch) -> Steering:

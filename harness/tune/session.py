@@ -1,7 +1,8 @@
 """What search and proof share in one command: the instrument, and one budget.
 
-study.json keeps what a continued command must know: `spent_s` and how long each launch took
-(`seen_s`), when the search was over (`searched`), and what is proven (`proof`).
+study.json keeps what a continued command must know: `spent_s`, how long each launch took (`seen_s`)
+and would have taken in the proof (`proof_s`), when the search was over (`searched`), and what is
+proven (`proof`).
 """
 
 from dataclasses import dataclass, field
@@ -40,10 +41,18 @@ class Session:
         """How long each launch took that measured everything."""
         return list(self.study.about.get("seen_s", ()))
 
-    def spend(self, seconds: float, *, is_whole: bool) -> None:
-        """Count a launch; `is_whole`: it measured everything."""
-        seen_s = [*self.seen_s, seconds] if is_whole else self.seen_s
-        self.study.add(spent_s=self.spent_s + seconds, seen_s=seen_s)
+    @property
+    def proof_s(self) -> list[float]:
+        """How long each of these would have taken in the proof."""
+        return list(self.study.about.get("proof_s", self.seen_s))
+
+    def spend(self, seconds: float, *, is_whole: bool, spared_s: float = 0.0) -> None:
+        """Count a launch; `is_whole`: it measured everything; `spared_s`: of it, what the proof
+        does without."""
+        seen_s, proof_s = self.seen_s, self.proof_s
+        if is_whole:
+            seen_s, proof_s = [*seen_s, seconds], [*proof_s, seconds - spared_s]
+        self.study.add(spent_s=self.spent_s + seconds, seen_s=seen_s, proof_s=proof_s)
 
     def launches(self, but: Path | None = None) -> int:
         """Those of the search so far, and of proofs `but` this one."""

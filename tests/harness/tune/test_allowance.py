@@ -73,6 +73,14 @@ def test_the_first_launch_which_compiles_is_no_measure_for_the_others() -> None:
     assert made.stop(3, 200.0, [300.0]) is not None
 
 
+def test_a_launch_of_the_proof_is_given_what_a_trial_took_without_what_it_is_spared() -> None:
+    made = allowed(100, minutes=10)
+    assert made.stop(3, 200.0, [80.0, 60.0], [70.0, 50.0]) is None, "one more and six take 360 s"
+    assert made.stop(3, 250.0, [80.0, 60.0], [70.0, 50.0]) is not None
+    assert made.stop(3, 200.0, [80.0, 60.0]) is not None, "420 s"
+    assert made.ablations(3, 0.0, [60.0]) == 1, "what was never launched must be compiled"
+
+
 def test_minutes_that_cannot_do_are_refused_before_anything_starts() -> None:
     with pytest.raises(UserError, match=r"tune.budget.minutes=1 is too small.*1\.3 at least"):
         allowed(16, minutes=1)

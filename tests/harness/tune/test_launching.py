@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.overrides import parse
 from harness.plan import Launch, Plan
 from harness.steering import Following, Send, Skip
-from harness.study import Study
+from harness.study import SavedRun, Study
 from harness.tune.launching import (
     FULL,
     SCREEN,
@@ -22,6 +22,7 @@ from harness.tune.launching import (
     rows_of,
     shortened,
     sound_row,
+    spared_s,
 )
 from harness.tune.trial import Outcome
 from harness.tune.tuning import Tuning
@@ -196,3 +197,26 @@ def test_two_studies_of_other_goals_are_two(tmp_path: Path) -> None:
 def test_a_larger_budget_continues_the_same_study(tmp_path: Path) -> None:
     more = TUNE.replace("launches: 10", "launches: 20")
     assert tuning(tmp_path, TUNE).base.plan.id == tuning(tmp_path, more).base.plan.id
+
+
+def saved(run: str, case: str, took_s: float, **launch: Any) -> SavedRun:
+    record = {"id": run, "case": case, "window": {"started_at_s": 5.0, "ended_at_s": 5.0 + took_s}}
+    return SavedRun(record=record, launch=launch, folder=Path())
+
+
+def test_the_proof_is_spared_the_runs_beside_the_full_loads() -> None:
+    runs = [saved("a", "alone", 4.0), saved("b", SCREEN, 6.0), saved("c", FULL, 30.0)]
+    assert spared_s(runs, {"a", "b", "c"}) == 10.0
+    assert spared_s(runs, {"c"}) == 0.0, "the others were there before this command"
+    assert spared_s(runs, ()) == 0.0
+
+
+def test_the_proof_is_spared_compiling_as_far_as_another_start_shows() -> None:
+    cold, warm = {"startup_s": {"compile": 16.0}}, {"startup_s": {"compile": 3.5}}
+    eager = {"startup_s": {"compile": 0.5}, "engine": {"enforce_eager": True}}
+    first, second = saved("a", FULL, 30.0, **warm), saved("b", FULL, 30.0, **cold)
+    third = saved("c", FULL, 30.0, **eager)
+    assert spared_s([second, third], {"b"}) == 0.0, "nothing shows what is left of it"
+    assert spared_s([first, second, third], {"b"}) == 12.5
+    assert spared_s([first, second, third], {"a"}) == 0.0
+    assert spared_s([first, second, third], {"c"}) == 0.0, "it does not compile"

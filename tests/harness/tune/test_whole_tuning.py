@@ -88,6 +88,8 @@ def test_what_was_spent_is_counted_over_all_commands(study: Path) -> None:
     about = json.loads((study / "study.json").read_text())
     assert about["spent_s"] >= sum(about["seen_s"]) > 0
     assert len(about["seen_s"]) >= SETTINGS - 1, "but for the launch that was killed"
+    both = list(zip(about["seen_s"], about["proof_s"], strict=True))
+    assert all(0 < without_s <= took_s for took_s, without_s in both)
 
 
 def test_the_same_command_answers_again_and_starts_nothing(tool: Tool, study: Path) -> None:
