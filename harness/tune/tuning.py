@@ -133,17 +133,18 @@ class Tuning:
     def run(self) -> int:
         """Search and prove what is not done yet, and answer; returns the exit code.
 
-        Raises UserError for limits that none keeps.
+        Raises UserError for limits that none keeps, without Optuna, and for a journal that is lost.
         """
         from harness.tune.answer import MARKDOWN
         from harness.tune.conclusion import conclude
         from harness.tune.keeping import keep
         from harness.tune.proving import Proving
         from harness.tune.screen import screen
-        from harness.tune.search import Search
+        from harness.tune.search import Search, load_optuna
         from harness.tune.searching import Searching
         from harness.tune.session import Session
 
+        load_optuna()  # what is missing is said before a study is begun
         print(self.base.engine_line(), flush=True)
         for line in (*self.goal_lines(), *self.space.dropped, *self._by_prior()):
             print(line, flush=True)
@@ -151,6 +152,11 @@ class Tuning:
             print(f"study: {study.folder}", flush=True)
             journal, seed = study.folder / JOURNAL, self.config.options.seed
             search = Search(self.space, self.objective, self.forecast, journal, seed)
+            if study.about["runs"] and not search.trials:
+                raise UserError(
+                    f"{journal} is lost, which says what the runs beside it were tried for: put"
+                    " back a copy of it, or begin a new search with fresh=true."
+                )
             session = Session(sweep=self.base, study=study, search=search)
             try:
                 Searching(tuning=self, study=study, search=search, session=session).work()

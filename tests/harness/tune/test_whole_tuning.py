@@ -1,6 +1,7 @@
 """`python -m harness tune=NAME` on the simulator, as people use it, cut off in every part."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,26 @@ def test_a_longer_proof_goes_on_with_the_shorter_one(tool: Tool, study: Path) ->
     proof = answer_of(study).proof
     assert proof is not None
     assert proof.launches == 3
+
+
+def test_a_lost_journal_is_told_and_the_answer_stands(tool: Tool, study: Path) -> None:
+    journal, answer = study / "search.journal", (study / "answer.json").read_bytes()
+    kept_journal = journal.read_bytes()
+    journal.unlink()
+    done = tool(*words(tool.folder))
+    journal.write_bytes(kept_journal)
+    assert done.returncode == 2, done.stdout
+    assert "search.journal is lost" in done.stderr
+    assert (study / "answer.json").read_bytes() == answer
+
+
+def test_without_optuna_no_study_is_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert run(words(tmp_path, f"out={tmp_path / 'out'}")) == 2
+    assert "tune= needs Optuna" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_tuned_engine_is_there_for_the_next_sweep(tool: Tool, study: Path) -> None:
