@@ -11,7 +11,7 @@ from harness.guard.summary import number
 from harness.tune.finding import Finding
 from harness.tune.proof import Proof
 from harness.tune.trial import Trial, told
-from harness.units import named_values, percent
+from harness.units import named_values, percent, unit_of
 
 
 def setting_text(setting: Mapping[str, Any] | None) -> str:
@@ -44,14 +44,15 @@ def interval_text(found: Finding) -> str:
 
 
 def constraint_text(found: Finding) -> str:
-    """tpot_p99_s < 0.03: kept, 22.9 ms of 30.0 (22.1 to 23.8)."""
+    """tpot_p99_s < 1.1 x defaults: kept, 22.9 ms [22.1 to 23.8], and the limit is 30.0 ms."""
     _, form = metric(found.metric)
     if found.after is None or found.before is None:
         return f"{found.what}: {found.word} ({found.reason})"
-    text = f"{found.what}: {found.word}, {form(found.after)} of {form(found.before)}"
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} [{form(found.low * found.before)} to {form(found.high * found.before)}]"
+    unit = f" {unit_of(found.metric)}".rstrip()
+    text = f"{found.what}: {found.word}, {form(found.after)}{unit}"
+    if found.low is not None and found.high is not None:
+        text += f" [{form(found.low * found.before)} to {form(found.high * found.before)}]"
+    return f"{text}, and the limit is {form(found.before)}{unit}"
 
 
 def came_of(trial: Trial) -> str:
