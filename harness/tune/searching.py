@@ -23,7 +23,7 @@ from harness.tune.launching import (
 )
 from harness.tune.search import Search
 from harness.tune.session import Session
-from harness.tune.summary import came_of, score_text
+from harness.tune.summary import progress_text
 from harness.tune.trial import Trial
 from harness.tune.tuning import Tuning
 
@@ -45,7 +45,7 @@ class Searching:
             return
         each = len(self.tuning.base.plan.runs)
         done = sum(self.study.status(run) is not None for run in self.study.about["runs"])
-        with display(allowance.search_launches * each, done, self.session.noted) as show:
+        with display(allowance.search_launches * each, done, self.session.noted, "search") as show:
             while (why := self._reason_to_stop()) is None:
                 trial = self.search.ask()
                 if trial is None:
@@ -97,7 +97,7 @@ class Searching:
             outcome = steering.told(outcome)
         kept = self.search.tell(trial, outcome)
         self.session.spend(perf_counter() - begun_s, is_whole=kept.state == "ok")
-        show.tell(self._progress(kept))
+        show.tell(progress_text(kept, self.search.best))
 
     def _steering(self, trial: Trial, launch: Launch) -> Steering:
         """What becomes of the runs: those of a clear loser are skipped."""
@@ -128,13 +128,3 @@ class Searching:
             check_floor(row, limits_s(self.tuning.config, self.tuning.objective))
         for found in capacities(self.study, launch.id):
             check_search(found)
-
-    def _progress(self, trial: Trial) -> str:
-        best = self.search.best
-        if best is None or best.score is None:
-            far = "none so far keeps the constraints"
-        elif best.number == trial.number:
-            far = "the best so far"
-        else:
-            far = f"the best so far is trial {best.number} with {score_text(best.score)}"
-        return f"trial {trial.number}, {came_of(trial)}; {far}"

@@ -68,6 +68,23 @@ def came_of(trial: Trial) -> str:
     return f"{text}: {score}{doubts}" + "".join(f", breaks {one}" for one in trial.violations)
 
 
+def progress_text(trial: Trial, best: Trial | None) -> str:
+    """A trial that has just ended, and the best so far.
+
+    That one may have the lower score of the two: the highest measurements are lucky ones, and of
+    equals the simplest is the best (harness/tune/strategy.py).
+    """
+    if best is None or best.score is None:
+        far = "none so far keeps the constraints"
+    elif best.number == trial.number:
+        far = "the best so far"
+    else:
+        is_higher = trial.is_feasible and trial.score is not None and trial.score > best.score
+        despite = ", allowing for noise," if is_higher else ""
+        far = f"the best so far{despite} is trial {best.number} with {score_text(best.score)}"
+    return f"trial {trial.number}, {came_of(trial)}; {far}"
+
+
 def score_text(score: float) -> str:
     """A score as a change of the defaults: +81.2 %."""
     return f"{'+' if score >= 1 else '−'}{percent(abs(score - 1))} %"

@@ -15,6 +15,7 @@ from harness.tune.answer import JSON, Outcome, Tried, read
 from harness.tune.plots import draw
 from harness.tune.proof import Proof
 from harness.tune.screen import screen
+from harness.tune.summary import progress_text
 from harness.tune.trial import Outcome as Outcomes
 from harness.tune.trial import Trial
 from tests.harness.tune.answers import ANSWER, GAIN, KEPT, PROOF, TRIED, tried
@@ -61,6 +62,18 @@ def test_only_what_is_settled_exits_with_0(outcome: str, code: int) -> None:
 def test_a_trade_of_two_goals_is_called_one() -> None:
     told = replace(ANSWER, reason="one goal is traded for the other").headline()
     assert told.endswith("against the defaults: one goal is traded for the other.")
+
+
+def test_a_best_so_far_with_the_lower_score_is_told_with_the_reason() -> None:
+    row, setting = {"output_tok_per_s": 1.0}, (("max_num_seqs", 8),)
+    best, lucky = (
+        Trial(number=n, setting=setting, outcome=Outcomes.measured([row]), score=score)
+        for n, score in ((7, 1.013), (8, 1.016))
+    )
+    told = "the best so far, allowing for noise, is trial 7 with +1.3 %"
+    assert progress_text(lucky, best).endswith(told)
+    assert progress_text(replace(lucky, score=0.9), best).endswith("so far is trial 7 with +1.3 %")
+    assert progress_text(best, best).endswith("+1.3 %; the best so far")
 
 
 def test_simulated_numbers_say_so_first() -> None:
