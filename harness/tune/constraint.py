@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from numbers import Real
 from typing import Any, Self
 
 from harness.guard.limit import METRICS, Limit
@@ -45,7 +46,10 @@ class Constraint:
         """
         value = row.get(self.limit.metric)
         base = defaults.get(self.limit.metric) if self.relative else 1.0
-        if value is None or base is None or math.isnan(value) or math.isnan(base):
+        if not isinstance(value, Real) or not isinstance(base, Real):
+            return None
+        value, base = float(value), float(base)
+        if math.isnan(value) or math.isnan(base):
             return None
         allowed = self.limit.value * base
         if value <= 0 or allowed <= 0:  # e.g. no failure at all

@@ -29,7 +29,7 @@ from harness.tables import points_table, runs_table
 from harness.tune.config import Screen
 from harness.tune.objective import Objective
 from harness.tune.space import Space
-from harness.tune.trial import Outcome, Setting, told
+from harness.tune.trial import Outcome, Setting, Trial, told
 from harness.validity import fatal_codes
 from loadgen.config import Load
 from monitors.nvml import Gpu
@@ -232,6 +232,17 @@ def check_search(found: Capacity) -> None:
         raise UserError(
             f"{limits} cannot be kept, with the defaults not even without load: {floor(found)}."
         )
+
+
+def check_margins(objective: Objective, defaults: Trial) -> None:
+    """Raises UserError if the defaults were measured, and a column that is limited was not: no
+    trial could keep such a limit."""
+    for one, margin in zip(objective.constraints, defaults.margins, strict=False):
+        if margin is None:
+            raise UserError(
+                f"tune.constraints: '{one}' cannot be kept: the launch of the defaults measured no"
+                f" {one.limit.metric} here; take that constraint out."
+            )
 
 
 def check_floor(row: Mapping[str, Any], limits: Mapping[str, float]) -> None:

@@ -16,6 +16,7 @@ from harness.tune.launching import (
     SCREEN,
     Screening,
     check_floor,
+    check_margins,
     check_search,
     limits_s,
     outcome_of,
@@ -40,7 +41,7 @@ class Searching:
     def work(self) -> None:
         """Ask, launch, tell, until the budget or the space is spent."""
         allowance = self.tuning.allowance
-        self._check_floor()
+        self._check_defaults()
         if self._is_searched():
             return
         each = len(self.tuning.base.plan.runs)
@@ -53,7 +54,7 @@ class Searching:
                     break
                 self._try(trial, show)
                 if trial.setting == self.tuning.space.default:
-                    self._check_floor()
+                    self._check_defaults()
             show.tell(f"search over: {why}")
         allowed = {"launches": allowance.launches, "budget_s": allowance.budget_s}
         self.study.add(searched=allowed | {"why": why}, proof=None)
@@ -121,10 +122,14 @@ class Searching:
             follow=follow,
         )
 
-    def _check_floor(self) -> None:
-        """Limits that even a request alone misses end the search after the defaults' launch."""
+    def _check_defaults(self) -> None:
+        """Limits that even a request alone misses, and those that nothing here measures, end the
+        search after the defaults' launch."""
         (launch,) = self.tuning.base.plan.launches
         if (row := sound_row(self.study, launch, ALONE)) is not None:
             check_floor(row, limits_s(self.tuning.config, self.tuning.objective))
         for found in capacities(self.study, launch.id):
             check_search(found)
+        for trial in self.search.trials:
+            if trial.setting == self.tuning.space.default:
+                check_margins(self.tuning.objective, trial)

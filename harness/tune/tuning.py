@@ -26,6 +26,7 @@ from harness.plan import Run, as_served
 from harness.sim.options import flags_with_effect
 from harness.sweep import Sweep, used
 from harness.tune.allowance import Allowance
+from harness.tune.column import lacking
 from harness.tune.launching import FULL, SCREEN, Launching
 from harness.tune.objective import Objective
 from harness.tune.prior import Prior
@@ -237,6 +238,11 @@ def _check(config: Config) -> None:
             " the proof repeats."
         )
     assert config.tune is not None
+    options, objective = config.options, Objective.of(config.tune)
+    names = [name for name, axis in config.tune.space.items() if axis is not None]
+    problem = lacking(objective.columns, config.loads, options.slo, options.checks, names)
+    if problem is not None:
+        raise UserError(f"tune: {problem}.")
     for code in config.tune.proof.allow:
         if code not in FATAL:
             hint = did_you_mean(code, FATAL)

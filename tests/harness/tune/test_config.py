@@ -119,6 +119,18 @@ def test_a_tuning_of_ones_own_is_found_and_several_loads_are_one_configuration(
             "contradict each other",
         ),
         (
+            ["tune=throughput", "tune.maximise=tpot_p99_s"],
+            "'tpot_p99_s' is better low: name it under tune.minimise",
+        ),
+        (
+            ["tune=throughput", "tune.maximise=[]", "tune.minimise=goodput_rps"],
+            "'goodput_rps' is better high: name it under tune.maximise",
+        ),
+        (
+            ["tune=throughput", "tune.minimise=output_tok_per_s"],
+            "'output_tok_per_s' is named twice",
+        ),
+        (
             ["tune=throughput", "tune.space.max_num_seqs={form: 1}"],
             "there is no setting 'tune.space.max_num_seqs.form'",
         ),

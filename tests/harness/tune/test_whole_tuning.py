@@ -187,6 +187,15 @@ def test_a_limit_that_one_request_alone_misses_is_told_after_the_first_launch(to
     assert "trial 1" not in done.stdout
 
 
+def test_a_limit_on_what_is_not_measured_here_is_told_after_the_first_launch(tool: Tool) -> None:
+    mine = words(tool.folder, "tune.constraints=gpu_power_w < 300", "seed=9")
+    for _ in range(2):  # and by the same command again, which launches nothing
+        done = tool(*mine)
+        assert done.returncode == 2, done.stdout
+        assert "the launch of the defaults measured no gpu_power_w here" in done.stderr
+        assert "trial 1" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("word", "says"),
     [
@@ -199,6 +208,9 @@ def test_a_limit_that_one_request_alone_misses_is_told_after_the_first_launch(to
         ("sweep=batching", "are two commands"),
         ("tune.proof.allow=client_bussy", "Did you mean 'client_busy'?"),
         ("repeats.launches=3", "repeats is for sweeps"),
+        ("tune.constraints=capacity_rps > 3", "'capacity_rps' is what a search"),
+        ("tune.maximise=goodput_rps", "'goodput_rps' needs limits: set slo.ttft_s"),
+        ("load.stream=false", "'tpot_p99_s' is not to be seen with load.stream=false"),
         ("tune.space.max_num_sequences=[1]", "there is no engine setting 'max_num_sequences'"),
     ],
 )
