@@ -115,6 +115,7 @@ class Answer:
     front: tuple[int, ...]  # numbers of the trials on the Pareto front, of two goals
     importances: dict[str, float]
     spent: Spent
+    promise: str = ""  # what a request must keep to be counted, where a goal counts such
     winner: int | None = None  # its number; 0 is the defaults
     setting: dict[str, Any] | None = None
     deployment: Deployment | None = None

@@ -8,8 +8,8 @@ from loadgen.config import Load, Slo
 BETTER_LOW = ("ttft_", "tpot_", "itl_", "e2e_", "j_per_", "usd_per_", "requests_failed", "failed_")
 BETTER_HIGH = ("output_tok_", "total_tok_", "requests_per_s", "goodput_", "slo_met_", "capacity_")
 OF_STREAMS = ("ttft_", "tpot_", "itl_", "output_tok_per_s_per_user")
-OF_LIMITS = ("goodput_", "slo_met_")
 OF_SEARCH = ("capacity_",)
+OF_LIMITS = ("goodput_", "slo_met_", *OF_SEARCH)
 # Settings that change what is computed. Accuracy is that of other numbers only where one is set.
 NUMERICS = ("dtype", "quantization", "kv_cache_dtype")
 ACCURACY = ("kl_", "top1_", "perplexity", "exact_match_", "common_prefix_")

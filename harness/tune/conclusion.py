@@ -52,6 +52,7 @@ def conclude(
         model=about["model"]["name"],
         model_choice=about["model"]["path"] or about["model"]["name"],
         load=about["load"],
+        promise=tuning.promise(),
         goals=tuple((goal.column, goal.maximise) for goal in objective.goals),
         constraints=tuple(map(str, objective.constraints)),
         space_size=len(tuning.space),

@@ -62,6 +62,24 @@ class Launching:
         return tune.screen if tune is not None and len(self.objective.goals) == 1 else None
 
     @property
+    def unscreened(self) -> str | None:
+        """A sentence where a short run is asked for and none is made."""
+        tune = self.config.tune
+        if tune is None or tune.screen is None:
+            return None
+        why = None
+        if self.screen is None:
+            why = "of two goals no trial is a clear loser"
+        elif self.loads[0].search is not None:
+            why = "a search for a rate ends early by itself where a setting is slow"
+        elif not self._is_short(self.screen):
+            why = f"the full run is no longer than its {self.screen.duration_s:g} s"
+        return None if why is None else f"tune.screen is left out: {why}"
+
+    def _is_short(self, screen: Screen) -> bool:
+        return screen.duration_s < self.loads[0].duration_s
+
+    @property
     def axes(self) -> dict[str, list[Any]]:
         """Of the study: the cases, the space's names, and the loads."""
         cases = [case.name for case in self._cases(self.space.default)]
@@ -103,7 +121,7 @@ class Launching:
         can_be_alone = is_plain and first.arrival != "trace" and setting == self.space.default
         if can_be_alone and limits_s(self.config, self.objective):
             parts.append((ALONE, (alone(first),)))
-        if is_plain and self.screen is not None and self.screen.duration_s < first.duration_s:
+        if is_plain and self.screen is not None and self._is_short(self.screen):
             parts.append((SCREEN, (shortened(first, self.screen.duration_s),)))
         parts.append((FULL, self.loads))
         return tuple(Case(name=name, engines=engines, loads=loads) for name, loads in parts)

@@ -24,9 +24,10 @@ from harness.identity import digest_of
 from harness.overrides import did_you_mean
 from harness.plan import Run, as_served
 from harness.sim.options import flags_with_effect
+from harness.slo import promise_text
 from harness.sweep import Sweep, used
 from harness.tune.allowance import Allowance
-from harness.tune.column import lacking
+from harness.tune.column import OF_LIMITS, lacking
 from harness.tune.launching import FULL, SCREEN, Launching
 from harness.tune.objective import Objective
 from harness.tune.prior import Prior
@@ -38,6 +39,7 @@ from harness.validity import FATAL
 from loadgen.config import Load
 
 JOURNAL = "search.journal"
+LITTLE_FRAC = 0.005  # what the prior's arithmetic cannot tell from nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,7 @@ class Tuning:
         lines = [self.base.engine_line(), f"tune {self.name}: {self.config.model.name}"]
         lines += [f"  {text}" for text in self.goal_lines()]
         lines.append(f"  space: {plural(len(self.space), 'setting')} of {_axes(self.space)}")
-        lines += [f"    {text}" for text in (*self.space.dropped, *self._by_prior())]
+        lines += [f"    {text}" for text in self._notes()]
         lines.append(f"  each launch: {', '.join(_parts(launch.runs))}")
         ablation = f" and of {plural(kept.ablated, 'ablation')}" if kept.ablated else ""
         lines.append(
@@ -125,11 +127,16 @@ class Tuning:
 
     def goal_lines(self) -> list[str]:
         """What is to be reached, and what must hold."""
-        goals, kept = (
-            " and ".join(map(str, each))
-            for each in (self.objective.goals, self.objective.constraints)
-        )
+        goals = " and ".join(map(str, self.objective.goals))
+        if promise := self.promise():
+            goals += f": {promise}"
+        kept = " and ".join(one.told() for one in self.objective.constraints)
         return [goals, f"while {kept}"] if kept else [goals]
+
+    def promise(self) -> str:
+        """What a request must keep to be counted, where a column counts such; else empty."""
+        is_asked = any(name.startswith(OF_LIMITS) for name in self.objective.columns)
+        return promise_text(self.config.options.slo) if is_asked else ""
 
     def run(self) -> int:
         """Search and prove what is not done yet, and answer; returns the exit code.
@@ -147,7 +154,7 @@ class Tuning:
 
         load_optuna()  # what is missing is said before a study is begun
         print(self.base.engine_line(), flush=True)
-        for line in (*self.goal_lines(), *self.space.dropped, *self._by_prior()):
+        for line in (*self.goal_lines(), *self._notes()):
             print(line, flush=True)
         with self.base.opened(self._about(), command=self.base.command) as study:
             print(f"study: {study.folder}", flush=True)
@@ -178,6 +185,12 @@ class Tuning:
         assert tune is not None
         return self.base.about() | {"axes": self.launching.axes, "runs": [], "tune": asdict(tune)}
 
+    def _notes(self) -> list[str]:
+        """What was left out of what was asked for, and what the prior says."""
+        unscreened = self.launching.unscreened
+        left_out = [*self.space.dropped, *([unscreened] if unscreened else [])]
+        return [*left_out, *self._by_prior()]
+
     def _by_prior(self) -> list[str]:
         """What the prior takes out of the space, and what it expects most of."""
         if self.forecast is None:
@@ -202,6 +215,8 @@ class Tuning:
         best = max(kept, key=lambda trial: trial.score or 0.0, default=None)
         if best is None or best.score is None:
             return []
+        if best.score < 1 + LITTLE_FRAC:
+            return ["the prior expects nothing to be better than the defaults"]
         return [f"the prior expects most of {told(best.setting)}: {best.score:.2f} x the defaults"]
 
 

@@ -190,7 +190,7 @@ def test_the_section_has_the_answer_the_proof_and_every_trial(tmp_path: Path) ->
     for text in ("**PROVEN.**", "vllm serve", "### Proof", "failed: out\\_of\\_memory",
                  "| 22.9 | 21.8 | 20.6 to 23.1 | ms | open |",
                  "clear loser", "the winner", "breaks tpot\\_p99\\_s", "plots/tune_importance.png",
-                 "it is pinned to bfloat16"):  # fmt: skip
+                 "engine.dtype=bfloat16 pins it"):  # fmt: skip
         assert text in page, text
     assert "What each setting contributes" in html(report)
 

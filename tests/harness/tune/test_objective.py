@@ -144,6 +144,7 @@ def test_only_a_floor_that_is_not_below_the_ceiling_contradicts_it(low, high, re
         ({"constraints": ["tpot_p99 < 1"]}, "Did you mean 'tpot_p99_s'"),
         ({"constraints": ["tpot_p99_s = 1"]}, "not of the form METRIC < NUMBER"),
         ({"constraints": ["tpot_p99_s < 0"]}, "must be above 0"),
+        ({"constraints": ["slo_met_frac > 99"]}, "slo_met_frac is a share, between 0 and 1"),
         ({"maximise": "output_tok_s"}, "Did you mean 'output_tok_per_s'"),
         ({"maximise": []}, "name one column to maximise or minimise"),
         ({"maximise": ["output_tok_per_s"] * 2}, "'output_tok_per_s' is named twice"),
@@ -191,3 +192,10 @@ def test_what_is_a_text_is_no_number(column):
 def test_what_a_load_cannot_give_is_told_before_anything_is_launched(column, space, is_told):
     told = lacking([column], composed("sweep=single").loads, Slo(), Checks(), space)
     assert (told is not None) == is_told
+
+
+def test_a_limit_is_told_in_the_unit_that_people_are_shown_too():
+    texts = ("ttft_p99_s < 500", "tpot_p99_s < 1.1 x defaults", "output_tok_per_s > 9")
+    told = [Constraint.parse(text).told() for text in texts]
+    assert told == ["ttft_p99_s < 500 (500,000 ms)", *texts[1:]]
+    assert Constraint.parse("slo_met_frac > 1.05 x defaults").relative

@@ -177,6 +177,31 @@ def test_a_plan_starts_nothing(tool: Tool) -> None:
     assert "nothing was started" in done.stdout
 
 
+def test_a_plan_says_what_is_kept_and_what_of_the_words_has_no_effect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = words(
+        tmp_path,
+        "plan=true",
+        f"out={tmp_path}",
+        "tune.maximise=[output_tok_per_s,goodput_rps]",
+        "tune.screen.duration_s=0.2",
+        "slo.ttft_s=0.5",
+    )
+    assert run(mine) == 0
+    told = capsys.readouterr().out
+    assert "goodput_rps: 99 % of the requests keep TTFT ≤ 500 ms\n" in told
+    assert "tune.screen is left out: of two goals no trial is a clear loser" in told
+
+
+def test_a_prior_that_sees_no_gain_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slower = "tune.space={api_server_count: null, enforce_eager: [true]}"
+    assert run(words(tmp_path, "plan=true", f"out={tmp_path}", slower)) == 0
+    assert "the prior expects nothing to be better than the defaults" in capsys.readouterr().out
+
+
 def test_a_limit_that_one_request_alone_misses_is_told_after_the_first_launch(tool: Tool) -> None:
     # so slow a GPU that its steps are waited for, however busy this machine is
     slow = ["engine.gpu=l4", "model=qwen2.5-1.5b"]
