@@ -183,6 +183,8 @@ class Answer:
         return f"{setting_text(self.setting)}{gave}, but {self.reason}; {self._settled_by(open_)}"
 
     def _settled_by(self, findings: Sequence[Finding]) -> str:
+        if remedy := next((one.remedy for one in findings if one.remedy), None):
+            return remedy
         more = max((one.more_launches or 0 for one in findings), default=0)
         if not more:
             return "a longer proof (tune.proof.launches) may settle it"

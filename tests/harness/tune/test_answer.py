@@ -94,6 +94,13 @@ def test_an_open_constraint_says_how_many_launches_would_settle_it() -> None:
     assert "tune.proof.launches=5 tune.budget.launches=26 would settle it" in told
 
 
+def test_where_more_launches_would_settle_nothing_what_would_is_told() -> None:
+    gain = replace(GAIN, low=None, high=None, more_launches=None, remedy="longer runs do")
+    told = replace(OPEN, proof=replace(PROOF, gains=(gain,))).headline()
+    assert "with +80.0 % output tok/s [no interval], but" in told
+    assert told.endswith("; longer runs do.")
+
+
 def test_of_rows_that_prove_nothing_no_gain_is_told() -> None:
     comparison = replace(PROOF.comparison, verdict=Compared.REFUSED)
     told = replace(OPEN, proof=replace(PROOF, comparison=comparison)).headline()

@@ -236,6 +236,16 @@ def test_a_capacity_that_all_launches_find_alike_is_judged_by_what_was_clear(
     assert gain.high == pytest.approx(tuned[2] / 400)
 
 
+def test_capacities_that_are_alike_and_never_clear_have_no_interval() -> None:
+    sides = (runs(c, [1000] * 3, p, capacity_rps=x) for c, x, p in
+             (("defaults", 30.0, 1), ("tuned", 33.0, 2)))  # fmt: skip
+    (gain,) = judge(study(*sides), goal="capacity_rps").gains
+    assert (gain.before, gain.after) == (pytest.approx(30), pytest.approx(33))
+    assert (gain.word, gain.low) == ("inconclusive", None)
+    assert gain.remedy is not None
+    assert "load.duration_s" in gain.remedy
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     """No winner's curse: whoever won the search, its launches in the proof are new ones."""
     random = np.random.default_rng(1)
