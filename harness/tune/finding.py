@@ -24,10 +24,10 @@ THRESHOLD_FRAC = 0.03  # of a goal that conf/guard/ has no threshold for
 CAPACITIES = ("capacity_rps", "capacity_concurrency")
 BRACKET = ("capacity_low", "capacity_high")  # beside these: clearly kept, clearly missed
 UNCLEAR = (
-    "all launches of a side found the same, and not each of them a rate that was clearly kept and"
-    " one that was clearly missed"
+    "the launches show no noise to judge by, and not each of them has a rate that was clearly kept"
+    " and one that was clearly missed"
 )
-LONGER = "a longer load.duration_s makes more of them clear"
+LONGER = "a longer load.duration_s makes more rates clear"
 KEPT = {Verdict.UNCHANGED: "kept", Verdict.REGRESSED: "broken", Verdict.INCONCLUSIVE: "open"}
 
 

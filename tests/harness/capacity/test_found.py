@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from harness.capacity.found import Capacity, capacities, capacity_of
-from harness.capacity.page import TABLE, write_capacity
+from harness.capacity.page import TABLE, _label, write_capacity
 from harness.capacity.probe import Probe
 from harness.capacity.search import Alone, Answer, Done, Question
 from harness.capacity.share import Share
@@ -92,6 +92,17 @@ def test_each_launch_finds_its_own(kept: Study) -> None:
     assert first.breaks_first == "ttft_s"
     assert [found.launch for found in capacities(kept, second.launch)] == [second.launch]
     assert first.probes[0].rate is None
+
+
+def test_the_one_without_settings_among_those_with_some_is_the_defaults(kept: Study) -> None:
+    run = next(iter(kept.runs()))
+    axes = {"case": ["full"], "engine.max_num_seqs": [None, 8]}
+    run.record["engine"]["max_num_seqs"] = None
+    assert _label(run, {"axes": axes}) == "defaults"
+    run.record["engine"]["max_num_seqs"] = 8
+    assert _label(run, {"axes": axes}) == "max_num_seqs=8"
+    run.record["case"] = "rate"
+    assert _label(run, {"axes": {"case": ["rate", "saturated"]}}) == "rate"
 
 
 def test_one_request_a_second_is_not_one_request_at_a_time() -> None:
