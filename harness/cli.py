@@ -10,6 +10,7 @@
 Heavy imports wait inside the functions that need them: help must be there at once.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -35,8 +36,14 @@ def run(argv: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is the rest for it
         return 128 + signal.SIGPIPE
-    except OSError as error:  # a full disk, say
-        print(f"harness: {error}", file=sys.stderr)
+    except OSError as error:
+        told = str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            told = (
+                f"the disk is full ({told}): make room where the results lie, and the same command"
+                " continues; finished runs are kept."
+            )
+        print(f"harness: {told}", file=sys.stderr)
         return 2
 
 

@@ -227,6 +227,10 @@ def _check_tune(words: Words) -> None:
         return
     if (sweep := words.choices.get("sweep")) is not None:
         raise UserError(f"tune={name} and sweep={sweep} are two commands: take one.")
+    if "against" in words.settings:
+        raise UserError("against= is for sweeps: a tuning compares with the defaults by itself.")
+    if words.settings.get("case") is not None:
+        raise UserError("case= is for sweeps: a tuning has no cases.")
     if words.choices.get("engine") == "external":
         raise UserError(f"tune={name} starts servers of its own: engine=external has none.")
     for setting, value in words.settings.items():

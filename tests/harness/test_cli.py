@@ -1,5 +1,9 @@
+import errno
+import os
+
 import pytest
 
+from harness import cli
 from harness.cli import run
 
 
@@ -45,3 +49,16 @@ def test_help_and_a_command_say_the_same_of_a_choice_that_is_not_there(
     assert "Did you mean " in told
     assert run([choice]) == 2
     assert capsys.readouterr().err == told
+
+
+def test_a_full_disk_is_told_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_words: list[str]) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cli, "_dispatch", full)
+    assert run(["sweep=single"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("harness: the disk is full (")
+    assert "make room where the results lie, and the same command continues" in told
