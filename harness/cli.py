@@ -22,6 +22,8 @@ from types import FrameType
 from harness.errors import UserError
 from harness.help import VERBS, help_text
 
+OURS = ("harness", "loadgen", "monitors", "profiles")
+
 
 def run(argv: Sequence[str]) -> int:
     """Carry out a command line."""
@@ -30,6 +32,16 @@ def run(argv: Sequence[str]) -> int:
     except UserError as error:
         for line in str(error).splitlines():
             print(f"harness: {line}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", *OURS):
+            raise  # a fault of ours, not of the installation
+        print(
+            f"harness: {sys.executable} has no package '{package}': `. .venv/bin/activate` takes"
+            " the Python of `make setup`, and `pip install -e .` installs into this one.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         return 130

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from harness.config import TUNED
 from harness.errors import UserError
 from harness.guard.outcome import Outcome as Compared
 from harness.tables import SIMULATED
@@ -21,7 +22,7 @@ from harness.tune.summary import gain_text, setting_text
 from harness.tune.trial import Trial, chosen, feasible, plain
 
 JSON, MARKDOWN = "answer.json", "answer.md"
-ENGINE = "tuned"  # engine=tuned, of the folder CONF
+ENGINE = TUNED  # engine=tuned, of the folder CONF
 CONF = "conf"
 
 

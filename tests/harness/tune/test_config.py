@@ -106,6 +106,7 @@ def test_a_tuning_of_ones_own_is_found_and_several_loads_are_one_configuration(
     [
         (["tune=throughputs"], "there is no tuning 'throughputs'. Did you mean 'throughput'?"),
         (["tune=throughput", "sweep=single"], "are two commands: take one"),
+        (["sweep=single", "engine=tuned"], "found with --config-dir STUDY/conf before all else"),
         (["tune=throughput", "against=defaults"], "compares with the defaults by itself"),
         (["tune=throughput", "case=saturated"], "a tuning has no cases"),
         (["sweep=single", "tune.budget.launches=9"], "name one, tune=NAME"),
