@@ -69,7 +69,7 @@ def tuned(answer: Answer, folder: Path) -> Section:
 
 def _in_short(answer: Answer) -> Iterator[str]:
     kept = f", while {' and '.join(answer.constraints)}" if answer.constraints else ""
-    promise = f": {answer.promise}" if answer.promise else ""
+    promise = f" ({answer.promise})" if answer.promise else ""
     yield f"Asked: {answer.goals_text}{promise}{kept}."
     spent = answer.spent
     limit = f" of {span(spent.budget_s)}" if spent.budget_s is not None else ""

@@ -35,8 +35,8 @@ def lacking(
     for name in names:
         if name.startswith(OF_SEARCH) and any(load.search is None for load in loads):
             return (
-                f"'{name}' is what a search for a rate or a concurrency finds, and this load has"
-                " its own: tune=capacity shows one (load.search)"
+                f"'{name}' is what load.search finds, and this load has none: set"
+                " 'load.search={probes: 12}' in place of a rate or a concurrency"
             )
         if name.startswith(OF_STREAMS) and not all(load.stream for load in loads):
             return f"'{name}' is not to be seen with load.stream=false: take e2e, or stream"

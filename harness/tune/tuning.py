@@ -24,10 +24,10 @@ from harness.identity import digest_of
 from harness.overrides import did_you_mean
 from harness.plan import Run, as_served
 from harness.sim.options import flags_with_effect
-from harness.slo import promise_text
+from harness.slo import limits_text, promise_text
 from harness.sweep import Sweep, used
 from harness.tune.allowance import Allowance
-from harness.tune.column import OF_LIMITS, lacking
+from harness.tune.column import OF_LIMITS, OF_SEARCH, lacking
 from harness.tune.launching import FULL, SCREEN, Launching
 from harness.tune.objective import Objective
 from harness.tune.prior import Prior
@@ -129,14 +129,16 @@ class Tuning:
         """What is to be reached, and what must hold."""
         goals = " and ".join(map(str, self.objective.goals))
         if promise := self.promise():
-            goals += f": {promise}"
+            goals += f" ({promise})"
         kept = " and ".join(one.told() for one in self.objective.constraints)
         return [goals, f"while {kept}"] if kept else [goals]
 
     def promise(self) -> str:
-        """What a request must keep to be counted, where a column counts such; else empty."""
-        is_asked = any(name.startswith(OF_LIMITS) for name in self.objective.columns)
-        return promise_text(self.config.options.slo) if is_asked else ""
+        """What requests must keep, where a column counts those that do; else empty."""
+        slo, columns = self.config.options.slo, self.objective.columns
+        if any(name.startswith(OF_SEARCH) for name in columns):
+            return promise_text(slo)
+        return limits_text(slo) if any(name.startswith(OF_LIMITS) for name in columns) else ""
 
     def run(self) -> int:
         """Search and prove what is not done yet, and answer; returns the exit code.

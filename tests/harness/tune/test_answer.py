@@ -12,7 +12,7 @@ from harness.report.html import written as html
 from harness.report.markdown import written as markdown
 from harness.report.tuned import tuned
 from harness.tune.answer import JSON, Outcome, Tried, read
-from harness.tune.plots import draw
+from harness.tune.plots import _history, draw
 from harness.tune.proof import Proof
 from harness.tune.screen import screen
 from harness.tune.summary import progress_text
@@ -217,6 +217,18 @@ def test_what_there_is_to_draw_is_drawn(tmp_path: Path) -> None:
     assert drawn == list(PLOTS[:3])
     assert draw(replace(ANSWER, tried=TRIED[:1], importances={}), tmp_path) == []
     assert list(tmp_path.iterdir()) == [], "what is not true any more is not left"
+
+
+@pytest.mark.parametrize(("score", "ends"), [(1.02, (0.9, 1.1)), (0.2, (0.1, 1.1))])
+def test_a_gain_of_some_percent_can_be_seen_and_noise_does_not_look_like_one(
+    score: float, ends: tuple[float, float]
+) -> None:
+    few = replace(ANSWER, tried=(tried(0, {}, 1.0), tried(1, {"a": 1}, score)), proof=None)
+    figure = _history(few)
+    assert figure is not None
+    low, high = figure.axes[0].get_ylim()
+    assert ends[0] <= low < min(1.0, score)
+    assert high == pytest.approx(ends[1])
 
 
 def test_two_goals_have_a_front(tmp_path: Path) -> None:
