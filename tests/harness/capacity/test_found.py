@@ -1,5 +1,6 @@
 """Searches as they lie on disk."""
 
+import re
 from dataclasses import asdict, replace
 from math import inf
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.artefacts import tabulate
 from harness.capacity.found import Capacity, capacities, capacity_of
 from harness.capacity.page import TABLE, _label, write_capacity
 from harness.capacity.probe import Probe
@@ -92,6 +94,18 @@ def test_each_launch_finds_its_own(kept: Study) -> None:
     assert first.breaks_first == "ttft_s"
     assert [found.launch for found in capacities(kept, second.launch)] == [second.launch]
     assert first.probes[0].rate is None
+
+
+def test_a_terminal_gets_the_searches_as_a_table_that_fits_it(
+    kept: Study, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    assert tabulate(kept)
+    _, told = capsys.readouterr().out.split("Capacity: the largest load")
+    assert "|" not in told
+    lines = re.sub(r"\x1b\[[\d;]*m", "", told).splitlines()
+    assert max(map(len, lines[:-1])) <= 80, "but for the last, which names the folder"
 
 
 def test_the_one_without_settings_among_those_with_some_is_the_defaults(kept: Study) -> None:
