@@ -99,7 +99,7 @@ def _floors(named: Sequence[Named]) -> Iterator[str]:
     for one in named:
         if one.found.is_too_much:
             yield ""
-            yield f"{one.label}: these limits hold at no load. {floor(one.found)}."
+            yield f"{one.label}: these limits hold at no load: {floor(one.found)}."
 
 
 def _label(run: SavedRun, about: dict[str, Any]) -> str:

@@ -248,7 +248,8 @@ def check_search(found: Capacity) -> None:
     if found.is_too_much:
         limits = limits_text(found.slo)
         raise UserError(
-            f"{limits} cannot be kept, with the defaults not even without load: {floor(found)}."
+            f"{limits} cannot be kept even without load: with the defaults {floor(found)}; raise"
+            " the limits above that."
         )
 
 
