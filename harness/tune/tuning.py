@@ -10,8 +10,10 @@ them, the proof is a study of its own below it.
       answer.json, answer.md, conf/   what was found, and engine=tuned
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from shutil import get_terminal_size
 from typing import Any, Self
 
 from harness.config import Config
@@ -178,7 +180,8 @@ class Tuning:
                 raise
             found = conclude(self, study, search, proven, is_whole=True)
             keep(found, study)
-            print(f"\n{screen(found)}\n\n{MARKDOWN}, plots and tables: {study.folder}")
+            width = get_terminal_size().columns if sys.stdout.isatty() else None
+            print(f"\n{screen(found, width)}\n\n{MARKDOWN}, plots and tables: {study.folder}")
             return found.exit_code
 
     def _about(self) -> dict[str, Any]:

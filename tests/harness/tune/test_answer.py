@@ -135,6 +135,14 @@ def test_the_text_holds_command_engine_container_and_reasons() -> None:
     assert "6 + 12 of 24 launches" in told
 
 
+def test_on_a_terminal_sentences_are_broken_between_words_and_commands_are_not() -> None:
+    whole, broken = screen(ANSWER), screen(ANSWER, 60)
+    assert broken.split() == whole.split()
+    sentences, commands = broken.split("\n\n", 1)
+    assert max(map(len, sentences.splitlines())) <= 60
+    assert commands == whole.split("\n\n", 1)[1]
+
+
 def test_what_is_worse_for_the_gain_is_told_with_it(tmp_path: Path) -> None:
     worse = Judgement(
         point={"concurrency": 64},
