@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.markdown import Markdown
 
 from harness.capacity.page import write_capacity
 from harness.plots import MADE_BY, draw
@@ -47,7 +48,9 @@ def tabulate(study: Study) -> bool:
         print_table(console, points, study.about)
     else:
         print(markdown(points, study.about))
-    if made.searches is not None:
+    if made.searches is not None and console.is_terminal:
+        console.print(Markdown(made.searches))
+    elif made.searches is not None:
         print(made.searches)
     plots = plural(len(made.plots), "plot")
     print(f"table.md, .csv, .parquet and {plots}: {study.folder}", flush=True)

@@ -10,6 +10,7 @@
 Heavy imports wait inside the functions that need them: help must be there at once.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from harness.sweep import Sweep
     from harness.tune.tuning import Tuning
 
+OURS = ("harness", "loadgen", "monitors", "profiles")
+
 
 def run(argv: Sequence[str]) -> int:
     """Carry out a command line."""
@@ -36,13 +39,29 @@ def run(argv: Sequence[str]) -> int:
         for line in str(error).splitlines():
             print(f"harness: {line}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", *OURS):
+            raise  # a fault of ours, not of the installation
+        print(
+            f"harness: {sys.executable} has no package '{package}': `. .venv/bin/activate` takes"
+            " the Python of `make setup`, and `pip install -e .` installs into this one.",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is the rest for it
         return 128 + signal.SIGPIPE
-    except OSError as error:  # a full disk, say
-        print(f"harness: {error}", file=sys.stderr)
+    except OSError as error:
+        told = str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            told = (
+                f"the disk is full ({told}): make room where the results lie, and the same command"
+                " continues; finished runs are kept."
+            )
+        print(f"harness: {told}", file=sys.stderr)
         return 2
 
 

@@ -38,6 +38,7 @@ from profiles.config import Profile
 
 GLOBAL = "# @package _global_"
 PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's parts for kinds of machines
+TUNED = "tuned"  # the engine that a tuning writes (harness/tune/answer.py)
 T = TypeVar("T")
 
 
@@ -199,8 +200,12 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
         is_weights = group == "model" and name and ("/" in name or Path(name).exists())
         if name in known or is_weights:
             continue
-        also = ", or a folder with weights, or a hub id like Qwen/Qwen3-8B"
-        raise not_there(group, name, known, also if group == "model" else "")
+        also = ""
+        if group == "model":
+            also = ", or a folder with weights, or a hub id like Qwen/Qwen3-8B"
+        elif (group, name) == ("engine", TUNED):
+            also = "; a tuning's is found with --config-dir STUDY/conf before all else"
+        raise not_there(group, name, known, also)
 
 
 def _kind_of(engine: str, conf_dirs: Sequence[Path]) -> str:
@@ -227,6 +232,10 @@ def _check_tune(words: Words) -> None:
         return
     if (sweep := words.choices.get("sweep")) is not None:
         raise UserError(f"tune={name} and sweep={sweep} are two commands: take one.")
+    if "against" in words.settings:
+        raise UserError("against= is for sweeps: a tuning compares with the defaults by itself.")
+    if words.settings.get("case") is not None:
+        raise UserError("case= is for sweeps: a tuning has no cases.")
     if words.choices.get("engine") == "external":
         raise UserError(f"tune={name} starts servers of its own: engine=external has none.")
     for setting, value in words.settings.items():

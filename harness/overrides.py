@@ -20,6 +20,7 @@ from harness.errors import UserError
 GROUPS = ("engine", "model", "load", "monitor", "profile", "sweep", "tune")
 
 _CLOSING = {"{": "}", "[": "]"}
+_QUOTED = {"{": '{NAME: "..."}', "[": '["...", "..."]'}
 _QUOTES = "the shell takes braces and spaces apart unless the word is in quotes, 'NAME={...}'."
 
 
@@ -92,8 +93,9 @@ def _value(name: str, word: str) -> Any:
         if text[-1:] != _CLOSING.get(text[:1], text[-1:]):
             raise UserError(f"'{word}' cannot be read, it breaks off: {_QUOTES}") from None
         reason = str(error).splitlines()[0]
+        form = _QUOTED.get(text[:1], '"..."')
         raise UserError(
-            f"'{word}' cannot be read ({reason}); quote it: '{name}=\"...\"'."
+            f"'{word}' cannot be read ({reason}); quote what is text: '{name}={form}'."
         ) from None
     if not override.is_sweep_override():
         return override.value()

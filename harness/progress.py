@@ -16,12 +16,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column, Table
+from rich.text import Text
 
 from harness.plan import Launch, Run
 from harness.units import milliseconds, whole
 from loadgen.records import Progress as LoadProgress
 
 WIDE = 80  # columns: on fewer, what runs and how it goes have the place of the bars
+ROOMY = 100  # and on fewer, the time that is left that of the time that has gone
 
 
 class Display(Protocol):
@@ -43,14 +45,16 @@ class Display(Protocol):
     def tell(self, text: str) -> None: ...
 
 
-def display(total_runs: int, done_runs: int, noted: set[str] | None = None) -> Display:
+def display(
+    total_runs: int, done_runs: int, noted: set[str] | None = None, what: str = "sweep"
+) -> Display:
     """The display that suits stdout. `noted`: what earlier displays of the same command have noted,
-    which is not said again; what this one notes is added.
+    which is not said again; what this one notes is added. `what` it shows the progress of.
     """
     noted = set() if noted is None else noted
     console = Console(highlight=False)
     if console.is_terminal and not console.is_dumb_terminal:
-        return Bars(console, total_runs, done_runs, noted)
+        return Bars(console, total_runs, done_runs, noted, what)
     return Lines(total_runs, done_runs, noted)
 
 
@@ -115,10 +119,25 @@ class _Rows(Progress):
         return table
 
 
-class Bars:
-    """One bar for the sweep, one for what runs now."""
+class _TimeLeft(TimeRemainingColumn):
+    """Says what it is: the time that has gone looks the same."""
 
-    def __init__(self, console: Console, total_runs: int, done_runs: int, noted: set[str]) -> None:
+    def render(self, task: Task) -> Text:
+        """0:01:07 left."""
+        return super().render(task).append(" left")
+
+
+class Bars:
+    """One bar for the whole, one for what runs now."""
+
+    def __init__(
+        self,
+        console: Console,
+        total_runs: int,
+        done_runs: int,
+        noted: set[str],
+        what: str = "sweep",
+    ) -> None:
         self._noted = noted
         self._total, self._done = total_runs, done_runs
         bar = BarColumn(bar_width=None, table_column=Column(ratio=2))
@@ -127,13 +146,13 @@ class Bars:
             TextColumn("{task.description}", table_column=Column(ratio=3, no_wrap=True)),
             *([bar] if is_wide else []),
             TextColumn("{task.fields[live]}", table_column=Column(no_wrap=True)),
-            *([TimeElapsedColumn()] if is_wide else []),
-            TimeRemainingColumn(),
+            *([TimeElapsedColumn()] if console.width >= ROOMY else []),
+            _TimeLeft() if is_wide else TimeRemainingColumn(),
             console=console,
         )
         count = f"{done_runs}/{total_runs} runs"
-        self._sweep = self._progress.add_task(
-            "sweep", total=total_runs, completed=done_runs, live=count
+        self._whole = self._progress.add_task(
+            what, total=total_runs, completed=done_runs, live=count
         )
         self._now = self._progress.add_task("", total=None, live="")
 
@@ -174,7 +193,7 @@ class Bars:
         self._done += 1
         self._progress.console.print(f"{self._title}: {text}", markup=False)
         count = f"{self._done}/{self._total} runs"
-        self._progress.update(self._sweep, completed=self._done, live=count, refresh=True)
+        self._progress.update(self._whole, completed=self._done, live=count, refresh=True)
 
     def note(self, text: str) -> None:
         """Something to know, said once."""

@@ -46,6 +46,7 @@ class Runner:
     steering: Steering | None = None  # None: by what the launch's earlier runs found
     _steering: Steering = field(init=False)
     _checker: Checker = field(init=False)
+    _skipped: str | None = field(default=None, init=False)  # why the run before was, in its launch
 
     def __post_init__(self) -> None:
         self._steering = self.steering or Following(study=self.study)
@@ -59,6 +60,7 @@ class Runner:
             self._work(launch)
 
     def _work(self, launch: Launch) -> None:
+        self._skipped = None
         left, deaths = self._needed(launch, list(launch.runs)), 0
         while left or set(self._checker.due(launch)) & set(ON_SERVER):
             self.display.launching(launch)
@@ -232,7 +234,9 @@ class Runner:
 
     def _skip(self, record: dict[str, Any], skip: Skip) -> None:
         self.study.save_run(record["id"], record | {"status": "skipped", "reason": skip.reason})
-        self.display.finished(f"skipped: {skip.reason}")
+        is_news = skip.reason != self._skipped
+        self.display.finished(f"skipped: {skip.reason}" if is_news else "skipped, as before")
+        self._skipped = skip.reason
 
     def _save_failure(self, record: dict[str, Any], failure: Failure, **raw: Any) -> None:
         told = {"status": "failed", "failure": asdict(failure)}

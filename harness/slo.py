@@ -16,3 +16,9 @@ def limits_text(slo: Slo) -> str:
         f"{name.removesuffix('_s').upper()} ≤ {limit_s * 1e3:g} ms"
         for name, limit_s in slo.limits.items()
     )
+
+
+def promise_text(slo: Slo) -> str:
+    """`90 % of the requests keep TTFT ≤ 500 ms, TPOT ≤ 30 ms`; empty without limits."""
+    limits = limits_text(slo)
+    return f"{slo.share_frac * 100:.6g} % of the requests keep {limits}" if limits else ""

@@ -39,6 +39,8 @@ whole = number(0)
 
 _DISPLAYS: tuple[tuple[str, str, float, Format], ...] = (  # suffix, for people: unit, factor, form
     ("_tok_per_s", "tok/s", 1, whole),
+    ("_tok_per_s_per_gpu", "tok/s per GPU", 1, significant(1)),
+    ("_tok_per_s_per_user", "tok/s per user", 1, significant(1)),
     ("_bytes_per_s", "GB/s", 1e-9, scaled(1e-9, 2)),
     ("_per_s", "per s", 1, significant(1)),
     ("_cpu_frac", "CPU", 1, cores),
@@ -62,6 +64,8 @@ _WORDS = {
     "gpus": "GPUs",
     "top1": "top-1",
     "j": "J",
+    "usd": "USD",
+    "mtok": "Mtok",
 }
 
 
@@ -71,6 +75,11 @@ def display_of(name: str) -> tuple[str, Format]:
         if name.endswith(suffix):
             return f"{_words(name.removesuffix(suffix))} {unit}".strip(), shown
     return _words(name), significant(1)
+
+
+def unit_of(name: str) -> str:
+    """A column's unit for people; empty for a count, and for what its name does not tell."""
+    return next((unit for suffix, unit, _, _ in _DISPLAYS if name.endswith(suffix)), "")
 
 
 def scale_of(name: str) -> float:

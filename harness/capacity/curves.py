@@ -31,7 +31,7 @@ def draw_curves(found: Sequence[Search], runs: pd.DataFrame, title: str, path: P
     panels = {"slo_met_frac": (100.0, first.slo.share_frac, "kept the limits, %")}
     for name, limit_s in first.slo.limits.items():
         panels[f"{name.removesuffix('_s')}_p99_s"] = (1e3, limit_s, f"{name_of(name)} p99, ms")
-    figure = Figure(figsize=(8, 2.3 * len(panels) + 1.7), layout="constrained")
+    figure = Figure(figsize=(8, 2.3 * len(panels) + 1.7 + 0.18 * len(found)), layout="constrained")
     FigureCanvasAgg(figure)
     told = title.replace("**", "").split(". Load: ")
     figure.suptitle("\n".join(fill(part, 105) for part in told), fontsize=10)
@@ -44,9 +44,11 @@ def draw_curves(found: Sequence[Search], runs: pd.DataFrame, title: str, path: P
         panel.set_ylabel(label, fontsize=9)
         panel.set_ylim(-5 if column == "slo_met_frac" else 0)
         panel.grid(alpha=0.3)
-    axes[0].legend(fontsize=8, loc="lower left")
     axes[-1].set_xlabel("requests a second" if first.load.is_open else "concurrency")
-    figure.supxlabel(KEY, fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    style: Any = {"fontsize": 8, "title": KEY, "title_fontsize": 8}
+    # in a panel it would hide runs of which no request kept the limits
+    figure.legend(handles, labels, loc="outside lower center", **style)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=150)
 

@@ -12,7 +12,7 @@ from harness.capacity.curves import draw_curves
 from harness.capacity.found import Capacity, capacities
 from harness.capacity.text import floor, name_of, shown
 from harness.identity import setting_of
-from harness.slo import limits_text
+from harness.slo import promise_text
 from harness.study import SavedRun, Study
 from harness.tables import SIMULATED, heading
 from harness.units import named_values
@@ -62,8 +62,7 @@ def page(named: Sequence[Named], *, simulated: bool) -> str:
     slo = named[0].found.slo
     lines = [
         *([f"**{SIMULATED}**", ""] if simulated else []),
-        f"Capacity: the largest load at which {slo.share_frac * 100:.6g} % of the requests keep"
-        f" {limits_text(slo)}.",
+        f"Capacity: the largest load at which {promise_text(slo)}.",
         "",
         f"| {' | '.join(HEADS)} |",
         "|---|---:|---:|---:|---:|---|---:|---|",
@@ -100,7 +99,7 @@ def _floors(named: Sequence[Named]) -> Iterator[str]:
     for one in named:
         if one.found.is_too_much:
             yield ""
-            yield f"{one.label}: these limits hold at no load. {floor(one.found)}."
+            yield f"{one.label}: these limits hold at no load: {floor(one.found)}."
 
 
 def _label(run: SavedRun, about: dict[str, Any]) -> str:

@@ -48,12 +48,13 @@ def ended(found: Capacity) -> str:
 
 
 def floor(found: Capacity) -> str:
-    """What one request alone takes, for each limit that there is."""
+    """What requests alone take, for each limit that there is."""
     alone = found.alone
     if alone is None or not alone.times_s:
-        return "One request alone was not completed"
+        return "no request that was alone on the server was completed"
     times = ", ".join(f"{name_of(n)} {_time_text(x)}" for n, x in alone.times_s.items())
-    return f"One request alone takes {times} ({found.slo.share_frac * 100:.6g} % of them no longer)"
+    share = f"{found.slo.share_frac * 100:.6g} %"
+    return f"{share} of the requests that are alone on the server take at most {times}"
 
 
 def _time_text(value_s: float) -> str:

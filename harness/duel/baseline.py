@@ -24,7 +24,7 @@ from harness.settings import ENGINES
 from harness.study import SavedRun, Study
 from loadgen.config import Load
 
-DEFAULTS = "defaults"
+DEFAULTS, AUTO = "defaults", "auto"
 # How a server is run, and what the simulator imitates, is no part of what the engine is set to.
 KEPT = tuple(f"engine.{name}" for name in (*OPERATIONAL, "gpu"))
 
@@ -76,7 +76,17 @@ def _defaults(words: Words, candidate: Config, extra_conf_dir: Path | None) -> C
         for name, value in words.settings.items()
         if not name.startswith("engine.") or name in KEPT
     }
-    return compose(replace(words, settings=settings), extra_conf_dir)
+    choices = dict(words.choices)
+    if choices.get("engine", AUTO) not in (AUTO, *ENGINES):  # a file of settings, engine=tuned say
+        choices["engine"] = candidate.choice.kind
+        settings = _kept(candidate.engines[0]) | settings
+    return compose(Words(choices=choices, settings=settings), extra_conf_dir)
+
+
+def _kept(engine: Engine) -> dict[str, Any]:
+    """How a server is run, and what is imitated, as words of a command line."""
+    found = {name: getattr(engine, name.removeprefix("engine."), None) for name in KEPT}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _cases(runs: Sequence[SavedRun], engines: Sequence[Engine], against: str) -> list[Case]:

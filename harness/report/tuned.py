@@ -32,7 +32,7 @@ from harness.tune.plots import PREFIX
 from harness.tune.proof import Proof
 from harness.tune.summary import interval_text, price_text
 from harness.tune.trial import setting_text
-from harness.units import plural, significant, span
+from harness.units import plural, significant, span, unit_of
 
 BANNERS: dict[Outcome, tuple[str, Tone]] = {
     Outcome.PROVEN: ("Proven", "good"),
@@ -70,7 +70,8 @@ def tuned(answer: Answer, folder: Path) -> Section:
 
 def _in_short(answer: Answer) -> Iterator[str]:
     kept = f", while {' and '.join(answer.constraints)}" if answer.constraints else ""
-    yield f"Asked: {answer.goals_text}{kept}."
+    promise = f" ({answer.promise})" if answer.promise else ""
+    yield f"Asked: {answer.goals_text}{promise}{kept}."
     spent = answer.spent
     limit = f" of {span(spent.budget_s)}" if spent.budget_s is not None else ""
     yield (
@@ -171,10 +172,10 @@ def _row(first: Cell, found: Finding) -> tuple[Cell, ...]:
 
 
 def _constraints(found: tuple[Finding, ...]) -> Table:
-    heads = ("constraint", "limit", "tuned", "interval", "")
+    heads = ("constraint", "limit", "tuned", "interval", "unit", "")
     rows = tuple(_constraint(one) for one in found)
     return Table(
-        heads=tuple(Head(title=h, is_text=i in (0, 4)) for i, h in enumerate(heads)), rows=rows
+        heads=tuple(Head(title=h, is_text=i in (0, 4, 5)) for i, h in enumerate(heads)), rows=rows
     )
 
 
@@ -189,6 +190,7 @@ def _constraint(found: Finding) -> tuple[Cell, ...]:
         number(found.before, form),
         number(found.after, form),
         Cell(text=interval),
+        Cell(text=unit_of(found.metric)),
         Cell(text=word, tone=KEPT[found.word]),
     )
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from harness.config import TUNED
 from harness.errors import UserError
 from harness.guard.outcome import Outcome as Compared
 from harness.tables import SIMULATED
@@ -21,7 +22,7 @@ from harness.tune.summary import gain_text
 from harness.tune.trial import Trial, chosen, feasible, plain, setting_text
 
 JSON, MARKDOWN = "answer.json", "answer.md"
-ENGINE = "tuned"  # engine=tuned, of the folder CONF
+ENGINE = TUNED  # engine=tuned, of the folder CONF
 CONF = "conf"
 
 
@@ -115,6 +116,7 @@ class Answer:
     front: tuple[int, ...]  # numbers of the trials on the Pareto front, of two goals
     importances: dict[str, float]
     spent: Spent
+    promise: str = ""  # what a request must keep to be counted, where a goal counts such
     winner: int | None = None  # its number; 0 is the defaults
     setting: dict[str, Any] | None = None
     deployment: Deployment | None = None
@@ -182,6 +184,8 @@ class Answer:
         return f"{setting_text(self.setting)}{gave}, but {self.reason}; {self._settled_by(open_)}"
 
     def _settled_by(self, findings: Sequence[Finding]) -> str:
+        if remedy := next((one.remedy for one in findings if one.remedy), None):
+            return remedy
         more = max((one.more_launches or 0 for one in findings), default=0)
         if not more:
             return "a longer proof (tune.proof.launches) may settle it"

@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass
 
 from harness.overrides import did_you_mean
 from harness.presentation import Names
+from harness.tune.column import wrong_way
 from harness.tune.constraint import COLUMNS, Constraint, contradiction
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -188,8 +189,12 @@ class Tune:
                     f"there is no column '{name}' to tune for.{did_you_mean(name, COLUMNS)}"
                     " All columns: python -m harness --help columns"
                 )
-        if not 1 <= len(goals) <= 2 or len(set(goals)) < len(goals):
+        if not 1 <= len(goals) <= 2:
             return "name one column to maximise or minimise, or two for a Pareto front"
+        if len(set(goals)) < len(goals):
+            return f"'{goals[0]}' is named twice: two goals are two columns"
+        if problem := wrong_way(self.maximise, self.minimise):
+            return problem
         priced = [*goals, *(one.limit.metric for one in self.parsed_constraints())]
         if "usd_per_mtok_output" in priced and self.cost_per_gpu_hour is None:
             return "usd_per_mtok_output needs a price: set tune.cost_per_gpu_hour"

@@ -23,6 +23,11 @@ from harness.tune.objective import Goal
 THRESHOLD_FRAC = 0.03  # of a goal that conf/guard/ has no threshold for
 CAPACITIES = ("capacity_rps", "capacity_concurrency")
 BRACKET = ("capacity_low", "capacity_high")  # beside these: clearly kept, clearly missed
+UNCLEAR = (
+    "the launches show no noise to judge by, and not each of them has a rate that was clearly kept"
+    " and one that was clearly missed"
+)
+LONGER = "a longer load.duration_s makes more rates clear"
 KEPT = {Verdict.UNCHANGED: "kept", Verdict.REGRESSED: "broken", Verdict.INCONCLUSIVE: "open"}
 
 
@@ -43,6 +48,7 @@ class Finding:
     launches: int = 0  # pairs, or launches of the winner
     more_launches: int | None = None  # what would settle it
     reason: str | None = None
+    remedy: str | None = None  # what would settle it, where more launches would not
     is_floor: bool = False  # a constraint that is kept above it
 
     @property
@@ -76,30 +82,38 @@ def _bracketed(
 
     All launches try the same rates, so that often shows no noise. The ratio is then at least what
     the winner clearly keeps over what the defaults clearly miss, and at most the reverse, of all
-    launches. None where there are no such rates, or of several loads.
+    launches. Without such rates there is no interval, and more launches would give none. None where
+    a launch found no capacity, and of several loads.
     """
     if told.metric not in CAPACITIES or len(pairs) != 1:
         return None
     sides = [[r.row for r in side if r.ok] for side in (pairs[0].baseline, pairs[0].candidate)]
-    found = [[_values(rows, n) for rows in sides] for n in (told.metric, *BRACKET)]
-    if any(not values for both in found for values in both):
+    before, after = (_values(rows, told.metric) for rows in sides)
+    if not before or not after:
         return None
-    (before, after), (low_before, low_after), (high_before, high_after) = found
+    mean_before, mean_after = np.log(before).mean(), np.log(after).mean()
+    told = replace(
+        told,
+        before=math.exp(mean_before),
+        after=math.exp(mean_after),
+        ratio=math.exp(mean_after - mean_before),
+        launches=min(map(len, sides)),
+    )
+    brackets = [[_values(rows, name) for rows in sides] for name in BRACKET]
+    if any(not values for both in brackets for values in both):
+        return replace(told, reason=UNCLEAR, remedy=LONGER)
+    (low_before, low_after), (high_before, high_after) = brackets
     interval = verdict.Interval(
-        estimate=np.log(after).mean() - np.log(before).mean(),
+        estimate=mean_after - mean_before,
         low=np.log(min(low_after) / max(high_before)),
         high=np.log(max(high_after) / min(low_before)),
     )
     word = verdict.judge(interval, region, higher_is_better=higher_is_better).item()
     return replace(
         told,
-        before=float(np.exp(np.log(before).mean())),
-        after=float(np.exp(np.log(after).mean())),
-        ratio=math.exp(float(interval.estimate)),
         low=math.exp(float(interval.low)),
         high=math.exp(float(interval.high)),
         word=str(word),
-        launches=min(map(len, sides)),
     )
 
 

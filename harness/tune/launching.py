@@ -29,7 +29,7 @@ from harness.tables import points_table, runs_table
 from harness.tune.config import Screen
 from harness.tune.objective import Objective
 from harness.tune.space import Space
-from harness.tune.trial import Outcome, Setting, chosen, setting_text
+from harness.tune.trial import Outcome, Setting, Trial, chosen, setting_text
 from harness.validity import fatal_codes
 from loadgen.config import Load
 from monitors.nvml import Gpu
@@ -60,6 +60,24 @@ class Launching:
         """Of the short run; of two goals no trial is a clear loser."""
         tune = self.config.tune
         return tune.screen if tune is not None and len(self.objective.goals) == 1 else None
+
+    @property
+    def unscreened(self) -> str | None:
+        """A sentence where a short run is asked for and none is made."""
+        tune = self.config.tune
+        if tune is None or tune.screen is None:
+            return None
+        why = None
+        if self.screen is None:
+            why = "of two goals no trial is a clear loser"
+        elif self.loads[0].search is not None:
+            why = "a search for a rate ends early by itself where a setting is slow"
+        elif not self._is_short(self.screen):
+            why = f"the full run is no longer than its {self.screen.duration_s:g} s"
+        return None if why is None else f"tune.screen is left out: {why}"
+
+    def _is_short(self, screen: Screen) -> bool:
+        return screen.duration_s < self.loads[0].duration_s
 
     @property
     def axes(self) -> dict[str, list[Any]]:
@@ -103,7 +121,7 @@ class Launching:
         can_be_alone = is_plain and first.arrival != "trace" and setting == self.space.default
         if can_be_alone and limits_s(self.config, self.objective):
             parts.append((ALONE, (alone(first),)))
-        if is_plain and self.screen is not None and self.screen.duration_s < first.duration_s:
+        if is_plain and self.screen is not None and self._is_short(self.screen):
             parts.append((SCREEN, (shortened(first, self.screen.duration_s),)))
         parts.append((FULL, self.loads))
         return tuple(Case(name=name, engines=engines, loads=loads) for name, loads in parts)
@@ -254,8 +272,20 @@ def check_search(found: Capacity) -> None:
     if found.is_too_much:
         limits = limits_text(found.slo)
         raise UserError(
-            f"{limits} cannot be kept, with the defaults not even without load: {floor(found)}."
+            f"{limits} cannot be kept even without load: with the defaults {floor(found)}; raise"
+            " the limits above that."
         )
+
+
+def check_margins(objective: Objective, defaults: Trial) -> None:
+    """Raises UserError if the defaults were measured, and a column that is limited was not: no
+    trial could keep such a limit."""
+    for one, margin in zip(objective.constraints, defaults.margins, strict=False):
+        if margin is None:
+            raise UserError(
+                f"tune.constraints: '{one}' cannot be kept: the launch of the defaults measured no"
+                f" {one.limit.metric} here; take that constraint out."
+            )
 
 
 def check_floor(row: Mapping[str, Any], limits: Mapping[str, float]) -> None:

@@ -18,17 +18,16 @@ the median user's reply is written), and dollars,
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from statistics import fmean, geometric_mean
 from typing import Any, Self
 
+from harness.tune.column import ACCURACY, NUMERICS
 from harness.tune.config import Tune
 from harness.tune.constraint import Constraint
 from harness.tune.trial import Outcome, Setting, Trial
 
 Row = Mapping[str, Any]
-# Settings that change what is computed. Accuracy is that of other numbers only where one is set.
-NUMERICS = ("dtype", "quantization", "kv_cache_dtype")
-ACCURACY = ("kl_", "top1_", "perplexity", "exact_match_", "common_prefix_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +41,12 @@ class Goal:
         return f"{'maximise' if self.maximise else 'minimise'} {self.column}"
 
     def gain(self, row: Row, defaults: Row) -> float | None:
-        """log(times as good as the defaults); None where either has no positive value."""
+        """log(times as good as the defaults); None where either has no positive number."""
         value, base = row.get(self.column), defaults.get(self.column)
-        if not value or not base or not value > 0 or not base > 0:
+        if not isinstance(value, Real) or not isinstance(base, Real):
+            return None
+        value, base = float(value), float(base)
+        if not value > 0 or not base > 0:
             return None
         gain = math.log(value / base)
         return gain if self.maximise else -gain
@@ -69,6 +71,12 @@ class Objective:
             constraints=tune.parsed_constraints(),
             cost_per_gpu_hour=tune.cost_per_gpu_hour,
         )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those that are to be reached, and those that are limited."""
+        limited = (one.limit.metric for one in self.constraints)
+        return (*(goal.column for goal in self.goals), *limited)
 
     def complete(self, row: Row) -> dict[str, Any]:
         """The row with the columns that its others give."""
@@ -152,7 +160,7 @@ class Objective:
         over |= {goal.column: geometric_mean for goal in self.goals}
         found = []
         for column, combine in over.items():
-            values = [float(row[column]) for row in rows if row.get(column) is not None]
+            values = [float(row[column]) for row in rows if isinstance(row.get(column), Real)]
             if values and (combine is not geometric_mean or min(values) > 0):
                 found.append((column, combine(values)))
         return found

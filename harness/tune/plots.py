@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PREFIX = "tune_"
 SLICES_IN_ROW = 3
+LEAST_FRAC = 0.1  # of the score, that is shown to either side of the defaults
 GOOD, BAD, SHORT = "C0", "C3", "C7"
 KINDS = {  # label, colour, mark
     "kept": ("kept all constraints", GOOD, "o"),
@@ -185,7 +186,7 @@ def _pareto(answer: Answer) -> "Figure | None":
     for one in scored:
         plot.annotate(str(one.number), at(one), xytext=(5, 4), textcoords="offset points",
                       fontsize=8)  # fmt: skip
-    _dress(plot, x=f"{first}, x defaults", y=f"{second}, x defaults", has_zero=False)
+    _dress(plot, x=f"{first}, x defaults", y=f"{second}, x defaults", is_score=False)
     plot.legend(fontsize=8)
     return figure
 
@@ -212,13 +213,14 @@ def _figure(answer: Answer, what: str, *, width: float, height: float) -> "tuple
     return figure, plot
 
 
-def _dress(plot: "Axes", x: str = "", y: str = "", *, has_zero: bool = True) -> None:
+def _dress(plot: "Axes", x: str = "", y: str = "", *, is_score: bool = True) -> None:
     if x:
         plot.set_xlabel(x)
     if y:
         plot.set_ylabel(y)
-    if has_zero:
-        plot.set_ylim(0, max(1.0, plot.get_ylim()[1]) * 1.05)
+    if is_score:  # from 0 on, gains of some percent could not be seen; nearer, noise looks like one
+        low, high = plot.get_ylim()
+        plot.set_ylim(max(0.0, min(low, 1 - LEAST_FRAC)), max(high, 1 + LEAST_FRAC))
     plot.grid(alpha=0.3)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from harness.columns import metric
 from harness.config import Case, Config
 from harness.engines.config import Engine
 from harness.guard.comparison import compare
@@ -185,22 +186,29 @@ def _result(
     words = {gain.word for gain in gains}
     if Verdict.INCONCLUSIVE.value in words:
         reasons = dict.fromkeys(gain.reason for gain in gains if gain.reason)
-        told = "the interval holds gains that matter and ones that do not"
-        return Result.INCONCLUSIVE, "; ".join(reasons) or told
+        return Result.INCONCLUSIVE, "; ".join(reasons) or _open(gains)
     if Verdict.IMPROVED.value not in words:
         return Result.NO_GAIN, ""
     is_trade = Verdict.REGRESSED.value in words
     return Result.PROVEN, "one goal is traded for the other" if is_trade else ""
 
 
+def _open(gains: Sequence[Finding]) -> str:
+    """Which interval says neither, where there are two."""
+    unsettled = [g for g in gains if g.word == Verdict.INCONCLUSIVE.value]
+    titles = [metric(gain.metric)[0] for gain in unsettled]
+    whose = f" of {' and of '.join(titles)}" if len(gains) > 1 else ""
+    return f"the interval{whose} holds changes that matter and ones that do not"
+
+
 def _refused(comparison: Comparison) -> str:
     """Which fatal codes the rows carry, and how many."""
     refused = [one for one in comparison.refusals if not one.allowed]
-    told = [f"{one.what} ({one.baseline}; {one.candidate})" for one in refused]
+    told = [f"{r.what} (defaults: {r.baseline}; winner: {r.candidate})" for r in refused]
     return (
-        f"rows of the defaults and of the winner prove nothing: {', '.join(told)}; without the"
-        " study's folder proof/ the same command measures it again, and"
-        f" tune.proof.allow={','.join(one.what for one in refused)} lets them through"
+        f"its proof has rows that must not be believed: {', '.join(told)}; delete the study's"
+        " folder proof/ and the same command measures them again, or let them through with"
+        f" tune.proof.allow={','.join(one.what for one in refused)}"
     )
 
 

@@ -91,7 +91,7 @@ class Proving:
         instrument = self.session.instrument()
         study.add(instrument=asdict(instrument))
         whole = len(sweep.plan.runs)
-        with display(whole, whole - runs, self.session.noted) as show, instrument.apart():
+        with display(whole, whole - runs, self.session.noted, "proof") as show, instrument.apart():
             runner = sweep.runner(study, instrument, show)
             for launch in left:
                 begun_s = perf_counter()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from textwrap import fill
 
 from harness.columns import metric
 from harness.tune.answer import Answer, Outcome, Spent, Tried
@@ -12,12 +13,28 @@ from harness.tune.trial import setting_text
 from harness.units import plural, span
 
 
-def screen(answer: Answer) -> str:
-    """The answer, and where its reasons are."""
-    return "\n".join(_lines(answer))
+def screen(answer: Answer, width: int | None = None) -> str:
+    """The answer, and where its reasons are. Sentences are broken between words where `width` is
+    given; commands are not, so that they can be copied.
+    """
+    commands = () if answer.offered is None else _deployment_lines(answer, answer.offered)
+    return "\n".join([*(_broken(line, width) for line in _sentences(answer)), *commands])
 
 
-def _lines(answer: Answer) -> Iterator[str]:
+def _broken(line: str, width: int | None) -> str:
+    if width is None:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()))
+    return fill(
+        line,
+        width,
+        subsequent_indent=f"{indent}  " if indent else "",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _sentences(answer: Answer) -> Iterator[str]:
     yield answer.headline()
     if answer.proof is not None:
         yield from _proof_lines(answer.proof, answer.not_ablated)
@@ -26,8 +43,6 @@ def _lines(answer: Answer) -> Iterator[str]:
         yield "front, by the search's own measurements:"
         yield from (f"  {_on_front(answer, answer.tried[number])}" for number in answer.front)
     yield _spent(answer.spent)
-    if answer.offered is not None:
-        yield from _deployment_lines(answer, answer.offered)
 
 
 def _proof_lines(proof: Proof, not_ablated: Sequence[str]) -> Iterator[str]:

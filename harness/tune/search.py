@@ -5,6 +5,7 @@ them. Each step is one line of the journal, so that a search that was killed at 
 where it was: a trial that was asked and never told comes first.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,8 @@ class Search:
     """One search over `space`, kept in the file `storage`.
 
     `forecast` is the prior (harness/tune/prior.py): the rows that it expects of each setting, or
-    None where none is known. Raises UserError if Optuna is not installed, or the file holds a
-    search of another space or objective.
+    None where none is known. Raises UserError if Optuna is not installed, or if the file is damaged
+    or holds a search of another space or objective.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Search:
         self.objective = objective
         self.reason: str | None = None  # why `ask` gave None
         self._strategy = Strategy(space, objective, forecast, seed)
-        self._optuna = _optuna()
+        self._optuna = load_optuna()
         self._storage = self._open(storage)
         self._study = self._begin(storage)
         for trial, kept in zip(self.trials, self._study.get_trials(deepcopy=False), strict=True):
@@ -155,8 +156,12 @@ class Search:
     def _open(self, path: Path) -> Any:
         """The journal, without what a kill may have left: half a line, and a lock."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and not (text := path.read_bytes()).endswith(b"\n"):
-            path.write_bytes(text[: text.rfind(b"\n") + 1])
+        if path.is_file():
+            text = path.read_bytes()
+            if not text.endswith(b"\n"):
+                text = text[: text.rfind(b"\n") + 1]
+                path.write_bytes(text)
+            _check(text, path)
         path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
         backend = self._optuna.storages.journal.JournalFileBackend(str(path))
         return self._optuna.storages.JournalStorage(backend)
@@ -186,12 +191,25 @@ class Search:
         return study
 
 
-def _optuna() -> Any:
+def _check(journal: bytes, path: Path) -> None:
+    """Raises UserError for a line that Optuna could not have written."""
+    for number, line in enumerate(journal.splitlines(), start=1):
+        try:
+            json.loads(line)
+        except ValueError:
+            raise UserError(
+                f"{path} is damaged in line {number}: put back a copy of it, or begin a new search"
+                " with fresh=true."
+            ) from None
+
+
+def load_optuna() -> Any:
+    """Optuna itself. Raises UserError where it is not installed."""
     try:
         import optuna
         import optuna.storages.journal
     except ImportError as error:
-        raise UserError(f"tune= needs Optuna, which is not here ({error}): {INSTALL}") from None
+        raise UserError(f"tune= needs Optuna, which is not here ({error}): {INSTALL}.") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

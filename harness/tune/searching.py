@@ -16,6 +16,7 @@ from harness.tune.launching import (
     SCREEN,
     Screening,
     check_floor,
+    check_margins,
     check_search,
     limits_s,
     outcome_of,
@@ -24,7 +25,7 @@ from harness.tune.launching import (
 )
 from harness.tune.search import Search
 from harness.tune.session import Session
-from harness.tune.summary import came_of, score_text
+from harness.tune.summary import progress_text
 from harness.tune.trial import Trial
 from harness.tune.tuning import Tuning
 
@@ -41,12 +42,12 @@ class Searching:
     def work(self) -> None:
         """Ask, launch, tell, until the budget or the space is spent."""
         allowance = self.tuning.allowance
-        self._check_floor()
+        self._check_defaults()
         if self._is_searched():
             return
         each = len(self.tuning.base.plan.runs)
         done = sum(self.study.status(run) is not None for run in self.study.about["runs"])
-        with display(allowance.search_launches * each, done, self.session.noted) as show:
+        with display(allowance.search_launches * each, done, self.session.noted, "search") as show:
             while (why := self._reason_to_stop()) is None:
                 trial = self.search.ask()
                 if trial is None:
@@ -54,7 +55,7 @@ class Searching:
                     break
                 self._try(trial, show)
                 if trial.setting == self.tuning.space.default:
-                    self._check_floor()
+                    self._check_defaults()
             show.tell(f"search over: {why}")
         allowed = {"launches": allowance.launches, "budget_s": allowance.budget_s}
         self.study.add(searched=allowed | {"why": why}, proof=None)
@@ -104,7 +105,7 @@ class Searching:
             is_whole=kept.state == "ok",
             spared_s=spared_s(list(self.study.runs()), ran),
         )
-        show.tell(self._progress(kept))
+        show.tell(progress_text(kept, self.search.best))
 
     def _steering(self, trial: Trial, launch: Launch) -> Steering:
         """What becomes of the runs: those of a clear loser are skipped."""
@@ -128,20 +129,14 @@ class Searching:
             follow=follow,
         )
 
-    def _check_floor(self) -> None:
-        """Limits that even a request alone misses end the search after the defaults' launch."""
+    def _check_defaults(self) -> None:
+        """Limits that even a request alone misses, and those that nothing here measures, end the
+        search after the defaults' launch."""
         (launch,) = self.tuning.base.plan.launches
         if (row := sound_row(self.study, launch, ALONE)) is not None:
             check_floor(row, limits_s(self.tuning.config, self.tuning.objective))
         for found in capacities(self.study, launch.id):
             check_search(found)
-
-    def _progress(self, trial: Trial) -> str:
-        best = self.search.best
-        if best is None or best.score is None:
-            far = "none so far keeps the constraints"
-        elif best.number == trial.number:
-            far = "the best so far"
-        else:
-            far = f"the best so far is trial {best.number} with {score_text(best.score)}"
-        return f"trial {trial.number}, {came_of(trial)}; {far}"
+        for trial in self.search.trials:
+            if trial.setting == self.tuning.space.default:
+                check_margins(self.tuning.objective, trial)

@@ -73,11 +73,16 @@ class Space:
         choices = {name: _checked(name, axis, engine) for name, axis in axes.items()}
         dropped += _without_effect(tune.forbidden, choices)
         around = _values_of(engine)
-        found = _allowed(choices, axes, tune.forbidden, around)
-        settings, told = _startable(found, engine, fits, decide)
         default = tuple((name, None) for name in axes)
+        found = list(_allowed(choices, axes, tune.forbidden, around))
+        if found == [default] and any(s != default for s in _allowed(choices, axes, [], around)):
+            raise UserError(
+                "tune.forbidden leaves nothing but the defaults: take out or narrow an entry."
+            )
+        settings, told = _startable(found, engine, fits, decide)
         if not [setting for setting in settings if setting != default]:
-            reasons = " ".join(f"{text}." for text in (*dropped, *told))
+            never = _never_tried(axes, settings)
+            reasons = " ".join(f"{text}." for text in (*dropped, *told, *never))
             raise UserError(f"tune.space holds nothing but the defaults. {reasons}".rstrip())
         return cls(
             names=tuple(axes),
@@ -154,7 +159,7 @@ def _needless(name: str, engine: Served, flags: frozenset[str] | None) -> str | 
         return None if isinstance(engine, VllmEngine) else "the simulator reads no environment"
     pinned = _values_of(engine).get(name)
     if pinned is not None:
-        return f"it is pinned to {value_text(pinned)}"
+        return f"engine.{name}={value_text(pinned)} pins it"
     if name in OURS or flags is None:
         return None
     flag = flag_of(name.removeprefix("extra."))

@@ -9,7 +9,7 @@ from harness.guard.summary import number
 from harness.tune.finding import Finding
 from harness.tune.proof import Proof
 from harness.tune.trial import Trial, chosen, setting_text
-from harness.units import percent
+from harness.units import percent, unit_of
 
 
 def gain_text(gain: Finding) -> str:
@@ -37,14 +37,15 @@ def interval_text(found: Finding) -> str:
 
 
 def constraint_text(found: Finding) -> str:
-    """tpot_p99_s < 0.03: kept, 22.9 ms of 30.0 (22.1 to 23.8)."""
+    """tpot_p99_s < 1.1 x defaults: kept, 22.9 ms [22.1 to 23.8], and the limit is 30.0 ms."""
     _, form = metric(found.metric)
     if found.after is None or found.before is None:
         return f"{found.what}: {found.word} ({found.reason})"
-    text = f"{found.what}: {found.word}, {form(found.after)} of {form(found.before)}"
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} [{form(found.low * found.before)} to {form(found.high * found.before)}]"
+    unit = f" {unit_of(found.metric)}".rstrip()
+    text = f"{found.what}: {found.word}, {form(found.after)}{unit}"
+    if found.low is not None and found.high is not None:
+        text += f" [{form(found.low * found.before)} to {form(found.high * found.before)}]"
+    return f"{text}, and the limit is {form(found.before)}{unit}"
 
 
 def came_of(trial: Trial) -> str:
@@ -58,6 +59,23 @@ def came_of(trial: Trial) -> str:
     score = "not measured" if trial.score is None else score_text(trial.score)
     doubts = f" ({' '.join(codes)})" if (codes := trial.fatal_codes) else ""
     return f"{text}: {score}{doubts}" + "".join(f", breaks {one}" for one in trial.violations)
+
+
+def progress_text(trial: Trial, best: Trial | None) -> str:
+    """A trial that has just ended, and the best so far.
+
+    That one may have the lower score of the two: the highest measurements are lucky ones, and of
+    equals the simplest is the best (harness/tune/strategy.py).
+    """
+    if best is None or best.score is None:
+        far = "none so far keeps the constraints"
+    elif best.number == trial.number:
+        far = "the best so far"
+    else:
+        is_higher = trial.is_feasible and trial.score is not None and trial.score > best.score
+        despite = ", allowing for noise," if is_higher else ""
+        far = f"the best so far{despite} is trial {best.number} with {score_text(best.score)}"
+    return f"trial {trial.number}, {came_of(trial)}; {far}"
 
 
 def score_text(score: float) -> str:

@@ -10,8 +10,10 @@ them, the proof is a study of its own below it.
       answer.json, answer.md, conf/   what was found, and engine=tuned
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from shutil import get_terminal_size
 from typing import Any, Self
 
 from harness.config import Config
@@ -24,8 +26,10 @@ from harness.identity import digest_of
 from harness.overrides import did_you_mean
 from harness.plan import Run, as_served
 from harness.sim.options import flags_with_effect
+from harness.slo import limits_text, promise_text
 from harness.sweep import Sweep, used
 from harness.tune.allowance import Allowance
+from harness.tune.column import OF_LIMITS, OF_SEARCH, lacking
 from harness.tune.launching import FULL, SCREEN, Launching
 from harness.tune.objective import Objective
 from harness.tune.prior import Prior
@@ -37,6 +41,7 @@ from harness.validity import FATAL
 from loadgen.config import Load
 
 JOURNAL = "search.journal"
+LITTLE_FRAC = 0.005  # what the prior's arithmetic cannot tell from nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +114,7 @@ class Tuning:
         lines = [self.base.engine_line(), f"tune {self.name}: {self.config.model.name}"]
         lines += [f"  {text}" for text in self.goal_lines()]
         lines.append(f"  space: {plural(len(self.space), 'setting')} of {_axes(self.space)}")
-        lines += [f"    {text}" for text in (*self.space.dropped, *self._by_prior())]
+        lines += [f"    {text}" for text in self._notes()]
         lines.append(f"  each launch: {', '.join(_parts(launch.runs))}")
         ablation = f" and of {plural(kept.ablated, 'ablation')}" if kept.ablated else ""
         lines.append(
@@ -124,33 +129,46 @@ class Tuning:
 
     def goal_lines(self) -> list[str]:
         """What is to be reached, and what must hold."""
-        goals, kept = (
-            " and ".join(map(str, each))
-            for each in (self.objective.goals, self.objective.constraints)
-        )
+        goals = " and ".join(map(str, self.objective.goals))
+        if promise := self.promise():
+            goals += f" ({promise})"
+        kept = " and ".join(one.told() for one in self.objective.constraints)
         return [goals, f"while {kept}"] if kept else [goals]
+
+    def promise(self) -> str:
+        """What requests must keep, where a column counts those that do; else empty."""
+        slo, columns = self.config.options.slo, self.objective.columns
+        if any(name.startswith(OF_SEARCH) for name in columns):
+            return promise_text(slo)
+        return limits_text(slo) if any(name.startswith(OF_LIMITS) for name in columns) else ""
 
     def run(self) -> int:
         """Search and prove what is not done yet, and answer; returns the exit code.
 
-        Raises UserError for limits that none keeps.
+        Raises UserError for limits that none keeps, without Optuna, and for a journal that is lost.
         """
         from harness.tune.answer import MARKDOWN
         from harness.tune.conclusion import conclude
         from harness.tune.keeping import keep
         from harness.tune.proving import Proving
         from harness.tune.screen import screen
-        from harness.tune.search import Search
+        from harness.tune.search import Search, load_optuna
         from harness.tune.searching import Searching
         from harness.tune.session import Session
 
+        load_optuna()  # what is missing is said before a study is begun
         print(self.base.engine_line(), flush=True)
-        for line in (*self.goal_lines(), *self.space.dropped, *self._by_prior()):
+        for line in (*self.goal_lines(), *self._notes()):
             print(line, flush=True)
         with self.base.opened(self._about(), command=self.base.command) as study:
             print(f"study: {study.folder}", flush=True)
             journal, seed = study.folder / JOURNAL, self.config.options.seed
             search = Search(self.space, self.objective, self.forecast, journal, seed)
+            if study.about["runs"] and not search.trials:
+                raise UserError(
+                    f"{journal} is lost, which says what the runs beside it were tried for: put"
+                    " back a copy of it, or begin a new search with fresh=true."
+                )
             session = Session(sweep=self.base, study=study, search=search)
             try:
                 Searching(tuning=self, study=study, search=search, session=session).work()
@@ -162,7 +180,8 @@ class Tuning:
                 raise
             found = conclude(self, study, search, proven, is_whole=True)
             keep(found, study)
-            print(f"\n{screen(found)}\n\n{MARKDOWN}, plots and tables: {study.folder}")
+            width = get_terminal_size().columns if sys.stdout.isatty() else None
+            print(f"\n{screen(found, width)}\n\n{MARKDOWN}, plots and tables: {study.folder}")
             return found.exit_code
 
     def _about(self) -> dict[str, Any]:
@@ -170,6 +189,12 @@ class Tuning:
         tune = self.config.tune
         assert tune is not None
         return self.base.about() | {"axes": self.launching.axes, "runs": [], "tune": asdict(tune)}
+
+    def _notes(self) -> list[str]:
+        """What was left out of what was asked for, and what the prior says."""
+        unscreened = self.launching.unscreened
+        left_out = [*self.space.dropped, *([unscreened] if unscreened else [])]
+        return [*left_out, *self._by_prior()]
 
     def _by_prior(self) -> list[str]:
         """What the prior takes out of the space, and what it expects most of."""
@@ -195,6 +220,8 @@ class Tuning:
         best = max(kept, key=lambda trial: trial.score or 0.0, default=None)
         if best is None or best.score is None:
             return []
+        if best.score < 1 + LITTLE_FRAC:
+            return ["the prior expects nothing to be better than the defaults"]
         what = setting_text(chosen(best.setting))
         return [f"the prior expects most of {what}: {best.score:.2f} x the defaults"]
 
@@ -232,6 +259,11 @@ def _check(config: Config) -> None:
             " the proof repeats."
         )
     assert config.tune is not None
+    options, objective = config.options, Objective.of(config.tune)
+    names = [name for name, axis in config.tune.space.items() if axis is not None]
+    problem = lacking(objective.columns, config.loads, options.slo, options.checks, names)
+    if problem is not None:
+        raise UserError(f"tune: {problem}.")
     for code in config.tune.proof.allow:
         if code not in FATAL:
             hint = did_you_mean(code, FATAL)

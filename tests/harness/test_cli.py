@@ -1,5 +1,9 @@
+import errno
+import os
+
 import pytest
 
+from harness import cli
 from harness.cli import run
 
 
@@ -65,3 +69,35 @@ def test_whatever_is_measured_can_be_asked_for_its_plan(
 def test_a_tuning_has_no_baseline(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune=throughput", "engine=sim", "against=defaults", "plan=true"]) == 2
     assert "against" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_words: list[str]) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cli, "_dispatch", full)
+    assert run(["sweep=single"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("harness: the disk is full (")
+    assert "make room where the results lie, and the same command continues" in told
+
+
+@pytest.mark.parametrize(("module", "is_ours"), [("hydra.core", False), ("harness.nowhere", True)])
+def test_a_python_without_the_packages_is_told_and_a_fault_of_ours_is_not_hidden(
+    module: str,
+    is_ours: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lacking(_words: list[str]) -> int:
+        raise ModuleNotFoundError(f"No module named '{module}'", name=module)
+
+    monkeypatch.setattr(cli, "_dispatch", lacking)
+    if is_ours:
+        with pytest.raises(ModuleNotFoundError):
+            run(["sweep=single"])
+        return
+    assert run(["sweep=single"]) == 2
+    assert "has no package 'hydra': `. .venv/bin/activate`" in capsys.readouterr().err

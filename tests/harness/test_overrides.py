@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from harness.errors import UserError
@@ -51,11 +53,13 @@ def test_plus_signs_of_hydra_are_accepted() -> None:
         ("load.rate_rps=interval(1,2)", "list of values"),
         ("load.concurrency=[1,", "cannot be read"),
         ("slo.ttft_s=1,slo.tpot_s=2", "cannot be read"),
+        ("a=[b < 1, c < 2]", """quote what is text: 'a=["...", "..."]'"""),
+        ("a={b: > 1}", """quote what is text: 'a={NAME: "..."}'"""),
         ("--multirun", "name=value"),
     ],
 )
 def test_a_malformed_word_is_one_sentence(word: str, says: str) -> None:
-    with pytest.raises(UserError, match=says.replace("(", r"\(")):
+    with pytest.raises(UserError, match=re.escape(says)):
         parse([word])
 
 

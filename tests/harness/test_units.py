@@ -105,6 +105,8 @@ def test_counted_words_are_in_their_number(count: int, word: str, text: str) -> 
         ("kl_mean_nats", 1.45e-5, "KL mean nats", "1.5e-05"),
         ("j_per_output_token", 0.0312, "J per output token", "0.03"),
         ("speedup", 1.9234, "speedup", "1.92"),
+        ("output_tok_per_s_per_gpu", 1025.3, "output tok/s per GPU", "1,025"),
+        ("usd_per_mtok_output", 0.4321, "USD per Mtok output", "0.43"),
     ],
 )
 def test_a_columns_name_tells_how_people_are_shown_it(

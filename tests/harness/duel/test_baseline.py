@@ -11,6 +11,7 @@ from harness.conf_files import conf_dir
 from harness.config import Config, compose
 from harness.duel.baseline import baseline_of
 from harness.duel.command import prepare
+from harness.engines.config import SimEngine
 from harness.errors import UserError
 from harness.overrides import Words, parse
 from harness.study import Study
@@ -56,6 +57,18 @@ def test_the_defaults_are_the_same_command_without_its_engine_settings() -> None
 def test_how_a_server_is_run_and_what_is_imitated_are_no_engine_settings() -> None:
     [engine] = baseline("defaults", "engine.start_timeout_s=9", "engine.gpu=l4").engines
     assert (engine.start_timeout_s, engine.gpu) == (9.0, "l4")
+
+
+def test_a_file_of_settings_is_no_default(tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    text = "{kind: sim, gpu: l4, max_num_seqs: 2, start_timeout_s: 9}"
+    (tmp_path / "engine" / "tuned.yaml").write_text(text)
+    asked = words("engine=tuned")
+    candidate = compose(asked, tmp_path)
+    assert candidate.engines[0].max_num_seqs == 2  # type: ignore[union-attr]
+    [engine] = baseline_of("defaults", asked, candidate, extra_conf_dir=tmp_path).engines
+    assert isinstance(engine, SimEngine)
+    assert (engine.max_num_seqs, engine.gpu, engine.start_timeout_s) == (None, "l4", 9.0)
 
 
 def test_a_study_gives_its_engine_settings_and_loads(tmp_path: Path) -> None:

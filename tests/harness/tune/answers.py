@@ -85,7 +85,7 @@ ANSWER = Answer(
     goals=(("output_tok_per_s", True),),
     constraints=("tpot_p99_s < 1.1 x defaults",),
     space_size=400,
-    dropped=("tune.space.dtype is left out: it is pinned to bfloat16",),
+    dropped=("tune.space.dtype is left out: engine.dtype=bfloat16 pins it",),
     names=("max_num_seqs", "api_server_count", "stream_interval"),
     tried=TRIED,
     front=(),

@@ -12,9 +12,10 @@ from harness.report.html import written as html
 from harness.report.markdown import written as markdown
 from harness.report.tuned import tuned
 from harness.tune.answer import JSON, Outcome, Tried, read
-from harness.tune.plots import draw
+from harness.tune.plots import _history, draw
 from harness.tune.proof import Proof
 from harness.tune.screen import screen
+from harness.tune.summary import progress_text
 from harness.tune.trial import Outcome as Outcomes
 from harness.tune.trial import Trial
 from tests.harness.tune.answers import ANSWER, GAIN, KEPT, PROOF, TRIED, tried
@@ -63,6 +64,18 @@ def test_a_trade_of_two_goals_is_called_one() -> None:
     assert told.endswith("against the defaults: one goal is traded for the other.")
 
 
+def test_a_best_so_far_with_the_lower_score_is_told_with_the_reason() -> None:
+    row, setting = {"output_tok_per_s": 1.0}, (("max_num_seqs", 8),)
+    best, lucky = (
+        Trial(number=n, setting=setting, outcome=Outcomes.measured([row]), score=score)
+        for n, score in ((7, 1.013), (8, 1.016))
+    )
+    told = "the best so far, allowing for noise, is trial 7 with +1.3 %"
+    assert progress_text(lucky, best).endswith(told)
+    assert progress_text(replace(lucky, score=0.9), best).endswith("so far is trial 7 with +1.3 %")
+    assert progress_text(best, best).endswith("+1.3 %; the best so far")
+
+
 def test_simulated_numbers_say_so_first() -> None:
     assert replace(ANSWER, simulated=True).headline().startswith("SIMULATED")
 
@@ -79,6 +92,13 @@ def test_an_open_constraint_says_how_many_launches_would_settle_it() -> None:
     limit = replace(KEPT, ratio=1.1)
     told = replace(OPEN, proof=replace(PROOF, constraints=(limit,))).headline()
     assert "tune.proof.launches=5 tune.budget.launches=26 would settle it" in told
+
+
+def test_where_more_launches_would_settle_nothing_what_would_is_told() -> None:
+    gain = replace(GAIN, low=None, high=None, more_launches=None, remedy="longer runs do")
+    told = replace(OPEN, proof=replace(PROOF, gains=(gain,))).headline()
+    assert "with +80.0 % output tok/s [no interval], but" in told
+    assert told.endswith("; longer runs do.")
 
 
 def test_of_rows_that_prove_nothing_no_gain_is_told() -> None:
@@ -108,8 +128,19 @@ def test_the_text_holds_command_engine_container_and_reasons() -> None:
     assert "engine.python=/opt/bin/python model=Qwen/Qwen2.5-1.5B\n" in told
     assert 'vllm/vllm-openai:v0.25.1 with the arguments ["Qwen/Qwen2.5-1.5B",' in told
     assert "stream_interval contributes +1.0 % output tok/s [−1.0 to +3.0 %]: unchanged" in told
-    assert "tpot_p99_s < 1.1 x defaults: open, 21.8 of 22.9 [20.6 to 23.1]" in told
+    assert (
+        "tpot_p99_s < 1.1 x defaults: open, 21.8 ms [20.6 to 23.1], and the limit is 22.9 ms"
+        in told
+    )
     assert "6 + 12 of 24 launches" in told
+
+
+def test_on_a_terminal_sentences_are_broken_between_words_and_commands_are_not() -> None:
+    whole, broken = screen(ANSWER), screen(ANSWER, 60)
+    assert broken.split() == whole.split()
+    sentences, commands = broken.split("\n\n", 1)
+    assert max(map(len, sentences.splitlines())) <= 60
+    assert commands == whole.split("\n\n", 1)[1]
 
 
 def test_what_is_worse_for_the_gain_is_told_with_it(tmp_path: Path) -> None:
@@ -172,8 +203,9 @@ def test_the_section_has_the_answer_the_proof_and_every_trial(tmp_path: Path) ->
     )
     page = markdown(report, tmp_path)
     for text in ("**PROVEN.**", "vllm serve", "### Proof", "failed: out\\_of\\_memory",
+                 "| 22.9 | 21.8 | 20.6 to 23.1 | ms | open |",
                  "clear loser", "the winner", "breaks tpot\\_p99\\_s", "plots/tune_importance.png",
-                 "it is pinned to bfloat16"):  # fmt: skip
+                 "engine.dtype=bfloat16 pins it"):  # fmt: skip
         assert text in page, text
     assert "What each setting contributes" in html(report)
 
@@ -193,6 +225,18 @@ def test_what_there_is_to_draw_is_drawn(tmp_path: Path) -> None:
     assert drawn == list(PLOTS[:3])
     assert draw(replace(ANSWER, tried=TRIED[:1], importances={}), tmp_path) == []
     assert list(tmp_path.iterdir()) == [], "what is not true any more is not left"
+
+
+@pytest.mark.parametrize(("score", "ends"), [(1.02, (0.9, 1.1)), (0.2, (0.1, 1.1))])
+def test_a_gain_of_some_percent_can_be_seen_and_noise_does_not_look_like_one(
+    score: float, ends: tuple[float, float]
+) -> None:
+    few = replace(ANSWER, tried=(tried(0, {}, 1.0), tried(1, {"a": 1}, score)), proof=None)
+    figure = _history(few)
+    assert figure is not None
+    low, high = figure.axes[0].get_ylim()
+    assert ends[0] <= low < min(1.0, score)
+    assert high == pytest.approx(ends[1])
 
 
 def test_two_goals_have_a_front(tmp_path: Path) -> None:

@@ -106,6 +106,9 @@ def test_a_tuning_of_ones_own_is_found_and_several_loads_are_one_configuration(
     [
         (["tune=throughputs"], "there is no tuning 'throughputs'. Did you mean 'throughput'?"),
         (["tune=throughput", "sweep=single"], "are two commands: take one"),
+        (["sweep=single", "engine=tuned"], "found with --config-dir STUDY/conf before all else"),
+        (["tune=throughput", "against=defaults"], "compares with the defaults by itself"),
+        (["tune=throughput", "case=saturated"], "a tuning has no cases"),
         (["sweep=single", "tune.budget.launches=9"], "name one, tune=NAME"),
         (["tune=throughput", "tune.budget.launches=2"], "budget.launches=2 is too small"),
         (["tune=throughput", "tune.budget.launches=x"], "tune.budget.launches=x"),
@@ -117,6 +120,18 @@ def test_a_tuning_of_ones_own_is_found_and_several_loads_are_one_configuration(
         (
             ["tune=throughput", "tune.constraints=['tpot_p99_s < 1','tpot_p99_s > 2']"],
             "contradict each other",
+        ),
+        (
+            ["tune=throughput", "tune.maximise=tpot_p99_s"],
+            "'tpot_p99_s' is better low: name it under tune.minimise",
+        ),
+        (
+            ["tune=throughput", "tune.maximise=[]", "tune.minimise=goodput_rps"],
+            "'goodput_rps' is better high: name it under tune.maximise",
+        ),
+        (
+            ["tune=throughput", "tune.minimise=output_tok_per_s"],
+            "'output_tok_per_s' is named twice",
         ),
         (
             ["tune=throughput", "tune.space.max_num_seqs={form: 1}"],

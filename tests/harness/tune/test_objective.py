@@ -5,8 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from harness.checks.config import Checks
+from harness.tune.column import lacking
 from harness.tune.constraint import Constraint, contradiction
 from harness.tune.trial import Outcome
+from loadgen.config import Slo
+from tests.harness.test_config import composed
 from tests.harness.tune.spaces import objective, tune
 
 SETTING = (("max_num_seqs", 64),)
@@ -140,9 +144,10 @@ def test_only_a_floor_that_is_not_below_the_ceiling_contradicts_it(low, high, re
         ({"constraints": ["tpot_p99 < 1"]}, "Did you mean 'tpot_p99_s'"),
         ({"constraints": ["tpot_p99_s = 1"]}, "not of the form METRIC < NUMBER"),
         ({"constraints": ["tpot_p99_s < 0"]}, "must be above 0"),
+        ({"constraints": ["slo_met_frac > 99"]}, "slo_met_frac is a share, between 0 and 1"),
         ({"maximise": "output_tok_s"}, "Did you mean 'output_tok_per_s'"),
         ({"maximise": []}, "name one column to maximise or minimise"),
-        ({"maximise": ["output_tok_per_s"] * 2}, "name one column to maximise or minimise"),
+        ({"maximise": ["output_tok_per_s"] * 2}, "'output_tok_per_s' is named twice"),
         ({"minimise": "usd_per_mtok_output"}, "set tune.cost_per_gpu_hour"),
         ({"space": {}}, "the space is empty"),
         ({"space": {"max_num_seqs": None}}, "the space is empty"),
@@ -162,3 +167,35 @@ def test_a_tuning_that_cannot_be_is_said(said, told):
     with pytest.raises(ValidationError) as caught:
         tune(**said)
     assert told in str(caught.value)
+
+
+@given(st.sampled_from(["failure_kinds", "ceiling"]))
+def test_what_is_a_text_is_no_number(column):
+    row = {"output_tok_per_s": 1.0, column: "some words"}
+    assert judged(objective(maximise=column), [row], [row]).score is None
+    limited = judged(objective(constraints=f"{column} < 1"), [row], [row])
+    assert limited.margins == (None,)
+    assert not limited.is_feasible
+
+
+@pytest.mark.parametrize(
+    ("column", "space", "is_told"),
+    [
+        ("top1_agreement_frac", ["kv_cache_dtype"], True),
+        ("top1_agreement_frac", ["max_num_seqs"], False),  # it cannot change
+        ("goodput_rps", [], True),
+        ("capacity_rps", [], True),
+        ("ttft_p50_s", [], False),
+        ("gpu_power_w", [], False),  # the launch of the defaults will tell
+    ],
+)
+def test_what_a_load_cannot_give_is_told_before_anything_is_launched(column, space, is_told):
+    told = lacking([column], composed("sweep=single").loads, Slo(), Checks(), space)
+    assert (told is not None) == is_told
+
+
+def test_a_limit_is_told_in_the_unit_that_people_are_shown_too():
+    texts = ("ttft_p99_s < 500", "tpot_p99_s < 1.1 x defaults", "output_tok_per_s > 9")
+    told = [Constraint.parse(text).told() for text in texts]
+    assert told == ["ttft_p99_s < 500 (500,000 ms)", *texts[1:]]
+    assert Constraint.parse("slo_met_frac > 1.05 x defaults").relative

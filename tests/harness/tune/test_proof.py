@@ -11,8 +11,9 @@ from harness.guard.config import read_guard
 from harness.guard.evidence import Evidence, Measured
 from harness.tune.constraint import Constraint
 from harness.tune.objective import Goal, Objective
-from harness.tune.proof import Proof, Result, judged
+from harness.tune.proof import Proof, Result, _open, judged
 from tests.harness.guard.studies import LOAD, THROUGHPUT, evidence, measured
+from tests.harness.tune.answers import GAIN
 
 NOISE = (1.0, 1.01, 0.99)
 CONCURRENCY = (8, 64)
@@ -169,7 +170,14 @@ def test_rows_with_a_fatal_code_prove_nothing() -> None:
     proof = judge(study(side("defaults", 1.0, 1), tuned))
     assert proof.result is Result.INCONCLUSIVE
     assert "client_busy" in proof.reason
-    assert proof.reason.endswith("tune.proof.allow=client_busy lets them through")
+    assert proof.reason.endswith("or let them through with tune.proof.allow=client_busy")
+
+
+def test_of_two_goals_it_is_said_whose_interval_is_open() -> None:
+    traded = [replace(GAIN, word=word) for word in ("improved", "inconclusive")]
+    traded[1] = replace(traded[1], metric="output_tok_per_s_per_user")
+    assert "the interval of output tok/s per user holds" in _open(traded)
+    assert "the interval holds changes that matter" in _open(traded[1:])
 
 
 def test_a_fatal_code_that_is_let_through_is_told() -> None:
@@ -226,6 +234,16 @@ def test_a_capacity_that_all_launches_find_alike_is_judged_by_what_was_clear(
     assert gain.ratio == pytest.approx(2.0)
     assert gain.low == pytest.approx(tuned[1] / 566)
     assert gain.high == pytest.approx(tuned[2] / 400)
+
+
+def test_capacities_that_are_alike_and_never_clear_have_no_interval() -> None:
+    sides = (runs(c, [1000] * 3, p, capacity_rps=x) for c, x, p in
+             (("defaults", 30.0, 1), ("tuned", 33.0, 2)))  # fmt: skip
+    (gain,) = judge(study(*sides), goal="capacity_rps").gains
+    assert (gain.before, gain.after) == (pytest.approx(30), pytest.approx(33))
+    assert (gain.word, gain.low) == ("inconclusive", None)
+    assert gain.remedy is not None
+    assert "load.duration_s" in gain.remedy
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:

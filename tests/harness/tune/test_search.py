@@ -316,8 +316,20 @@ def test_a_journal_of_another_space_or_objective_is_refused(space, tmp_path):
         Search(space, objective(minimise="ttft_p99_s"), None, tmp_path / "j")
 
 
+@pytest.mark.parametrize("rubbish", [b"rubbish{\n", bytes(range(128, 160)) + b"\n"])
+def test_a_damaged_journal_is_refused_by_its_line_and_left_as_it_is(space, tmp_path, rubbish):
+    path = tmp_path / "j"
+    run(Search(space, objective(), None, path), 2)
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*lines[:3], rubbish, *lines[4:]])
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"j is damaged in line 4: .* fresh=true"):
+        Search(space, objective(), None, path)
+    assert path.read_bytes() == damaged
+
+
 def test_without_optuna_it_is_said_how_to_get_it(space, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError) as caught:
         Search(space, objective(), None, tmp_path / "j")
-    assert str(caught.value).endswith(module.INSTALL)
+    assert str(caught.value).endswith(f"{module.INSTALL}.")

@@ -147,7 +147,9 @@ def test_names_in_extra_and_env_meet_what_is_pinned_there():
 def test_a_name_that_is_pinned_is_left_out_with_a_sentence():
     space = space_of(engine=SimEngine(stream_interval=2))
     assert space.names == ("max_num_seqs",)
-    assert space.dropped == ("tune.space.stream_interval is left out: it is pinned to 2",)
+    assert space.dropped == (
+        "tune.space.stream_interval is left out: engine.stream_interval=2 pins it",
+    )
     assert all(space.engine(setting).stream_interval == 2 for setting in space.settings())
 
 
@@ -260,7 +262,16 @@ def test_an_axis_of_which_no_value_is_left_is_told(when, forbidden, is_tried):
             {},
             "tune when: there is no setting 'eager'",
         ),
-        ({"max_num_seqs": [1]}, {"forbidden": [{"max_num_seqs": 1}]}, "nothing but the defaults"),
+        (
+            {"max_num_seqs": [1]},
+            {"forbidden": [{"max_num_seqs": 1}]},
+            "tune.forbidden leaves nothing but the defaults",
+        ),
+        (
+            {"max_num_seqs": {"values": [1], "when": {"max_num_seqs": 2}}},
+            {},
+            "tune.space.max_num_seqs is never tried",
+        ),
         (
             {name: list(range(1, 40)) for name in NAMES},
             {},

@@ -1,6 +1,7 @@
 """`python -m harness tune=NAME` on the simulator, as people use it, cut off in every part."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,26 @@ def test_a_longer_proof_goes_on_with_the_shorter_one(tool: Tool, study: Path) ->
     assert proof.launches == 3
 
 
+def test_a_lost_journal_is_told_and_the_answer_stands(tool: Tool, study: Path) -> None:
+    journal, answer = study / "search.journal", (study / "answer.json").read_bytes()
+    kept_journal = journal.read_bytes()
+    journal.unlink()
+    done = tool(*words(tool.folder))
+    journal.write_bytes(kept_journal)
+    assert done.returncode == 2, done.stdout
+    assert "search.journal is lost" in done.stderr
+    assert (study / "answer.json").read_bytes() == answer
+
+
+def test_without_optuna_no_study_is_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert run(words(tmp_path, f"out={tmp_path / 'out'}")) == 2
+    assert "tune= needs Optuna" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_tuned_engine_is_there_for_the_next_sweep(tool: Tool, study: Path) -> None:
     done = tool("--config-dir", str(study / "conf"), "sweep=single", "engine=tuned", "plan=true")
     assert done.returncode == 0, done.stderr
@@ -158,6 +179,31 @@ def test_a_plan_starts_nothing(tool: Tool) -> None:
     assert "nothing was started" in done.stdout
 
 
+def test_a_plan_says_what_is_kept_and_what_of_the_words_has_no_effect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = words(
+        tmp_path,
+        "plan=true",
+        f"out={tmp_path}",
+        "tune.maximise=[output_tok_per_s,goodput_rps]",
+        "tune.screen.duration_s=0.2",
+        "slo.ttft_s=0.5",
+    )
+    assert run(mine) == 0
+    told = capsys.readouterr().out
+    assert "and maximise goodput_rps (TTFT ≤ 500 ms)\n" in told
+    assert "tune.screen is left out: of two goals no trial is a clear loser" in told
+
+
+def test_a_prior_that_sees_no_gain_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slower = "tune.space={api_server_count: null, enforce_eager: [true]}"
+    assert run(words(tmp_path, "plan=true", f"out={tmp_path}", slower)) == 0
+    assert "the prior expects nothing to be better than the defaults" in capsys.readouterr().out
+
+
 def test_a_limit_that_one_request_alone_misses_is_told_after_the_first_launch(tool: Tool) -> None:
     # so slow a GPU that its steps are waited for, however busy this machine is
     slow = ["engine.gpu=l4", "model=qwen2.5-1.5b"]
@@ -166,6 +212,15 @@ def test_a_limit_that_one_request_alone_misses_is_told_after_the_first_launch(to
     assert "TTFT < 0.10 ms cannot be kept: with the defaults one request alone" in done.stderr
     assert done.stdout.count("trial 0,") == 1
     assert "trial 1" not in done.stdout
+
+
+def test_a_limit_on_what_is_not_measured_here_is_told_after_the_first_launch(tool: Tool) -> None:
+    mine = words(tool.folder, "tune.constraints=gpu_power_w < 300", "seed=9")
+    for _ in range(2):  # and by the same command again, which launches nothing
+        done = tool(*mine)
+        assert done.returncode == 2, done.stdout
+        assert "the launch of the defaults measured no gpu_power_w here" in done.stderr
+        assert "trial 1" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -180,6 +235,9 @@ def test_a_limit_that_one_request_alone_misses_is_told_after_the_first_launch(to
         ("sweep=batching", "are two commands"),
         ("tune.proof.allow=client_bussy", "Did you mean 'client_busy'?"),
         ("repeats.launches=3", "repeats is for sweeps"),
+        ("tune.constraints=capacity_rps > 3", "'capacity_rps' is what load.search finds"),
+        ("tune.maximise=goodput_rps", "'goodput_rps' needs limits: set slo.ttft_s"),
+        ("load.stream=false", "'tpot_p99_s' is not to be seen with load.stream=false"),
         ("tune.space.max_num_sequences=[1]", "there is no engine setting 'max_num_sequences'"),
     ],
 )

@@ -1,0 +1,48 @@
+"""The columns that a tuning names: which way is better, and what it takes to measure them. Pure."""
+
+from collections.abc import Collection, Sequence
+
+from harness.checks.config import Checks
+from loadgen.config import Load, Slo
+
+BETTER_LOW = ("ttft_", "tpot_", "itl_", "e2e_", "j_per_", "usd_per_", "requests_failed", "failed_")
+BETTER_HIGH = ("output_tok_", "total_tok_", "requests_per_s", "goodput_", "slo_met_", "capacity_")
+OF_STREAMS = ("ttft_", "tpot_", "itl_", "output_tok_per_s_per_user")
+OF_SEARCH = ("capacity_",)
+OF_LIMITS = ("goodput_", "slo_met_", *OF_SEARCH)
+# Settings that change what is computed. Accuracy is that of other numbers only where one is set.
+NUMERICS = ("dtype", "quantization", "kv_cache_dtype")
+ACCURACY = ("kl_", "top1_", "perplexity", "exact_match_", "common_prefix_")
+
+
+def wrong_way(maximised: Sequence[str], minimised: Sequence[str]) -> str | None:
+    """A sentence on the first goal whose better is the other way."""
+    for names, others, is_worse in (
+        (maximised, "minimise", BETTER_LOW),
+        (minimised, "maximise", BETTER_HIGH),
+    ):
+        for name in names:
+            if name.startswith(is_worse):
+                better = "low" if others == "minimise" else "high"
+                return f"'{name}' is better {better}: name it under tune.{others}"
+    return None
+
+
+def lacking(
+    names: Collection[str], loads: Sequence[Load], slo: Slo, checks: Checks, space: Collection[str]
+) -> str | None:
+    """A sentence on the first column that these loads, limits and checks cannot give."""
+    for name in names:
+        if name.startswith(OF_SEARCH) and any(load.search is None for load in loads):
+            return (
+                f"'{name}' is what load.search finds, and this load has none: set"
+                " 'load.search={probes: 12}' in place of a rate or a concurrency"
+            )
+        if name.startswith(OF_STREAMS) and not all(load.stream for load in loads):
+            return f"'{name}' is not to be seen with load.stream=false: take e2e, or stream"
+        if name.startswith(OF_LIMITS) and not slo.is_set:
+            return f"'{name}' needs limits: set slo.ttft_s, slo.tpot_s or slo.e2e_s"
+        is_asked = checks.accuracy is not None
+        if name.startswith(ACCURACY) and not is_asked and any(n in NUMERICS for n in space):
+            return f"'{name}' is measured by a check, and none is asked for: set checks.accuracy"
+    return None
