@@ -23,6 +23,9 @@ import numpy.typing as npt
 from loadgen.config import Load, Slo
 from loadgen.records import Columns, Status, Window
 
+# Of a stream in a closed loop's window, two in each half: streams go in step and make waves, one a
+# reply, and of fewer waves the rate is that of where the window fell.
+MIN_REPLIES = 4
 BLOCK = 2**20  # chunks that are looked at at once: there may be a hundred million
 
 Floats = npt.NDArray[np.float64]
@@ -201,6 +204,11 @@ def e2e_s(requests: Columns) -> Floats:
     """t_n − t_0; +inf for cut requests."""
     e2e: Floats = requests["last_at_s"] - requests["sent_at_s"]
     return np.where(requests["status"] == Status.CUT, np.inf, e2e)
+
+
+def reply_s(requests: Columns) -> float | None:
+    """Median of t_n − t_0 over all whole replies of a run: a short window may have seen none."""
+    return quantile(e2e_s(requests)[requests["status"] == Status.OK], 0.5)
 
 
 def tpot_s(requests: Columns) -> Floats:
