@@ -102,7 +102,7 @@ def _measures(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
     window = Window(**run.record["window"])
     load = Load(**run.record["load"])
     requests = run.samples("requests")
-    summary = summarise(requests, run.samples("chunks"), window=window, load=load)
+    summary = summarise(requests, run.chunks, window=window, load=load)
     kinds = [f"{number} {kind}" for kind, number in failures_by_kind(requests).items()]
     sampled = {name: completed(name, run.samples(name)) for name in SOURCES}
     monitored = summarise_monitors(

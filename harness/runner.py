@@ -24,7 +24,9 @@ from harness.rows import row_of
 from harness.steering import Decision, Following, Send, Skip, Steering
 from harness.study import Study
 from harness.units import milliseconds, whole
+from harness.validity import longer_window
 from loadgen.generator import Generator
+from loadgen.metrics import reply_s
 from loadgen.records import Result
 from monitors.nvml import foreign_processes
 from monitors.sampler import Sampler, Targets
@@ -212,9 +214,12 @@ class Runner:
         now, a sweep need not go on in vain."""
         (saved,) = self.study.runs({run.id})
         row = row_of(saved, self.study.about, ceiling=None)
-        codes = [code for code in str(row["validity"]).split() if code != "simulated"]
+        codes = " ".join(code for code in str(row["validity"]).split() if code != "simulated")
         brief = _brief(row) if send.brief is None else send.brief(result)
-        return "; ".join([brief, *([" ".join(codes)] if codes else [])])
+        # a load that nobody asked for (a tuning's short run) is as short as it is meant to be
+        is_asked = any(run.load in case.loads for case in self.config.cases)
+        advice = longer_window(row, reply_s(result.requests)) if is_asked else None
+        return "; ".join(filter(None, [brief, codes, advice]))
 
     def _sources(self, launch: Launch) -> tuple[str, ...]:
         """What is to be sampled in each run of the launch."""

@@ -1,6 +1,6 @@
 """Columns of samples in a Parquet file: arrays of equal length, by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,16 @@ def read(path: Path) -> dict[str, npt.NDArray[Any]]:
 
     with pq.ParquetFile(path, pre_buffer=False) as file:  # a buffer would hold all of it
         return {name: _column(file, name) for name in file.schema_arrow.names}
+
+
+def parts(path: Path) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """The same of a file of numbers, a row group (a million rows) at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for group in range(file.num_row_groups):
+            part = file.read_row_group(group, use_threads=False)
+            yield {name: part[name].to_numpy() for name in part.column_names}
 
 
 def _array(values: npt.NDArray[Any]) -> "pa.Array[Any]":

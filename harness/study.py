@@ -29,7 +29,7 @@ import numpy.typing as npt
 from harness.errors import UserError
 from harness.identity import MEASUREMENT_VERSION
 from harness.plan import Plan
-from harness.samples import Columns, read, write
+from harness.samples import Columns, parts, read, write
 
 NEEDED = ("sweep", "axes", "runs")  # of study.json, by everybody who reads it
 
@@ -67,6 +67,10 @@ class SavedRun:
         """The columns of NAME.parquet; empty if it was not sampled."""
         path = self.folder / f"{name}.parquet"
         return read(path) if path.is_file() else {}
+
+    def chunks(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        """Those of chunks.parquet, part by part: there may be a hundred million."""
+        return parts(self.folder / "chunks.parquet")
 
 
 class Study:

@@ -52,14 +52,14 @@ def _reached(at_s: float, otherwise_at_s: float) -> float:
 
 
 def _load(run: SavedRun, at_s: Floats) -> Series:
-    requests, chunks = run.samples("requests"), run.samples("chunks")
+    requests = run.samples("requests")
     begun = np.sort(requests["sent_at_s"][~np.isnan(requests["sent_at_s"])])
     ended = np.sort(requests["ended_at_s"][~np.isnan(requests["sent_at_s"])])
     in_flight = np.searchsorted(begun, at_s, "right") - np.searchsorted(ended, at_s, "right")
-    tokens, come_at_s = arrivals(requests, chunks)
-    span_s = (at_s[0], at_s[-1] + STEP_S)
-    each, _ = np.histogram(come_at_s, bins=len(at_s), range=span_s, weights=tokens)
-    return {"requests_in_flight": in_flight.astype(float), "output_tok_per_s": each / STEP_S}
+    come, span_s = np.zeros(len(at_s)), (at_s[0], at_s[-1] + STEP_S)
+    for tokens, come_at_s in arrivals(requests, run.chunks):
+        come += np.histogram(come_at_s, bins=len(at_s), range=span_s, weights=tokens)[0]
+    return {"requests_in_flight": in_flight.astype(float), "output_tok_per_s": come / STEP_S}
 
 
 def _server(server: Any, at_s: Floats) -> Series:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
+
+from loadgen.metrics import MIN_REPLIES
 
 MIN_P99 = 662  # samples for a p99 at 99 % confidence (MLPerf's early-stopping rule)
 MAX_DRIFT_FRAC = 0.1
 MAX_GAP_S = 2.0  # between two samples: what went on in it is not known
-MAX_WAVE_FRAC = 0.5  # of half a window: of a longer wave, the rate is that of where the window fell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +28,11 @@ CODES = {
     "not_steady": Code(
         meaning="the window opened before every stream had one request through (TTFT still holds"
         " the start), or throughput changed by over 10 % from its first half to its second, more"
-        " than streams in step explain: with replies as long as the window it shows a part of a"
-        " wave, and load.duration_s=N makes it longer"
+        " than streams in step explain"
+    ),
+    "short_window": Code(
+        meaning="a request took longer than the window, which shows a part of a wave where streams"
+        f" go in step: load.duration_s=N makes it longer, {MIN_REPLIES} requests are long enough"
     ),
     "cut": Code(meaning="requests due in the window had not ended when the run was over"),
     "lengths_off": Code(meaning="token counts came back different from those asked", fatal=True),
@@ -85,6 +90,7 @@ def codes(row: Mapping[str, Any]) -> list[str]:
         "no_samples": row["requests_ok"] == 0,
         "few_samples": 0 < row["requests_ok"] < MIN_P99,
         "not_steady": row["first_generation_done"] is False or (is_closed and _drifted(row)),
+        "short_window": is_closed and _over(row, "e2e_p50_s", row["window_s"]),
         "cut": not is_closed and _over(row, "requests_cut", 0),
         "lengths_off": _over(row, "lengths_off_frac", 0.01),
         "token_bundles": _over(row, "tokens_per_chunk", 1.05) or row["itl_p50_s"] == 0,
@@ -105,6 +111,28 @@ def codes(row: Mapping[str, Any]) -> list[str]:
     return [*simulated, *(code for code, holds in applies.items() if holds)]
 
 
+def longer_window(row: Mapping[str, Any], reply_s: float | None) -> str | None:
+    """What a closed loop should be given so that its window holds its replies, with the numbers;
+    None where that is not what is wrong. `reply_s`: the median of the run, warm-up included.
+    """
+    if row["arrival"] != "closed" or row["status"] != "ok":
+        return None
+    window_s, warmup_s = row["window_s"], row["warmup_s"]
+    is_short = bool({"no_samples", "short_window"} & set(codes(row))) or _drifted(row)
+    if reply_s is None:
+        told = f"no reply ended in {warmup_s + window_s:.0f} s"
+        longer = "make load.warmup_max_s and load.duration_s longer"
+        return f"{told}: {longer}" if is_short and not row["requests_failed"] else None
+    words = []
+    if is_short and (long_s := MIN_REPLIES * reply_s) > window_s:
+        words.append(f"load.duration_s={ceil(long_s)}")
+    # the first replies are slower: they share the server with everybody's prompt
+    if not row["first_generation_done"] and (long_s := 2 * reply_s) > warmup_s:
+        words.append(f"load.warmup_max_s={ceil(long_s)}")
+    told = f"replies took {reply_s:.3g} s, the window {window_s:.3g} s"
+    return f"{told}: {' '.join(words)}" if words else None
+
+
 def _over(row: Mapping[str, Any], name: str, limit: float | None) -> bool:
     value = row.get(name)
     return value is not None and limit is not None and bool(value > limit)
@@ -114,13 +142,12 @@ def _drifted(row: Mapping[str, Any]) -> bool:
     """Whether throughput changed from the first half of the window to the second.
 
     Streams that go in step make waves, one a reply: less than one in half a window is no drift, as
-    long as it holds two of them. With fewer, the window shows a part of a wave, not a rate.
+    long as the window is not too short for them.
     """
     drift_frac, reply_s, window_s = row["drift_frac"], row["e2e_p50_s"], row["window_s"]
     if drift_frac is None or reply_s is None:
         return False
-    wave_frac = reply_s / (window_s / 2)
-    allowed_frac = wave_frac if wave_frac <= MAX_WAVE_FRAC else 0.0
+    allowed_frac = reply_s / (window_s / 2) if window_s >= MIN_REPLIES * reply_s else 0.0
     return bool(abs(drift_frac) > max(MAX_DRIFT_FRAC, allowed_frac))
 
 

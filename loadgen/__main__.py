@@ -6,6 +6,7 @@ python -m loadgen http://127.0.0.1:8000 --rate 10 --dataset conversations.json -
 
 import argparse
 import json
+import math
 import os
 import sys
 import urllib.request
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 from loadgen.calibration import Calibration, calibrate
 from loadgen.config import Client, Load
 from loadgen.generator import Generator, WorkerError
-from loadgen.metrics import Summary, failures_by_kind, summarise
+from loadgen.metrics import MIN_REPLIES, Summary, failures_by_kind, reply_s, summarise
 from loadgen.prompts import check_files
 from loadgen.records import Columns, Progress, Result, Target
 from loadgen.vllm_bench import vllm_bench_json
@@ -227,6 +228,12 @@ def print_summary(summary: Summary, result: Result) -> None:
         f"{number(result.client.cpu_frac)} of a core, requests sent at most "
         f"{milliseconds(summary.send_lag_p99_s)} ms late (p99)"
     )
+    took_s, window_s = reply_s(result.requests), summary.window_s
+    if not result.load.is_open and took_s is not None and window_s and took_s > window_s:
+        print(
+            f"window        shorter than a reply, which took {number(took_s)} s: "
+            f"--duration {math.ceil(MIN_REPLIES * took_s)}"
+        )
     for kind, count in failures_by_kind(result.requests).items():
         detail = result.requests["detail"][result.requests["failure"] == kind][0]
         print(f"failed        {count} {kind}, e.g. {detail}")

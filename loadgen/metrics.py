@@ -14,7 +14,7 @@ Failed requests are in no time's sample; they are counted beside it. What is und
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +23,16 @@ import numpy.typing as npt
 from loadgen.config import Load, Slo
 from loadgen.records import Columns, Status, Window
 
+# Of a stream in a closed loop's window, two in each half: streams go in step and make waves, one a
+# reply, and of fewer waves the rate is that of where the window fell.
+MIN_REPLIES = 4
 BLOCK = 2**20  # chunks that are looked at at once: there may be a hundred million
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+# A run's chunks: as a whole, or read part by part whenever this is called. Parts stand in the order
+# of their requests, and the chunks of one request in that of time.
+Chunks = Columns | Callable[[], Iterable[Columns]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +74,8 @@ class Summary:
     cached_tokens_frac: float | None  # input tokens from the prefix cache / input tokens
 
 
-def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load) -> Summary:
-    """The numbers of one run."""
+def summarise(requests: Columns, chunks: Chunks, *, window: Window, load: Load) -> Summary:
+    """The numbers of one run. Of its chunks no more is held than their gaps: 8 bytes each."""
     ok = requests["status"] == Status.OK
     failed = requests["status"] == Status.FAILED
     cut = requests["status"] == Status.CUT
@@ -79,11 +85,8 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
     streamed = timed & load.stream  # a whole reply has no first token
 
     window_s = window.closed_at_s - window.opened_at_s
-    gaps_s = itl_s(chunks, requests["request"][sample])
-    itl_p50_s, itl_p99_s = quantiles(gaps_s, (0.5, 0.99), in_place=True)
-    del gaps_s  # before the next array that is as long as all chunks
-    tokens, at_s = arrivals(requests, chunks)
-    tokens_inside = float(tokens.sum(where=inside(at_s, window)))
+    itl_p50_s, itl_p99_s = quantiles(itl_s(requests, chunks, sample), (0.5, 0.99), in_place=True)
+    came = output(requests, chunks, window)
     silent_at_s = np.where(ok, requests["ended_at_s"], np.nan)  # no text, or not streamed
     answered_at_s = np.where(requests["num_chunks"] > 0, requests["first_at_s"], silent_at_s)
     prompts_inside = input_tokens(requests)[inside(answered_at_s, window)].sum()
@@ -99,11 +102,11 @@ def summarise(requests: Columns, chunks: Columns, *, window: Window, load: Load)
         warmup_s=_defined(window.opened_at_s - window.started_at_s),
         first_generation_done=first_generation_done(requests, window, load),
         requests_per_s=requests_per_s(requests, window),
-        output_tok_per_s=_ratio(tokens_inside, window_s),
-        chunks_per_s=_ratio(int(inside(chunks["at_s"], window).sum()), window_s),
-        total_tok_per_s=_ratio(tokens_inside + prompts_inside, window_s),
-        drift_frac=drift_frac(tokens, at_s, window),
-        output_tok_per_s_run=_ratio(tokens.sum(), window.ended_at_s - window.started_at_s),
+        output_tok_per_s=_ratio(came.tokens_inside, window_s),
+        chunks_per_s=_ratio(came.chunks_inside, window_s),
+        total_tok_per_s=_ratio(came.tokens_inside + prompts_inside, window_s),
+        drift_frac=came.drift_frac,
+        output_tok_per_s_run=_ratio(came.tokens, window.ended_at_s - window.started_at_s),
         ttft_mean_s=mean(ttft),
         ttft_p50_s=quantile(ttft, 0.5),
         ttft_p90_s=quantile(ttft, 0.9),
@@ -203,6 +206,11 @@ def e2e_s(requests: Columns) -> Floats:
     return np.where(requests["status"] == Status.CUT, np.inf, e2e)
 
 
+def reply_s(requests: Columns) -> float | None:
+    """Median of t_n − t_0 over all whole replies of a run: a short window may have seen none."""
+    return quantile(e2e_s(requests)[requests["status"] == Status.OK], 0.5)
+
+
 def tpot_s(requests: Columns) -> Floats:
     """(t_n − t_1) / (n − 1); NaN for n ≤ 1, +inf for cut requests that would have had one."""
     gaps = np.where(requests["output_tokens"] > 1, requests["output_tokens"] - 1, np.nan)
@@ -211,20 +219,34 @@ def tpot_s(requests: Columns) -> Floats:
     return np.where(unknown, np.inf, tpot)
 
 
-def itl_s(chunks: Columns, among: npt.NDArray[np.int64]) -> Floats:
-    """t_i − t_(i−1) for the content chunks of the requests `among`, pooled."""
-    request, at_s = chunks["request"], chunks["at_s"]
-    if not _ascend(request, at_s):  # stored ones do: a sort would be most of what a long run costs
-        order = np.lexsort((at_s, request))
-        request, at_s = request[order], at_s[order]
-    pooled, num = np.empty(len(at_s)), 0
-    for begin in range(0, len(at_s), BLOCK):
-        block = slice(begin, begin + BLOCK + 1)  # its last chunk is the first of the next, too
-        later, earlier = request[block][1:], request[block][:-1]
-        gaps = np.diff(at_s[block])[(later == earlier) & np.isin(later, among)]
+def itl_s(requests: Columns, chunks: Chunks, among: Bools) -> Floats:
+    """t_i − t_(i−1) for the content chunks of the requests `among`, pooled: `(num_gaps,)`.
+
+    Chunks that are here as a whole need not stand in order; stored ones do: a sort would be most of
+    what a long run costs.
+    """
+    if not callable(chunks) and not _ascend(chunks["request"], chunks["at_s"]):
+        order = np.lexsort((chunks["at_s"], chunks["request"]))
+        chunks = {name: column[order] for name, column in chunks.items()}
+    pooled, num = np.empty(int(requests["num_chunks"][among].sum())), 0
+    request, at_s = np.empty(0, np.int64), np.empty(0)
+    for block in _blocks(chunks):  # with the last chunk before it, from which its first gap is
+        request = np.concatenate((request[-1:], block["request"]))
+        at_s = np.concatenate((at_s[-1:], block["at_s"]))
+        if not _ascend(request, at_s):
+            raise ValueError("chunks do not stand in the order of their requests")
+        is_gap = (request[1:] == request[:-1]) & among[_rows(requests["request"], request[1:])]
+        gaps = np.diff(at_s)[is_gap]
         pooled[num : num + len(gaps)] = gaps
         num += len(gaps)
     return pooled[:num]
+
+
+def _blocks(chunks: Chunks) -> Iterator[Columns]:
+    """A run's chunks, few at a time."""
+    for part in chunks() if callable(chunks) else [chunks]:
+        for begin in range(0, len(part["at_s"]), BLOCK):
+            yield {name: column[begin : begin + BLOCK] for name, column in part.items()}
 
 
 def _ascend(request: npt.NDArray[np.int64], at_s: Floats) -> bool:
@@ -234,8 +256,8 @@ def _ascend(request: npt.NDArray[np.int64], at_s: Floats) -> bool:
     return bool(((request[1:] > request[:-1]) | (is_same & is_later)).all())
 
 
-def arrivals(requests: Columns, chunks: Columns) -> tuple[Floats, Floats]:
-    """Output tokens and when they came.
+def arrivals(requests: Columns, chunks: Chunks) -> Iterator[tuple[Floats, Floats]]:
+    """Output tokens and when they came, few at a time.
 
     A request's tokens are shared evenly by its chunks, n/k each. Where n is not known (cut or
     failed requests) a chunk is taken to hold as many as in the ok requests of the same run. A
@@ -245,12 +267,16 @@ def arrivals(requests: Columns, chunks: Columns) -> tuple[Floats, Floats]:
     ok = requests["status"] == Status.OK
     typical = tokens_per_chunk(requests, ok) or 1.0
     each = np.where(ok & (k > 0), n / np.maximum(k, 1), typical)
-    tokens, at_s = each[_rows(requests["request"], chunks["request"])], chunks["at_s"]
-    silent = ok & (k == 0)
-    if not silent.any():  # no copy of what may be a hundred million chunks
-        return tokens, at_s
-    later_at_s = requests["ended_at_s"][silent]
-    return np.concatenate((tokens, n[silent])), np.concatenate((at_s, later_at_s))
+    for block in _blocks(chunks):
+        yield each[_rows(requests["request"], block["request"])], block["at_s"]
+    silent = _silent(requests)
+    yield n[silent], requests["ended_at_s"][silent]
+
+
+def _silent(requests: Columns) -> Bools:
+    """Replies that are whole, and without a chunk."""
+    silent: Bools = (requests["status"] == Status.OK) & (requests["num_chunks"] == 0)
+    return silent
 
 
 def _rows(known: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -260,13 +286,34 @@ def _rows(known: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.ND
     return np.searchsorted(known, wanted)
 
 
-def drift_frac(tokens: Floats, at_s: Floats, window: Window) -> float | None:
-    """Output tokens in the second half of the window over those in the first, minus 1."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a run's server gave."""
+
+    tokens: float  # in the whole run
+    tokens_inside: float  # the window
+    chunks_inside: int
+    drift_frac: float | None  # tokens in the window's second half / first half − 1
+
+
+def output(requests: Columns, chunks: Chunks, window: Window) -> Output:
+    """Sums over `arrivals`."""
     middle_at_s = (window.opened_at_s + window.closed_at_s) / 2
-    within = inside(at_s, window)
-    first = tokens.sum(where=within & (at_s < middle_at_s))
-    ratio = _ratio(tokens.sum(where=within & (at_s >= middle_at_s)), first)
-    return None if ratio is None else ratio - 1
+    sums = np.zeros(4)
+    num_inside = 0
+    for tokens, at_s in arrivals(requests, chunks):
+        within, early = inside(at_s, window), at_s < middle_at_s
+        sums += [tokens.sum(where=w) for w in (True, within, within & early, within & ~early)]
+        num_inside += int(within.sum())
+    no_chunks = _silent(requests) & inside(requests["ended_at_s"], window)
+    in_all, tokens_inside, first, second = map(float, sums)
+    ratio = _ratio(second, first)
+    return Output(
+        tokens=in_all,
+        tokens_inside=tokens_inside,
+        chunks_inside=num_inside - int(no_chunks.sum()),
+        drift_frac=None if ratio is None else ratio - 1,
+    )
 
 
 def failures_by_kind(requests: Columns) -> dict[str, int]:

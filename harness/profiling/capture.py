@@ -135,9 +135,11 @@ class _Window:
 
     def output_tok_per_s(self, result: Result) -> float:
         """While the profiler was on."""
-        tokens, at_s = arrivals(result.requests, result.chunks)
-        inside = (at_s >= self.began_at_s) & (at_s < self.ended_at_s)
-        return float(tokens[inside].sum()) / (self.ended_at_s - self.began_at_s)
+        come = sum(
+            tokens.sum(where=(at_s >= self.began_at_s) & (at_s < self.ended_at_s))
+            for tokens, at_s in arrivals(result.requests, result.chunks)
+        )
+        return float(come) / (self.ended_at_s - self.began_at_s)
 
     def _post(self, path: str) -> None:
         try:

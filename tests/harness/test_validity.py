@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from harness.validity import CODES, codes
+from harness.validity import CODES, codes, longer_window
 
 
 def good(**changes: Any) -> dict[str, Any]:
@@ -80,6 +80,7 @@ def test_what_was_not_sampled_raises_no_code() -> None:
         ({"client_cpu_frac": 0.9}, "client_busy"),
         ({"client_loop_lag_p99_s": 0.03}, "client_busy"),
         ({"drift_frac": -0.12}, "not_steady"),
+        ({"e2e_p50_s": 20.1}, "short_window"),
         ({"chunks_per_s": 60_001.0}, "client_limit"),
         ({"client_clean_chunks_per_s": None}, "not_calibrated"),
         ({"sim_lag_frac": 0.03}, "sim_late"),
@@ -114,3 +115,36 @@ def test_a_window_that_holds_a_part_of_a_wave_is_not_excused_by_it() -> None:
 
 def test_an_open_loop_may_drift() -> None:
     assert codes(good(arrival="poisson", requests_cut=0, drift_frac=0.5)) == []
+
+
+def test_requests_of_an_open_loop_may_be_longer_than_its_window() -> None:
+    assert codes(good(arrival="poisson", requests_cut=0, e2e_p50_s=21.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reply_s", "says"),
+    [
+        ({}, 0.5, None),
+        ({}, 18.0, None),
+        ({"drift_frac": 0.3}, 0.5, None),
+        ({"drift_frac": 0.3}, 6.0, "replies took 6 s, the window 20 s: load.duration_s=24"),
+        ({"window_s": 8.0, "e2e_p50_s": 18.2}, 18.04,
+         "replies took 18 s, the window 8 s: load.duration_s=73"),
+        ({"window_s": 8.0, "e2e_p50_s": None, "requests_ok": 0}, 18.0,
+         "replies took 18 s, the window 8 s: load.duration_s=72"),
+        ({"window_s": 8.0, "e2e_p50_s": 9.0, "first_generation_done": False, "warmup_s": 30.0},
+         18.0, "replies took 18 s, the window 8 s: load.duration_s=72 load.warmup_max_s=36"),
+        ({"first_generation_done": False}, 18.0,
+         "replies took 18 s, the window 20 s: load.warmup_max_s=36"),
+        ({"first_generation_done": False}, 2.0, None),
+        ({"e2e_p50_s": None, "requests_ok": 0, "warmup_s": 30.0}, None,
+         "no reply ended in 50 s: make load.warmup_max_s and load.duration_s longer"),
+        ({"e2e_p50_s": None, "requests_ok": 0, "requests_failed": 9}, None, None),
+        ({"arrival": "poisson", "requests_ok": 0}, 18.0, None),
+        ({"status": "failed", "failure": "hangs"}, 18.0, None),
+    ],
+)  # fmt: skip
+def test_a_window_that_is_too_short_for_its_replies_is_told_with_the_numbers(
+    changes: dict[str, Any], reply_s: float | None, says: str | None
+) -> None:
+    assert longer_window(good(**{"warmup_s": 5.0, **changes}), reply_s) == says

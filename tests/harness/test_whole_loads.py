@@ -61,6 +61,20 @@ def test_every_kind_of_load_is_measured(tool: Tool) -> None:
     assert pd.isna(runs.loc["whole", "ttft_p50_s"])
 
 
+def test_a_window_that_is_shorter_than_replies_is_told_as_its_run_ends(tool: Tool) -> None:
+    words = [word for word in QUICK if "output_tokens" not in word and "warmup_max" not in word]
+    words += ["load.concurrency=2", "load.output_tokens=800"]  # 2 ms each, and more
+    done = tool("sweep=single", *words)
+    assert done.returncode == 0, done.stderr
+    told = re.search(
+        r"; replies took ([\d.]+) s, the window 0.6 s: load.duration_s=\d+",
+        done.stdout,
+    )
+    assert told, done.stdout
+    assert float(told[1]) > 0.6
+    assert {"short_window", "no_samples"} & set(table(tool.study("single"))["validity"][0].split())
+
+
 def test_a_trace_is_played(tool: Tool) -> None:
     entries = ({"timestamp": 50 * i, "input_length": 20 + i, "output_length": 5} for i in range(40))
     (tool.folder / "trace.jsonl").write_text("".join(f"{json.dumps(e)}\n" for e in entries))

@@ -1,10 +1,12 @@
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from loadgen.__main__ import main
+from tests.loadgen.conftest import well
 
 QUICK = "--model m --vocab-size 512 --warmup 0.1 --duration 0.5 --input-tokens 9 --output-tokens 3"
 
@@ -34,6 +36,21 @@ def test_a_run_is_printed_and_its_records_are_written(start_server, tmp_path, ca
     assert (tmp_path / "out/chunks.csv").exists()
     bench = json.loads((tmp_path / "out/vllm_bench.json").read_text())
     assert bench["completed"] == summary["requests_ok"]
+
+
+def test_a_window_shorter_than_a_reply_is_told(start_server, capsys):
+    async def slow(wire):
+        await well(wire, pause_s=0.3)
+
+    words = "--model m --vocab-size 512 --warmup 0 --input-tokens 9 --output-tokens 3"
+    _, out, _ = run(f"{start_server(slow).target().url} {words} --duration 0.5", capsys=capsys)
+    told = re.search(r"shorter than a reply, which took ([\d.]+) s: --duration (\d+)\n", out)
+    assert told, out
+    assert float(told[1]) > 0.5
+    assert int(told[2]) >= 4 * float(told[1]) - 0.01
+    code, out, _ = run(f"{start_server().target().url} {words} --duration 0.5", capsys=capsys)
+    assert code == 0
+    assert "--duration" not in out
 
 
 def test_the_key_comes_from_the_environment_and_goes_into_no_file(

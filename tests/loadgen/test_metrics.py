@@ -71,13 +71,14 @@ def test_ttft_plus_all_tpot_is_e2e(tables, first, gaps, tokens):
     )
     whole = ttft_s(requests) + tpot_s(requests) * (tokens - 1)
     assert whole == pytest.approx(e2e_s(requests))
-    assert itl_s(chunks, requests["request"]).sum() == pytest.approx(sum(gaps))
+    assert itl_s(requests, chunks, np.array([True])).sum() == pytest.approx(sum(gaps))
 
 
 def test_gaps_are_those_inside_a_request_and_not_between_requests(tables):
     requests, chunks = tables(({}, [1.0, 2.0, 4.0]), ({}, [1.5, 1.75]), ({}, [3.0, 9.0]))
     shuffled = {name: column[[3, 6, 0, 2, 4, 5, 1]] for name, column in chunks.items()}
-    assert sorted(itl_s(shuffled, requests["request"][:2])) == [0.25, 1.0, 2.0]
+    among = np.array([True, True, False])
+    assert sorted(itl_s(requests, shuffled, among)) == [0.25, 1.0, 2.0]
 
 
 @given(
@@ -85,16 +86,42 @@ def test_gaps_are_those_inside_a_request_and_not_between_requests(tables):
     block=st.integers(1, 12),
     random=st.randoms(use_true_random=False),
 )
-def test_no_gap_is_lost_or_made_where_a_block_of_chunks_ends(counts, block, random):
+def test_no_gap_is_lost_or_made_where_a_block_of_chunks_ends(tables, counts, block, random):
     times = [sorted(random.uniform(0, 9) for _ in range(count)) for count in counts]
-    chunks = {
-        "request": np.repeat(np.arange(len(counts)), counts),
-        "at_s": np.array([at_s for mine in times for at_s in mine]),
-    }
+    requests, chunks = tables(*(({}, mine) for mine in times))
+    among = np.arange(len(counts)) % 2 == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "BLOCK", block)
-        found = itl_s(chunks, np.arange(0, len(counts), 2))
+        found = itl_s(requests, chunks, among)
     assert found.tolist() == [gap for mine in times[::2] for gap in np.diff(mine)]
+
+
+def in_parts(chunks, size):
+    """The chunks as they are read from a file: so many at a time."""
+    begins = range(0, len(chunks["at_s"]), size)
+    return lambda: ({name: c[i : i + size] for name, c in chunks.items()} for i in begins)
+
+
+@given(
+    counts=st.lists(st.integers(0, 5), min_size=1, max_size=8),
+    size=st.integers(1, 12),
+    random=st.randoms(use_true_random=False),
+)
+def test_a_run_in_parts_has_the_numbers_of_the_whole(tables, window, closed, counts, size, random):
+    times = [sorted(random.uniform(5, 25) for _ in range(count)) for count in counts]
+    statuses = [random.choice(["ok", "ok", "failed", "cut"]) for _ in counts]
+    rows = [{"status": status, "ended_at_s": 15.0} for status in statuses]
+    requests, chunks = tables(*zip(rows, times, strict=True))
+    whole = summarise(requests, chunks, window=window(), load=closed())
+    parts = summarise(requests, in_parts(chunks, size), window=window(), load=closed())
+    assert parts == whole
+
+
+def test_parts_that_are_not_in_order_are_refused(tables):
+    requests, chunks = tables(({}, [1.0, 2.0, 4.0]), ({}, [1.5, 1.75]))
+    swapped = {name: column[[0, 3, 4, 1, 2]] for name, column in chunks.items()}
+    with pytest.raises(ValueError, match="order"):
+        itl_s(requests, in_parts(swapped, 3), np.array([True, True]))
 
 
 def test_tpot_is_undefined_for_one_token(summary):
