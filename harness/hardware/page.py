@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 REHEARSED = "REHEARSAL: the probes' programs ran on the CPU, nothing of this was measured."
 
-ON_SCREEN = (0, 1, 2, 3, 4, 5, 8)  # of the card's columns: card.md has the rest
-GIVEN_UP = (5, 8)  # of these, where the screen is narrow
+ON_SCREEN = (0, 1, 2, 3, 4, 5, 8)  # the card's columns on a screen; card.md has them all
+GIVEN_UP = (5, 8)  # those left out on a narrow screen
 LIMIT_OF_FAIL = re.compile(r" \(fail [^)]*\)")
 UNBOUND = 1000  # columns
 
 
 def machine(environment: Environment) -> str:
-    """The box in a line: "2x NVIDIA H200, driver 580.159.04, 32 CPUs"."""
+    """The machine in one line, e.g. "2x NVIDIA H200, driver 580.159.04, 32 CPUs"."""
     names = [gpu.name for gpu in environment.gpus]
     gpus = ", ".join(f"{names.count(name)}x {name}" for name in dict.fromkeys(names)) or "no GPU"
     driver = f", driver {environment.driver_version}" if environment.driver_version else ""
@@ -31,11 +31,11 @@ def machine(environment: Environment) -> str:
 
 
 def show(validation: Validation, found: Sequence[Difference] | None) -> None:
-    """Print the short card: what was judged, what was left out, drift, the verdict."""
+    """Print the short card: what was judged, what was left out, the drift and the verdict."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    if not console.is_terminal:  # a file has no width
+    if not console.is_terminal:  # a file has no limit of width
         console.width = UNBOUND
     console.print()
     console.print(_short_table(validation.card.short(), console.width), markup=False)
@@ -49,7 +49,7 @@ def show(validation: Validation, found: Sequence[Difference] | None) -> None:
 
 
 def _short_table(rows: Sequence[Row], width: int) -> "RichTable":
-    """The short card, without the columns that are given up where they do not fit."""
+    """The short card, without those columns of GIVEN_UP that do not fit."""
     from rich.table import Table as RichTable
 
     heads = [title.replace("% of ", "% of\n") for title in TITLES]
@@ -70,7 +70,7 @@ def _short_table(rows: Sequence[Row], width: int) -> "RichTable":
 
 
 def drift_text(found: Sequence[Difference], since: str) -> str:
-    """A line for each difference, the worst first."""
+    """One line per difference, the worst first."""
     if not found:
         return f"drift since {since}: none"
     lines = [f"drift since {since}:"]
@@ -84,7 +84,7 @@ def write(
     series: Mapping[int, Any],
     samples: Mapping[str, Any],
 ) -> None:
-    """card.md and the plots."""
+    """Write card.md and the plots."""
     title = f"{validation.id}: {_box(validation)}"
     if validation.is_rehearsal:
         title += "\nREHEARSAL on the CPU"
@@ -100,7 +100,7 @@ def write(
 def markdown(
     validation: Validation, found: Sequence[Difference] | None, plots: Sequence[str]
 ) -> str:
-    """The whole card: what was judged first, then everything that was measured, by family."""
+    """The whole card: first what was judged, then everything that was measured, by family."""
     card = validation.card
     judged = card.short()
     parts = [f"# Validation {validation.id}", _heading(validation)]
@@ -131,7 +131,7 @@ def _heading(validation: Validation) -> str:
 
 
 def _cards(validation: Validation) -> list[str]:
-    """Each card and each pair as the snapshot has them."""
+    """A line for each card and each pair in the snapshot."""
     told = validation.document["environment"]
     boards = {board["uuid"]: board for board in told.get("boards", ())}
     lines = []
