@@ -1,4 +1,4 @@
-"""How long prompts and replies are asked to be."""
+"""How long prompts and replies should be: the drawing of lengths."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -46,7 +46,7 @@ def read(path: str) -> tuple[int, ...]:
     return _read(path, Path(path).stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=2)  # of input and output
+@lru_cache(maxsize=2)  # for input and output
 def _read(path: str, _modified_ns: int) -> tuple[int, ...]:
     lengths = []
     for line, text in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), 1):

@@ -64,7 +64,7 @@ class Summary:
     send_lag_p99_s: float | None  # t_0 − t_s of what was due in the window: the client's own delay
     input_tokens_mean: float | None
     output_tokens_mean: float | None
-    lengths_off_frac: float | None  # share of replies that are not as long as was asked
+    lengths_off_frac: float | None  # share of requests whose lengths are not as asked for
     cached_tokens_frac: float | None  # input tokens from the prefix cache / input tokens
 
 

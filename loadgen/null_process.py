@@ -182,7 +182,7 @@ class Server:
     def _welcome(self) -> None:
         try:
             accepted, _ = self._listener.accept()
-        except OSError:  # it has gone again
+        except OSError:  # the client is gone again
             return
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

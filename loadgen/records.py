@@ -191,8 +191,8 @@ class RequestRow:
     request: int  # its number: unique in the run, and in the X-Request-Id that was sent
     conversation: int  # the requests of one conversation share it
     turn: int  # in the conversation, from 1
-    stream: int  # closed loop: which stream; open loop: equals request
-    due_at_s: float  # closed loop: when the stream's last request ended
+    stream: int  # closed loop: which stream; open loop: equals conversation
+    due_at_s: float  # closed loop: when the stream's last request ended, plus any pause
     sent_at_s: float
     first_at_s: float  # first content chunk
     last_at_s: float  # last content chunk; the end of a reply that is not streamed

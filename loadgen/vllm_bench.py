@@ -116,7 +116,7 @@ def _totals(sample: Columns, duration_s: float) -> dict[str, Any]:
         "total_input_tokens": total_in,
         "total_output_tokens": total_out,
         "request_goodput": None,
-        "rtfx": 0.0,  # of audio
+        "rtfx": 0.0,  # only audio has one
         **{name: rate for name, rate in rates.items() if not np.isnan(rate)},
     }
 

@@ -16,8 +16,8 @@ from typing import Protocol
 STOP_TIMEOUT_S = 1.0  # for the last samples of a recording, all sources together
 # Two columns about the sampling itself, appended to those of the source. `late_s` is how long after
 # its deadline a sample began; NaN for the recording's first and last, which have no deadline.
-# `missed` is how many deadlines since the previous sample have none, because they had passed
-# already or their sample failed. Both are set in a sample's first row, and NaN in its others.
+# `missed` counts the deadlines since the previous sample that gave no sample, because they had
+# passed already or sampling failed. Both are set in a sample's first row, and NaN in its others.
 TIMING = ("late_s", "missed")
 
 

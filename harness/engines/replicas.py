@@ -45,7 +45,7 @@ class Replicas:
 
     @property
     def facts(self) -> Facts:
-        """The facts of the first, with the KV caches of all added up."""
+        """The facts of the first, as all are alike, but with the KV caches of all added up."""
         facts = [server.facts for server in self.servers]
         tokens = [f.kv_cache_tokens for f in facts if f.kv_cache_tokens is not None]
         total = sum(tokens) if len(tokens) == len(facts) else None

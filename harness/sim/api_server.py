@@ -1,12 +1,12 @@
 """The API server's process, which turns outputs into chunks and HTTP requests into engine requests.
 
 One core does both in turns, like an event loop. The outputs of an engine step become chunks in
-slices of up to SLICE_STREAMS streams. A turn takes all outputs that wait, step by step, up to and
-including the first slice of a step that has more than one; a stream with several tokens among them
-gets these in a single chunk. Between two such turns, one request gets a turn. A request needs
-REQUEST_TURNS turns before it is on its way to the engine. Up to ROTATION requests alternate, first
-come, first served, so requests reach the engine in bunches. `--api-server-count` N is modelled as
-one server that is N times as fast.
+slices of up to SLICE_STREAMS streams. As in vLLM, a turn takes all outputs that wait, step by step,
+up to and including the first slice of a step that has more than one; a stream with several tokens
+among them gets these in a single chunk. Between two such turns, one request gets a turn. A request
+needs REQUEST_TURNS turns before it is on its way to the engine. Up to ROTATION requests alternate,
+first come, first served, so requests reach the engine in bunches. `--api-server-count` N is
+modelled as one server that is N times as fast.
 """
 
 from collections import deque

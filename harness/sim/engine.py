@@ -56,7 +56,7 @@ class Engine:
             request_s=roofline.api_request_s,
             api_server_count=roofline.api_server_count,
         )
-        self._travelling: deque[tuple[float, Job]] = deque()  # with when they reach the engine
+        self._travelling: deque[tuple[float, Job]] = deque()  # by when they reach the engine
         self._unplanned: list[Job] = []
         self._generated = 0
 
