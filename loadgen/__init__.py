@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from loadgen.records import Progress, Result, Target
     from loadgen.vllm_bench import vllm_bench_json
 
-# Imported when they are asked for: a worker's process needs few of them.
+# Imported on first use: a worker process needs few of them.
 _HOMES = {
     "Calibration": "calibration",
     "Client": "config",

@@ -29,7 +29,7 @@ from loadgen.wording import rule_of
 
 TIMES = ("ttft", "tpot", "itl", "e2e")
 STATISTICS = ("mean", "p50", "p90", "p99")
-OPTIONS = {  # by the names that loadgen/config.py has for what they say
+OPTIONS = {  # name in loadgen/config.py -> option
     "rate_rps": "--rate",
     "rate_end_rps": "--rate-end",
     "dataset": "--dataset",
@@ -117,7 +117,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def load_of(args: argparse.Namespace) -> Load:
-    """What the words mean. Raises ValueError where they do not fit together."""
+    """The load that the options describe. Raises ValueError if they contradict each other."""
     paces = [name for name in ("concurrency", "rate", "trace") if getattr(args, name) is not None]
     if len(paces) > 1:
         raise ValueError(f"--{' and --'.join(paces)}: a load has one pace, take one of them")
@@ -161,7 +161,7 @@ def client_of(args: argparse.Namespace) -> Client:
 
 
 def target_of(args: argparse.Namespace) -> Target:
-    """The server. Raises ValueError or OSError if it cannot be asked."""
+    """The server to drive. Raises ValueError or OSError if it cannot be asked for its model."""
     headers = {}
     for pair in args.header_env:
         name, _, variable = pair.partition("=")
@@ -213,7 +213,7 @@ def print_calibration(measured: Calibration) -> None:
 
 
 def print_summary(summary: Summary, result: Result) -> None:
-    """For people: times in milliseconds."""
+    """Print the summary for people, with times in milliseconds."""
     told = asdict(summary)
     print(f"{'':6}" + "".join(f"{name + ' ms':>12}" for name in STATISTICS))
     for time in TIMES:
@@ -248,7 +248,7 @@ def number(value: float | None) -> str:
 
 
 def write(folder: Path, result: Result, summary: Summary, target: Target) -> None:
-    """requests.csv, chunks.csv, summary.json, and the run as `vllm bench serve` writes it."""
+    """Write requests.csv, chunks.csv, summary.json, and vllm_bench.json as vLLM's tool would."""
     write_csv(folder / "requests.csv", result.requests)
     write_csv(folder / "chunks.csv", result.chunks)
     told = {
@@ -277,13 +277,13 @@ def write_csv(path: Path, columns: Columns) -> None:
 
 
 def sentence(error: ValidationError) -> str:
-    """What is said of the first word that is wrong, by its option."""
+    """One sentence about the first wrong value, naming its option."""
     first = error.errors()[0]
     rule = rule_of(first)
     options = [OPTIONS[str(part)] for part in first["loc"] if str(part) in OPTIONS]
     if options:
         return f"{options[-1]} {first['input']}: {rule}"
-    name, _, said = rule.partition(" ")  # a rule over several names one of them first
+    name, _, said = rule.partition(" ")  # a rule about several fields begins with one's name
     return f"{OPTIONS.get(name, name)} {said}"
 
 

@@ -1,8 +1,9 @@
-"""The client's own error on this machine: what it reports of a null server less what that logged.
+"""The client's own error on this machine: its report on a null server minus that server's log.
 
-A probe is about a second of load, closed loop, at some number of streams and rate of chunks. First
-comes the study's own load; workers are doubled until it is clean, where their number is free. Then
-the rate is doubled while it is clean, or halved until it is, to say how far those workers can go.
+A probe is about one second of closed-loop load with a given number of streams and chunk rate. The
+first probe has the study's own load; unless the number of workers is set, it is doubled until that
+probe is clean. Then the rate is doubled while probes are clean, or halved until one is, to find how
+much those workers can handle.
 """
 
 import dataclasses
@@ -24,33 +25,33 @@ from loadgen.records import Columns, Result, Status, Target, Window
 Floats = npt.NDArray[np.float64]
 
 CLEAN_S = 0.005  # TTFT error at p99
-BUSY_FRAC = 0.8  # of a core: above, a worker's event loop begins to queue
-# Of its probes, and of where the search for the highest rate begins.
+BUSY_FRAC = 0.8  # of a core: above this, a worker's event loop begins to queue
+# The shape of a probe.
 WINDOW_S, RAMP_S = 0.7, 0.2
-REPLY_S = (0.1, 0.6)  # how long a reply takes: several a stream, but not thousands a second
-REQUESTS_PER_S = 1500  # that is what more streams make replies longer for
-EACH_S = (0.002, 0.04)  # between chunks: what a null server can keep, what fits a probe
+REPLY_S = (0.1, 0.6)  # bounds on a reply's length: several per stream, but not thousands per second
+REQUESTS_PER_S = 1500  # with more streams, replies get longer to keep to this rate
+EACH_S = (0.002, 0.04)  # bounds between chunks: what a null server can keep up, what fits a probe
 LEAST_TOKENS = 8
 SEARCH_FROM_CHUNKS_PER_S = 10_000
 SEARCH_PROBES = 4
-REACHED_FRAC = 0.8  # of the rate asked: below, server or client are at their end
-SERVER_CHUNKS_PER_S = 60_000  # of one process of the null server; on its own core 90,000 go
+REACHED_FRAC = 0.8  # of the rate asked for: below this, server or client are at their limit
+SERVER_CHUNKS_PER_S = 60_000  # per process of the null server; with a core to itself, 90,000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """One load of the null server: what the client said less what the server logged."""
+    """One load on the null server. Errors are what the client reports minus the server's log."""
 
     workers: int
     streams: int
-    chunks_per_s: float  # as it was
+    chunks_per_s: float  # as achieved
     ttft_error_p50_s: float
     ttft_error_p99_s: float
     tpot_error_p50_s: float
     tpot_error_p99_s: float
     send_lag_p99_s: float
     cpu_frac: float  # of the busiest worker
-    server_late_p99_s: float  # behind its own schedule: no error of the client
+    server_late_p99_s: float  # behind its own schedule: not an error of the client
 
     @property
     def is_clean(self) -> bool:
@@ -59,18 +60,18 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What the client is good for, with this transport and so many workers."""
+    """What the client can handle with this transport and number of workers."""
 
     transport: str
     workers: int
-    at_load: Probe  # at the study's streams and rate of chunks
-    probes: tuple[Probe, ...]  # all, in the order of measurement
-    clean_chunks_per_s: float  # the highest rate reached by a clean probe; 0: none was clean
+    at_load: Probe  # with the study's streams and chunk rate
+    probes: tuple[Probe, ...]  # all, in order of measurement
+    clean_chunks_per_s: float  # the highest rate that a clean probe achieved; 0 if none was clean
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One time of each request: by the client, and by the server's log."""
+    """One latency of each request, by the client and by the server's log."""
 
     said_s: Floats
     true_s: Floats
@@ -88,9 +89,9 @@ def calibrate(
     cores: Sequence[int] = (),
     on_probe: Callable[[Probe], None] | None = None,
 ) -> Calibration:
-    """Measure for a study of at most `streams` requests in flight and `chunks_per_s`.
+    """Calibrate for a study with at most `streams` requests in flight and `chunks_per_s`.
 
-    `cores`: the workers' own, as for the Generator; the null server then keeps to the others.
+    `cores`: those the workers are pinned to, as for Generator; the null server uses the others.
     The null server speaks plain HTTP: for a study over TLS, `client.transport` must not be auto.
     """
     available = os.sched_getaffinity(0)
@@ -130,7 +131,7 @@ def calibrate(
 
 
 def _search(measure: Callable[[float], Probe], at_load: Probe, chunks_per_s: float) -> None:
-    """Probe until cleanness changes, or a rate is not reached."""
+    """Probe until the verdict (clean or not) changes, or a rate is not reached."""
     for rate in searched_rates(at_load, chunks_per_s):
         probe = measure(rate)
         if probe.is_clean != at_load.is_clean or probe.chunks_per_s < REACHED_FRAC * rate:
@@ -138,18 +139,18 @@ def _search(measure: Callable[[float], Probe], at_load: Probe, chunks_per_s: flo
 
 
 def most_workers(client: Client, num_cores: int, num_available: int) -> int:
-    """As many as are set, or as have a core of their own, or leave the server most of them."""
+    """As many as are set, or have their own core, or else leave the server most of the cores."""
     return client.workers or num_cores or max(1, num_available // 4)
 
 
 def more_workers(probe: Probe, most: int) -> int | None:
-    """Twice as many, if the probe asks for them and there may be so many; else None."""
+    """Twice as many workers, up to `most`; None if the probe needs no more or `most` is reached."""
     enough = probe.is_clean and probe.cpu_frac < BUSY_FRAC
     return None if enough or probe.workers >= most else min(2 * probe.workers, most)
 
 
 def searched_rates(at_load: Probe, chunks_per_s: float) -> list[float]:
-    """Chunks a second to try in turn: doubled, or halved while so many streams can be as slow."""
+    """Chunks per second to try: doubling, or halving while these streams can go that slowly."""
     if at_load.is_clean:
         first = max(2 * chunks_per_s, SEARCH_FROM_CHUNKS_PER_S)
         return [first * 2**step for step in range(SEARCH_PROBES)]
@@ -158,9 +159,9 @@ def searched_rates(at_load: Probe, chunks_per_s: float) -> list[float]:
 
 
 def load_for(streams: int, chunks_per_s: float) -> tuple[Load, float]:
-    """The probe's load, and the seconds from chunk to chunk that give it this rate.
+    """The probe's load, and the seconds between chunks that give it this rate.
 
-    Where those are out of bounds: more streams than asked, or a higher rate.
+    If those would fall outside EACH_S, the load has more streams, or a higher rate, than asked for.
     """
     shortest_s, longest_s = EACH_S
     streams = max(streams, ceil(chunks_per_s * shortest_s))
@@ -181,7 +182,7 @@ def load_for(streams: int, chunks_per_s: float) -> tuple[Load, float]:
 
 
 def probe_of(result: Result, log: ServerLog) -> Probe:
-    """One run against the null server, in numbers; NaN for what it has no sample of."""
+    """The figures of one run against the null server; NaN where there is no sample."""
     requests, window = result.requests, result.window
     ttft_error_s = compare_ttft(requests, log, window).error_s
     tpot_error_s = compare_tpot(requests, log, window).error_s
@@ -204,9 +205,9 @@ def probe_of(result: Result, log: ServerLog) -> Probe:
 
 
 def compare_ttft(requests: Columns, log: ServerLog, window: Window) -> Compared:
-    """TTFT of the requests whose first token came in the window.
+    """TTFT of the requests whose first token arrived in the window.
 
-    True is from the server's last read of the request to its first write of a token.
+    The true value runs from the server's last read of the request to its first write of a token.
     """
     showed = np.isin(requests["status"].astype(str), [Status.OK, Status.CUT])
     sample = showed & inside(requests["first_at_s"], window)
@@ -216,9 +217,9 @@ def compare_ttft(requests: Columns, log: ServerLog, window: Window) -> Compared:
 
 
 def compare_tpot(requests: Columns, log: ServerLog, window: Window) -> Compared:
-    """TPOT of the requests whose last token came in the window, if there is more than one.
+    """TPOT of the requests of two or more tokens whose last one arrived in the window.
 
-    True is (last write − first write) / (tokens − 1).
+    The true value is (last write − first write) / (tokens − 1).
     """
     sample = (requests["status"] == Status.OK) & (requests["output_tokens"] > 1)
     sample = sample & inside(requests["last_at_s"], window)
@@ -231,7 +232,7 @@ def compare_tpot(requests: Columns, log: ServerLog, window: Window) -> Compared:
 def _paired(
     numbers: npt.NDArray[np.int64], sample: npt.NDArray[np.bool_], log: ServerLog
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows of the requests in the sample, and rows of the same requests in the log."""
+    """Row numbers of the sampled requests, and of the same requests in the log."""
     rows = np.flatnonzero(sample)
     _, mine, theirs = np.intersect1d(numbers[rows], log.request, return_indices=True)
     return rows[mine], theirs

@@ -1,8 +1,8 @@
-"""Sends requests, by whichever transport, and says how each ended.
+"""Sends requests over either transport, and records how each ended.
 
 A transport stamps bytes as they arrive and keeps them; they are parsed after the reply has ended.
-Parsing in between would take the event loop's time, and the streams that wait for it would look
-like slow replies. Two chunks that arrive in one read get the same stamp.
+Parsing them at once would hold up the event loop, and the streams waiting for it would look like
+slow replies. Two chunks that arrive in one read get the same stamp.
 """
 
 import asyncio
@@ -23,24 +23,24 @@ WATCH_S = 0.25
 
 
 class Transport(Protocol):
-    """The seam to the network: one POST, and when each piece of its reply came."""
+    """The interface to the network: one POST, and when each piece of its reply arrived."""
 
     async def warm(self, connections: int) -> None:
-        """Open connections before they are needed, where that can be done; never raises."""
+        """Open connections before they are needed, where possible; never raises."""
 
     async def post(self, exchange: Exchange, request_id: str, body: bytes) -> None:
         """Send, and fill in the exchange until the reply has ended.
 
-        Raises RequestFailedError if there is no reply, or not the whole of it. When it is
-        cancelled, or raises, the connection is given up.
+        Raises RequestFailedError if there is no reply, or only part of one. When this is cancelled
+        or raises, the connection is dropped.
         """
 
     async def close(self) -> None:
-        """Give up all connections."""
+        """Close all connections."""
 
 
 def make_transport(client: Client, target: Target, endpoint: str, share: Share = ALL) -> Transport:
-    """The transport that the settings mean for the target, and a worker's share of its load."""
+    """The transport that the settings choose for this target; `share` is this worker's."""
     transports: list[Transport] = []
     for url in target.urls:
         kind = Direct if client.transport_for(url) == "direct" else ViaAiohttp
@@ -49,7 +49,7 @@ def make_transport(client: Client, target: Target, endpoint: str, share: Share =
 
 
 class Sender:
-    """Sends the requests of one run; a request that fails is data, not an exception."""
+    """Sends the requests of one run; a failed request is data, not an exception."""
 
     def __init__(
         self, transport: Transport, load: Load, run_id: int, secrets: Sequence[str] = ()
@@ -57,7 +57,7 @@ class Sender:
         self.transport = transport
         self.in_flight: dict[Exchange, asyncio.Timeout] = {}
         self.recent_ttft_s: deque[float] = deque(maxlen=100)  # for display
-        self._num_reads = 0  # of requests that have ended
+        self._num_reads = 0  # by requests that have ended
         self._load = load
         self._run_id = run_id
         self._secrets = secrets
@@ -71,7 +71,7 @@ class Sender:
         await self.transport.close()
 
     async def send(self, exchange: Exchange, body: bytes) -> None:
-        """POST, and fill in what comes back."""
+        """POST, and fill the exchange with what comes back."""
         exchange.secrets = self._secrets
         request_id = f"{self._run_id}-{exchange.request}"
         try:
@@ -84,7 +84,7 @@ class Sender:
         except RequestFailedError as error:
             exchange.failure, exchange.detail = error.kind, str(error)
         except TimeoutError:
-            pass  # the watch has said which
+            pass  # `_watch_limits` has noted which limit it was
         finally:
             exchange.ended_at_s = perf_counter()
             del self.in_flight[exchange]
@@ -93,11 +93,11 @@ class Sender:
                 self.recent_ttft_s.append(exchange.piece_at_s[0] - exchange.sent_at_s)
 
     def num_reads(self) -> int:
-        """How often something came so far, over all requests: for display, near one a token."""
+        """Reads so far, over all requests: about one per token, close enough for display."""
         return self._num_reads + sum(len(exchange.read_at_s) for exchange in self.in_flight)
 
     async def _watch_limits(self) -> None:
-        """End what takes too long, by one timer for all requests: each needs none of its own."""
+        """End requests that take too long. One timer serves them all, to save one per request."""
         load = self._load
         shortest_s = min(load.request_timeout_s, load.ttft_timeout_s, load.stall_timeout_s)
         while True:
@@ -110,8 +110,10 @@ class Sender:
 
 
 def overdue(exchange: Exchange, load: Load, now_s: float) -> tuple[FailureKind, str] | None:
-    """Which limit a request has passed, if any. A request that waits for a connection counts from
-    when it was due."""
+    """Which limit a request has exceeded, if any.
+
+    While it still waits for a connection, time counts from when it was due.
+    """
     began_at_s = exchange.sent_at_s if exchange.sent_at_s > 0 else exchange.due_at_s
     if now_s - began_at_s > load.request_timeout_s:
         return FailureKind.TIMEOUT, f"not ended within {load.request_timeout_s:g} s"

@@ -1,4 +1,4 @@
-"""What load to send. The names are the YAML names under `load.`; every check is here."""
+"""What load to send. Field names are the YAML names under `load.`; all checks are made here."""
 
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclass(kw_only=True, config=STRICT)
 class Uniform:
-    """Lengths drawn evenly from `min` to `max`, both included."""
+    """Lengths drawn uniformly from `min` to `max`, both included."""
 
     dist: Literal["uniform"] = Field("uniform", description="uniform, lognormal or empirical")
     min: int = Field(ge=1, description="tokens")
@@ -45,7 +45,7 @@ class LogNormal:
 
 @dataclass(kw_only=True, config=STRICT)
 class Empirical:
-    """Lengths drawn with replacement from a file that holds one number of tokens a line."""
+    """Lengths drawn with replacement from a file with one number of tokens per line."""
 
     dist: Literal["empirical"] = "empirical"
     path: str = Field(min_length=1, description="text file, one number of tokens a line")
@@ -65,7 +65,7 @@ def _kind(value: Any) -> str:
     return str(getattr(value, "kind", "missing"))
 
 
-# A tag instead of a plain union: a wrong `min` is then one error, not one for each variant.
+# Tagged rather than a plain union, so that a wrong `min` is one error, not one per variant.
 Length = Annotated[
     Annotated[int, Field(ge=1), Tag("fixed")]
     | Annotated[Uniform, Tag("uniform")]
@@ -83,14 +83,14 @@ Length = Annotated[
 
 @dataclass(kw_only=True, config=STRICT)
 class Unique:
-    """Random tokens; no two prompts of a study begin alike, so no prefix cache helps."""
+    """Random tokens; no two prompts of a study begin alike, so a prefix cache never hits."""
 
     kind: Literal["unique"] = Field("unique", description="unique, shared_prefix or dataset")
 
 
 @dataclass(kw_only=True, config=STRICT)
 class SharedPrefix:
-    """Random tokens; the first `hit_frac` of each prompt is the prefix of one of `groups`."""
+    """Random tokens; the first `hit_frac` of each prompt is the prefix of one of the `groups`."""
 
     kind: Literal["shared_prefix"] = "shared_prefix"
     groups: int = Field(ge=1, description="different prefixes, each drawn as often")
@@ -101,7 +101,7 @@ class SharedPrefix:
 
 @dataclass(kw_only=True, config=STRICT)
 class Dataset:
-    """Text of people: the first user message, or for chat the messages up to the last answer."""
+    """Text from people: the first user message; for chat, the messages up to the last answer."""
 
     kind: Literal["dataset"] = "dataset"
     path: str = Field(
@@ -126,7 +126,7 @@ PromptSource = Annotated[
 
 @dataclass(kw_only=True, config=STRICT)
 class Conversation:
-    """Several turns, each sent after the reply to the last one, with all that was said before."""
+    """Several turns; each is sent after the reply to the last one, with all messages before it."""
 
     turns: int = Field(ge=1, le=1000, description="requests in a conversation")
     think_s: float = Field(default=0.0, ge=0, description="from a reply's end to the next turn")
@@ -134,7 +134,7 @@ class Conversation:
 
 @dataclass(kw_only=True, config=STRICT)
 class Trace:
-    """Arrivals and lengths of a published or recorded trace."""
+    """Arrivals and lengths from a published or recorded trace."""
 
     path: str = Field(min_length=1, description="Mooncake JSONL or BurstGPT CSV")
     speed: float = Field(default=1.0, gt=0, description="2 plays it twice as fast")
@@ -142,7 +142,7 @@ class Trace:
 
 @dataclass(kw_only=True, config=STRICT)
 class Search:
-    """Runs that look for the largest rate, or concurrency, at which limits hold."""
+    """Runs that search for the highest rate, or concurrency, at which the limits hold."""
 
     probes: int = Field(default=12, ge=4, le=100, description="runs that look for it, at most")
     resolution_frac: float = Field(
@@ -266,14 +266,14 @@ class Load:
         return None
 
     def _found(self) -> tuple[str, ...]:
-        """What is not set, but found while the server is up."""
+        """The fields that are not set beforehand, but found while the server is up."""
         if self.search is not None:
             return ("rate_rps", "concurrency")
         return ("rate_rps",) if self.rate_frac is not None else ()
 
     @property
     def is_found_late(self) -> bool:
-        """Whether its rate follows from what the same server did before."""
+        """Whether the rate follows from earlier measurements of the same server."""
         return self.rate_frac is not None or self.search is not None
 
     @property
@@ -283,7 +283,7 @@ class Load:
 
     @property
     def shares_prompts(self) -> bool:
-        """Whether requests may begin alike, and so be found in a prefix cache, as is meant."""
+        """Whether requests may share prefixes by design, so that prefix cache hits are expected."""
         match self.prompts:
             case SharedPrefix(hit_frac=share) if share > 0:
                 return True
@@ -292,18 +292,17 @@ class Load:
         return self.conversation is not None or self.trace is not None
 
     def asks_like(self, other: "Load") -> bool:
-        """Whether both send requests of one kind, so that the one's rate says something of the
-        other's."""
+        """Whether both send the same kind of request, so that one's rate informs the other's."""
         return all(getattr(self, name) == getattr(other, name) for name in _KIND_OF_REQUEST)
 
     def at_capacity(self, capacity_rps: float) -> "Load":
-        """This load with its `rate_frac` of a capacity as its rate."""
+        """This load at the rate `rate_frac` × capacity; unchanged without `rate_frac`."""
         if self.rate_frac is None:
             return self
         return replace(self, rate_rps=self.rate_frac * capacity_rps)
 
     def at_intensity(self, intensity: float) -> "Load":
-        """This load at a rate; a closed loop at a concurrency."""
+        """This load at another rate, or a closed loop at another concurrency."""
         if self.is_open:
             return replace(self, rate_rps=intensity)
         return replace(self, concurrency=int(intensity))
@@ -322,7 +321,7 @@ class Load:
 
     @property
     def planned_s(self) -> float:
-        """Warm-up and window, without what a slow first generation or a drain may add."""
+        """Warm-up and window, without what slow first replies or a drain may add."""
         return self.warmup_s + self.duration_s
 
 
@@ -334,7 +333,7 @@ _KIND_OF_REQUEST = (
 
 @dataclass(kw_only=True, config=STRICT)
 class Slo:
-    """What a request must keep to be of use; a limit that is not set is kept by all."""
+    """The latency limits that make a request useful; every request keeps a limit that is unset."""
 
     ttft_s: float | None = Field(default=None, gt=0, description="time to first token, at most")
     tpot_s: float | None = Field(default=None, gt=0, description="time per output token, at most")
@@ -345,13 +344,13 @@ class Slo:
 
     @property
     def limits(self) -> dict[str, float]:
-        """Those that are set."""
+        """The limits that are set, by name."""
         told = {"ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "e2e_s": self.e2e_s}
         return {name: limit_s for name, limit_s in told.items() if limit_s is not None}
 
     @property
     def is_set(self) -> bool:
-        """Whether there is any limit."""
+        """Whether any limit is set."""
         return bool(self.limits)
 
 
@@ -373,7 +372,7 @@ class Client:
     )
 
     def transport_for(self, url: str) -> str:
-        """What `auto` means for this URL. Raises ValueError where `direct` cannot."""
+        """The transport for this URL. Raises ValueError if `direct` is set and the URL is TLS."""
         is_tls = url.startswith("https://")
         if self.transport == "direct" and is_tls:
             raise ValueError("client.transport=direct speaks plain http:// only: take aiohttp")

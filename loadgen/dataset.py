@@ -1,11 +1,11 @@
 """Conversations of people, from a file.
 
-Either a JSON list of entries or one entry a line, and an entry in either of these two forms:
+The file is a JSON list of entries or has one entry per line; an entry takes one of two forms:
 
     {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}   ShareGPT
     {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", …}]}            OpenAI
 
-A `content` may be a list of parts. Texts are taken; images, calls and replies of tools are not.
+A `content` may be a list of parts. Text is used; images, tool calls and tool replies are not.
 """
 
 import json
@@ -33,10 +33,11 @@ ROLES = {
 
 
 def read(path: str) -> tuple[Dialogue, ...]:
-    """The dialogues that a user takes part in. ValueError, with the place, for what is malformed.
+    """The dialogues with a user message. Malformed input is a ValueError that says where.
 
-    Each is what the system said, then all from the first user message to the last: the answer to
-    that one is left to the server. The latest file is kept: a sweep asks for the same one again.
+    Each holds the system messages before the first user message, then everything from the first
+    user message to the last, whose answer is left to the server. The latest file is cached: a
+    sweep reads the same one again and again.
     """
     return _read(path, Path(path).stat().st_mtime_ns)
 
@@ -73,7 +74,7 @@ def _line_entries(file: TextIO, path: str) -> Iterator[tuple[Any, str]]:
 
 
 def _dialogue(entry: Any, where: str) -> Dialogue:
-    """Empty if no user says anything in it."""
+    """The part of an entry that is sent; empty if no user says anything in it."""
     said = list(_messages(entry, where))
     users = [place for place, message in enumerate(said) if message["role"] == "user"]
     if not users:
@@ -96,7 +97,7 @@ def _messages(entry: Any, where: str) -> Iterator[Message]:
 
 
 def _text(content: Any, where: str) -> str:
-    """Of a text, of parts, or of nothing, which is what a call of a tool has."""
+    """The text of a content: a string, a list of parts, or None (a tool call has no content)."""
     match content:
         case str():
             return content

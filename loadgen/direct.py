@@ -1,8 +1,8 @@
-"""The transport with the least between the socket and the stamp: plain HTTP/1.1 on one event loop.
+"""The transport with the least work between socket and stamp: plain HTTP/1.1 on one event loop.
 
-What arrives is stamped and put aside. It is taken apart (llhttp, by httptools) only when it may be
-the reply's end, or when some of it has gathered: a chunk that came in the middle of a stream costs
-two appends and three comparisons.
+Incoming data is stamped and set aside. It is parsed (by llhttp, through httptools) only when it may
+be the end of the reply, or when enough has accumulated: a chunk in the middle of a stream costs two
+appends and three comparisons.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ import httptools
 
 from loadgen.records import MAX_REPLY_BYTES, Exchange, FailureKind, RequestFailedError
 
-# uvicorn closes idle connections after 5 s; one that is reused just then is a failure.
+# uvicorn closes idle connections after 5 s, and a request sent just then would fail.
 KEEPALIVE_S = 4.0
 CONNECT_TIMEOUT_S = 30.0
 CONNECT_AT_ONCE = 64  # while warming up: fewer than a listening socket's backlog
-# A chunked body ends in this. An end that was cut apart has its last part in a shorter piece.
+# Every chunked body ends in this. If it is split between reads, the last read is shorter than it.
 CHUNKED_END = b"\r\n\r\n"
-# What may gather before it is taken apart: few enough to take little of the loop's time at once.
+# Reads that may accumulate before they are parsed: few, so that parsing never holds the loop long.
 MAX_GATHERED = 64
 
 
@@ -55,7 +55,7 @@ class Direct:
             )
             self._idle.extend(c for c in opened if isinstance(c, Connection))
             if any(isinstance(c, BaseException) for c in opened):
-                return  # the requests will meet it, and say so
+                return  # the requests will hit the same error and report it
 
     async def close(self) -> None:
         while self._idle:
@@ -70,7 +70,7 @@ class Direct:
             self._idle.append(connection)
 
     def _take(self) -> "Connection | None":
-        """The connection that was used last: those that are not needed may grow old and go."""
+        """The connection used last, so that those not needed grow old and are closed."""
         now_s = perf_counter()
         while self._idle:
             connection = self._idle.pop()
@@ -83,7 +83,7 @@ class Direct:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                if not self._addresses:  # resolved once: a look-up in a run would be a delay
+                if not self._addresses:  # resolved once: a look-up during a run would add delay
                     found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
                     self._addresses = list(dict.fromkeys(str(f[4][0]) for f in found))
                 return await self._connect_to_first()
@@ -92,7 +92,7 @@ class Direct:
             raise RequestFailedError(FailureKind.CONNECT, text) from error
 
     async def _connect_to_first(self) -> "Connection":
-        """To the first address that answers; from then on it is the only one."""
+        """Connect to the first address that answers; later connections use only that one."""
         loop, refused = asyncio.get_running_loop(), OSError("no address")
         for address in self._addresses:
             try:
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
     """One connection, with at most one request in flight; also the parser's callbacks."""
 
     def __init__(self) -> None:
-        self.used_at_s = float("inf")  # never: a new connection does not grow old
+        self.used_at_s = float("inf")  # not used yet: a new connection does not age
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
 
@@ -148,7 +148,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._exchange is None:  # nobody has asked
+        if self._exchange is None:  # nothing was asked for
             self.close()
             return
         self._stamp(perf_counter())
@@ -203,11 +203,11 @@ class Connection(asyncio.Protocol):
         self._exchange.keep(body, self._at_s)
 
     def on_message_complete(self) -> None:
-        self._is_over = self._parser.get_status_code() >= 200  # below are notices, not replies
-        self._keeps_alive = self._parser.should_keep_alive()  # which llhttp knows here only
+        self._is_over = self._parser.get_status_code() >= 200  # 1xx is not the reply yet
+        self._keeps_alive = self._parser.should_keep_alive()  # llhttp knows this only now
 
     def _take_apart(self) -> None:
-        """Give the parser what has gathered, piece by piece, each under its stamp."""
+        """Feed the parser what has accumulated, piece by piece, each with its own stamp."""
         if not self._gathered or self._exchange is None:
             return
         pieces = self._gathered[:]
@@ -215,12 +215,12 @@ class Connection(asyncio.Protocol):
         stamps = self._exchange.read_at_s[-len(pieces) :]
         for self._at_s, piece in zip(stamps, pieces, strict=True):
             if self._is_over:
-                self.close()  # more than a reply: this connection is out of step
+                self.close()  # data after the reply: this connection is out of step
                 return
             self._parser.feed_data(piece)
 
     def _take_apart_quietly(self) -> None:
-        """For a reply that has failed already: what it said so far."""
+        """Parse what is left of a reply that has failed already; further errors do not matter."""
         try:
             self._take_apart()
         except httptools.HttpParserError:

@@ -1,7 +1,7 @@
-"""The parent's side of the load: worker processes, kept for many runs, and the phases of each run.
+"""The parent's side of the load: worker processes that last for many runs, and each run's phases.
 
-The workers say what has happened, the parent decides what follows from it: when the load starts,
-when the window opens, when the run is over. One worker and many are the same.
+The workers report what has happened; the parent decides what follows: when the load starts, when
+the window opens, and when the run is over. One worker is not a special case.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from loadgen.records import ClientHealth, Progress, Result, Target, merge
 from loadgen.worker import serve
 
 STOP_TIMEOUT_S = 0.5
-TICK_S = 0.25  # how often progress is told, and whether to stop is asked
-# From a decision to what it decides: orders must have reached every worker by then.
+TICK_S = 0.25  # how often `on_progress` and `should_stop` are called
+# From a decision until it takes effect, so that the order has reached every worker by then.
 LEAD_S = 0.01
 Message = Prepared | Progress | Reached | Outcome | Crash
 
@@ -45,7 +45,7 @@ class Worker:
         return message
 
     def stop(self) -> None:
-        """Close the pipe, which the worker takes as the order to end; kill it if it is busy."""
+        """Close the pipe, which tells the worker to end; kill it if it does not in time."""
         self.pipe.close()
         self._process.join(STOP_TIMEOUT_S)
         if self._process.is_alive():
@@ -63,14 +63,14 @@ class Worker:
 
 
 class Generator:
-    """Runs loads, one at a time, in processes of its own.
+    """Runs loads, one at a time, in its own processes.
 
     with Generator() as generator:
         result = generator.run(load, target, seed=1)
     """
 
     def __init__(self, client: Client | None = None, *, cores: Sequence[int] = ()) -> None:
-        """`cores`: one for each worker, to which it is pinned; none leaves them to the system."""
+        """`cores`: the core that each worker is pinned to; if empty, workers are not pinned."""
         self._client = client or Client()
         self._cores = cores
         self._workers: list[Worker] = []
@@ -84,7 +84,7 @@ class Generator:
 
     @property
     def pids(self) -> list[int]:
-        """The workers'; empty while there are none."""
+        """The workers' process ids; empty while there are no workers."""
         return [worker.pid for worker in self._workers]
 
     def run(
@@ -97,13 +97,14 @@ class Generator:
         should_stop: Callable[[], bool] | None = None,
         slo: Slo | None = None,
     ) -> Result:
-        """Drive the target and return all that was seen; about 4 times a second, tell and ask.
+        """Drive the target, and return every request and chunk.
 
-        With `slo`, progress counts the requests that have broken a limit.
-        When `should_stop` says so the run ends at once, with what it has. No two runs against one
-        server may have the same seed: their prompts would be the same. After an exception (Ctrl-C
-        too) the load has ended, and the next run starts new workers. Raises ValueError if the
-        transport does not suit the URL, WorkerError if a worker dies.
+        About four times per second, `on_progress` and `should_stop` are called; once the latter
+        returns True, the run ends at once with what it has. With `slo`, progress counts the
+        requests that broke a limit. No two runs against one server may have the same seed: their
+        prompts would be the same. After an exception (Ctrl-C included) the load has ended, and the
+        next run starts new workers. Raises ValueError if the transport does not suit the URL, and
+        WorkerError if a worker dies.
         """
         for url in target.urls:
             self._client.transport_for(url)
@@ -157,12 +158,12 @@ class _Run:
         self._progress: dict[Worker, Progress] = {}
         self._outcomes: dict[Worker, Outcome] = {}
         self._started_at_s = nan
-        self._decided = False  # closed loop: the window opens; open loop: the run is over
+        self._decided = False  # closed loop: to open the window; open loop: that the run is over
         self._stopped = False
         self._told_at_s = -inf
 
     def result(self) -> Result:
-        """Hear the workers until all have handed in their parts."""
+        """Listen to the workers until all have handed in their results."""
         while len(self._outcomes) < len(self._workers):
             for pipe in wait(list(self._workers), timeout=self._patience_s()):
                 assert isinstance(pipe, Connection)
@@ -188,7 +189,7 @@ class _Run:
                 raise WorkerError(f"a bug in the load generator:\n{crash.report}")
 
     def _decide(self) -> None:
-        """The next phase, when all workers are there or have been waited for long enough."""
+        """Begin the next phase once all workers have reached it, or the wait is over."""
         if self._decided or isnan(self._started_at_s):
             return
         now_s = perf_counter()

@@ -1,4 +1,4 @@
-"""How long prompts and replies are asked to be."""
+"""How long prompts and replies should be: the drawing of lengths."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,7 +12,7 @@ Draw = Callable[[np.random.Generator], int]
 
 
 def sampler(length: Length) -> Draw:
-    """Draws of a length; its file, if it has one, is read now."""
+    """A function that draws lengths; if they come from a file, it is read now."""
     match length:
         case Uniform(min=low, max=high):
             return lambda random: int(random.integers(low, high, endpoint=True))
@@ -31,7 +31,7 @@ def _lognormal(length: LogNormal, random: np.random.Generator) -> int:
 
 
 def longest_tokens(length: Length) -> int:
-    """The longest that may be drawn."""
+    """The longest length that may be drawn."""
     match length:
         case Uniform() | LogNormal():
             return length.max
@@ -42,11 +42,11 @@ def longest_tokens(length: Length) -> int:
 
 
 def read(path: str) -> tuple[int, ...]:
-    """The lengths in a file: one a line, without what follows a #."""
+    """The lengths in a file: one per line; a # begins a comment."""
     return _read(path, Path(path).stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=2)  # of input and output
+@lru_cache(maxsize=2)  # for input and output
 def _read(path: str, _modified_ns: int) -> tuple[int, ...]:
     lengths = []
     for line, text in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), 1):

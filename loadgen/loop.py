@@ -1,7 +1,7 @@
 """The two ways to drive a server: streams that wait for their reply, and arrivals that do not.
 
-Each worker does its share: of the streams, or of the arrivals. All due times are absolute, so a
-late request delays no later one, and how late each was is kept.
+Each worker handles its share of the streams, or of the arrivals. All due times are absolute, so a
+late request does not delay later ones, and how late each was is recorded.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from loadgen.schedule import offsets_s, ramp_offsets_s
 
 Send = Callable[[Exchange, bytes], Awaitable[None]]
 
-# A dead server refuses in microseconds; without a pause, the loop would do nothing but ask it.
+# A dead server refuses in microseconds; without a pause, the loop would do nothing but retry.
 BACK_OFF_S = 0.05
-# Work beside the streams is done in short turns: a long one would delay the stamps of whatever
-# arrives meanwhile.
+# Background work is done in short turns: a long one would delay the stamps of data that arrives
+# meanwhile.
 TURN_S = 0.0005
 REST_S = 0.002
 SHELF_BYTES = 64 * 2**20
@@ -30,7 +30,7 @@ SHELF_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Every `workers`-th item, from the `worker`-th on."""
+    """Every `workers`-th item, starting at number `worker`."""
 
     worker: int = 0
     workers: int = 1
@@ -40,9 +40,9 @@ ALL = Share()
 
 
 class Larder:
-    """A worker's requests, serialised before they are due, in order.
+    """A worker's requests in order, serialised before they are due.
 
-    Each is made from (seed, number) alone, so timing does not change what is sent.
+    Each depends on (seed, number) alone, so timing does not change what is sent.
     """
 
     def __init__(self, prompts: Prompts, size: int, share: Share) -> None:
@@ -88,11 +88,11 @@ class Larder:
 class Reader:
     """Parses replies that have ended, so that their bytes need not be kept until the run is over.
 
-    At 20,000 chunks a second those would be 6 MB more each second. It costs about 1 us a chunk.
+    At 20,000 chunks/s they would grow by 6 MB per second. Parsing takes about 1 us per chunk.
     """
 
     def __init__(self, slo: Slo | None = None) -> None:
-        self.out_of_limits: list[float] = []  # when those that broke one were due
+        self.out_of_limits: list[float] = []  # due times of the requests that broke a limit
         self._slo = slo
         self._ended: deque[Exchange] = deque()
         self._more = asyncio.Event()
@@ -116,10 +116,10 @@ class Reader:
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One worker's run as it goes: what was sent, and which phase it is in.
+    """The state of one worker's run: what was sent, and which phase it is in.
 
-    `reached` is called once: closed loop, every stream has had one reply; open loop, all that was
-    due in the window has ended.
+    `reached` is called once: in a closed loop when every stream has had one reply, in an open loop
+    when all requests that were due in the window have ended.
     """
 
     load: Load
@@ -128,7 +128,7 @@ class Run:
     prompts: Prompts
     larder: Larder
     started_at_s: float
-    opening: asyncio.Future[float]  # when the window opens, once that is decided
+    opening: asyncio.Future[float]  # done once it is decided when the window opens
     reached: Callable[[], None]
     share: Share = field(default_factory=Share)
     reader: Reader = field(default_factory=Reader)
@@ -140,7 +140,7 @@ class Run:
     in_flight: int = 0
 
     async def perform(self, request: Request, due_at_s: float, stream: int) -> Exchange:
-        """Send one request, and wait for its end."""
+        """Send one request, and wait until it has ended."""
         asked = request.input_tokens
         exchange = Exchange(
             request=request.index,
@@ -167,7 +167,7 @@ class Run:
         return exchange
 
     def next_turn(self, request: Request, last: Exchange) -> tuple[Request, float] | None:
-        """What follows in the conversation, and when it is due; None: nothing."""
+        """The next turn of the conversation, and when it is due; None if there is none."""
         if self.load.conversation is None or last.looks_failed():
             return None
         last.read()
@@ -178,7 +178,7 @@ class Run:
 
 
 async def sleep_until(at_s: float) -> None:
-    """Sleep on the run's clock: never early, where uvloop's timers may be by a millisecond."""
+    """Sleep on the run's clock, never waking early; uvloop's timers may, by a millisecond."""
     while (left_s := at_s - perf_counter()) > 0:
         await asyncio.sleep(left_s)
 
@@ -189,10 +189,10 @@ async def drive(run: Run) -> None:
 
 
 async def drive_closed(run: Run) -> None:
-    """Keep this worker's streams in flight; at the end of the window, cut them all.
+    """Keep this worker's streams in flight; at the end of the window, cut them all off.
 
-    The window opens when every stream of every worker has had one whole request: until then, all
-    streams are at the same place in their replies, which no steady load is.
+    The window opens when every stream of every worker has completed one whole request. Until then
+    all streams are at the same place in their replies, which they never are under steady load.
     """
     load = run.load
     assert load.concurrency is not None
@@ -232,13 +232,13 @@ async def drive_closed(run: Run) -> None:
 async def drive_open(run: Run) -> None:
     """Send each request at its due time, whatever the earlier ones are doing.
 
-    Arrivals go on after the window until all that were due in it have ended, at every worker:
-    without them, the last ones would be served by an emptier and faster server than the first.
+    Arrivals continue after the window until all requests due in it have ended, at every worker.
+    Otherwise the last ones would meet an emptier, faster server than the first.
     """
     load = run.load
     opened_at_s = run.started_at_s + load.warmup_s
     closed_at_s = opened_at_s + load.duration_s
-    unfinished = 0  # due in the window
+    unfinished = 0  # requests due in the window
     one_less = asyncio.Event()
 
     def is_inside(due_at_s: float) -> bool:
@@ -263,7 +263,7 @@ async def drive_open(run: Run) -> None:
         mine = islice(offsets_s(load, run.seed), run.share.worker, None, run.share.workers)
         for offset_s in mine:
             due_at_s = run.started_at_s + offset_s
-            unfinished += is_inside(due_at_s)  # before it is sent, lest it be late
+            unfinished += is_inside(due_at_s)  # before the sleep, which may end late
             await sleep_until(due_at_s)
             group.create_task(converse(due_at_s))
 
@@ -278,4 +278,4 @@ async def drive_open(run: Run) -> None:
             one_less.clear()
             await one_less.wait()
         run.reached()
-        await asyncio.Event().wait()  # until all other workers are there, too: then comes a cancel
+        await asyncio.Event().wait()  # cancelled once all other workers have got here, too

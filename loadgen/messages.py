@@ -1,11 +1,11 @@
-"""What the parent and its workers say to each other, through one pipe each.
+"""The messages between the parent and each worker, over one pipe per worker.
 
 parent: Job             worker: Prepared    requests are serialised, connections open
-parent: Start           worker: Progress    a few times a second
-                        worker: Reached     closed loop: every stream had a reply, so …
-parent: Open (closed)                       … when all workers have, the window opens
-                        worker: Reached     open loop: all that was due in the window has ended,
-parent: Stop (or early) worker: Outcome     so that the run is over
+parent: Start           worker: Progress    a few times per second
+                        worker: Reached     closed loop: each of its streams has had a reply …
+parent: Open (closed)                       … and once all workers say so, the window opens
+                        worker: Reached     open loop: all requests due in the window have ended …
+parent: Stop (or early) worker: Outcome     … and once all workers say so, the run is over
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Job:
     seed: int
     client: Client
     share: Share
-    slo: Slo | None = None  # counted while the run goes
+    slo: Slo | None = None  # requests that break it are counted during the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,6 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crash:
-    """A bug in the worker: its traceback."""
+    """A bug in the worker; `report` is its traceback."""
 
     report: str

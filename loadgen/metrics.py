@@ -5,11 +5,11 @@ server's count, k content chunks. The sample is
 
 - closed loop: the requests whose last chunk came inside the window. Load is stationary there, so
   completions are an unbiased sample, and nothing waits for the slowest;
-- open loop: the requests that were due inside the window, whenever they ended. Those still running
-  at the end of the drain count as +inf where they have not yet shown a time: a percentile may then
-  be inf, "longer than the run lasted".
+- open loop: the requests that were due inside the window, whenever they ended. For those still
+  running at the end of the drain, a latency that is not known yet counts as +inf. A percentile may
+  then be inf, meaning "longer than the run lasted".
 
-Failed requests are in no time's sample; they are counted beside it. What is undefined is None.
+Failed requests are in no latency's sample; they are counted separately. None means undefined.
 """
 
 import math
@@ -66,11 +66,11 @@ class Summary:
     itl_p99_s: float | None
     e2e_p50_s: float | None  # t_n − t_0
     e2e_p99_s: float | None
-    tokens_per_chunk: float | None  # Σn / Σk: above 1, a gap is not one token's
+    tokens_per_chunk: float | None  # Σn / Σk: if above 1, a gap spans several tokens
     send_lag_p99_s: float | None  # t_0 − t_s of what was due in the window: the client's own delay
     input_tokens_mean: float | None
     output_tokens_mean: float | None
-    lengths_off_frac: float | None  # share of replies that are not as long as was asked
+    lengths_off_frac: float | None  # share of requests whose lengths are not as asked for
     cached_tokens_frac: float | None  # input tokens from the prefix cache / input tokens
 
 
@@ -138,7 +138,7 @@ def requests_per_s(requests: Columns, window: Window) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goodput:
-    """What of a run was of use; None where no limit is set."""
+    """The requests of a run that kept every limit; None where no limit is set."""
 
     goodput_rps: float | None  # of the sample, those that kept every limit / window
     slo_met_frac: float | None  # of the sample, failed ones included
@@ -147,8 +147,9 @@ class Goodput:
 def goodput(requests: Columns, *, window: Window, load: Load, slo: Slo) -> Goodput:
     """The requests of the sample that kept every limit of `slo`.
 
-    A failed request kept none, nor did one that was cut before it could. A time that a reply does
-    not have (TPOT of one token, TTFT where it is not streamed) is no limit to it.
+    A failed request kept none. A latency that a cut request had not shown yet counts as +inf, and
+    breaks its limit. One that a reply does not have (TPOT of a single token, TTFT when not
+    streamed) breaks none.
     """
     if not slo.is_set:
         return Goodput(goodput_rps=None, slo_met_frac=None)
@@ -167,7 +168,7 @@ def keeps(requests: Columns, load: Load, slo: Slo) -> Bools:
 
 
 def breaks(requests: Columns, load: Load, slo: Slo) -> dict[str, Bools]:
-    """Whether each request broke a limit, for each that is set and that a reply can break."""
+    """Whether each request broke a limit, for every limit that is set and applies to the load."""
     times = {"ttft_s": ttft_s, "tpot_s": tpot_s, "e2e_s": e2e_s}
     return {
         name: times[name](requests) > limit_s
@@ -177,7 +178,7 @@ def breaks(requests: Columns, load: Load, slo: Slo) -> dict[str, Bools]:
 
 
 def counted(requests: Columns, window: Window, load: Load) -> Bools:
-    """Which requests a run's numbers are about, whatever became of them."""
+    """Which requests a run's numbers are about, failed ones included."""
     at_s = requests["due_at_s"] if load.is_open else finished_at_s(requests)
     is_cut = requests["status"] == Status.CUT
     within = inside(at_s, window)
@@ -222,8 +223,8 @@ def tpot_s(requests: Columns) -> Floats:
 def itl_s(requests: Columns, chunks: Chunks, among: Bools) -> Floats:
     """t_i − t_(i−1) for the content chunks of the requests `among`, pooled: `(num_gaps,)`.
 
-    Chunks that are here as a whole need not stand in order; stored ones do: a sort would be most of
-    what a long run costs.
+    Chunks in memory need not be sorted. Stored ones are, because sorting would be most of what a
+    long run costs.
     """
     if not callable(chunks) and not _ascend(chunks["request"], chunks["at_s"]):
         order = np.lexsort((chunks["at_s"], chunks["request"]))
@@ -250,18 +251,18 @@ def _blocks(chunks: Chunks) -> Iterator[Columns]:
 
 
 def _ascend(request: npt.NDArray[np.int64], at_s: Floats) -> bool:
-    """Whether chunks stand in the order of their requests, and those of one in that of time."""
+    """Whether chunks are sorted by request, and those of one request by time."""
     is_same = request[1:] == request[:-1]
     is_later = at_s[1:] >= at_s[:-1]
     return bool(((request[1:] > request[:-1]) | (is_same & is_later)).all())
 
 
 def arrivals(requests: Columns, chunks: Chunks) -> Iterator[tuple[Floats, Floats]]:
-    """Output tokens and when they came, few at a time.
+    """Numbers of output tokens, and when they arrived, a block at a time.
 
-    A request's tokens are shared evenly by its chunks, n/k each. Where n is not known (cut or
-    failed requests) a chunk is taken to hold as many as in the ok requests of the same run. A
-    reply whose text is all empty has no chunks; its tokens count when it ended.
+    A request's tokens are spread evenly over its chunks, n/k each. Where n is unknown (cut or
+    failed requests), a chunk is assumed to hold as many as in the ok requests of the same run. A
+    reply without any text has no chunks; its tokens count at its end.
     """
     n, k = requests["output_tokens"], requests["num_chunks"]
     ok = requests["status"] == Status.OK
@@ -328,15 +329,16 @@ def tokens_per_chunk(requests: Columns, among: Bools) -> float | None:
 
 
 def input_tokens(requests: Columns) -> Floats:
-    """The server's count, and what was asked where it did not say."""
+    """The server's count; where it gave none, what was asked for."""
     counted = requests["input_tokens"]
     return np.where(np.isnan(counted), requests["input_tokens_asked"], counted)
 
 
 def lengths_off(requests: Columns, load: Load) -> Bools:
-    """Whether a request was not as long as asked, as far as the load fixes it.
+    """Whether a request's lengths differ from those asked for, as far as the load fixes them.
 
-    A chat template adds tokens to the prompt, and without ignore_eos a reply may end early.
+    It does not always: a chat template adds tokens to the prompt, and without ignore_eos a reply
+    may end early.
     """
     asked = requests["output_tokens_asked"]
     off: Bools = requests["output_tokens"] > asked
@@ -349,7 +351,7 @@ def lengths_off(requests: Columns, load: Load) -> Bools:
 
 
 def cached_tokens_frac(requests: Columns, among: Bools) -> float | None:
-    """Σ cached / Σ input tokens of the requests for which the server says it."""
+    """Σ cached / Σ input tokens of the requests for which the server reports cached tokens."""
     said = among & ~np.isnan(requests["cached_tokens"])
     return _ratio(requests["cached_tokens"][said].sum(), requests["input_tokens"][said].sum())
 

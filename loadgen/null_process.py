@@ -1,8 +1,8 @@
-"""The null server's process: one epoll loop that writes each token when it is due, and notes when.
+"""The null server's process: one epoll loop that writes each token when it is due, and logs when.
 
-No asyncio: its timers are a millisecond coarse, and a write through it costs twice a `send`. And no
-import that is not needed: a process starts in 50 ms so. Stamps are taken after a read and before a
-write, so whatever the kernel takes counts as the client's error.
+It avoids asyncio, whose timers have a resolution of a millisecond and whose writes cost twice a
+`send`. It imports little, so a process starts in 50 ms. Stamps are taken after a read and before a
+write, so time spent in the kernel counts as the client's error.
 """
 
 import gc
@@ -21,12 +21,12 @@ from multiprocessing.connection import Connection
 from os import sched_setaffinity
 from time import perf_counter
 
-WRITES_A_TURN = 8  # between looks at what has arrived, so that its stamps are true
+WRITES_A_TURN = 8  # before the next look at what has arrived, so that its stamps are accurate
 READ_BYTES = 2**16
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 REQUEST = re.compile(rb"\r\nx-request-id:[^\r]*-(\d+)\r", re.I)
 ASKED = re.compile(rb" *(\d+)")
-DEFAULT_TOKENS = 16  # vLLM's, where max_tokens is not given
+DEFAULT_TOKENS = 16  # vLLM's default for max_tokens
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
@@ -40,14 +40,14 @@ DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """From a request's last byte to its first token, and from each token to the next."""
+    """Delays from a request's last byte to its first token, and from each token to the next."""
 
     first_s: float
     each_s: float
 
 
 class Endpoint:
-    """What its events look like: a token's is about 230 bytes, as vLLM's."""
+    """The events of one endpoint; a token's is about 230 bytes long, like vLLM's."""
 
     def __init__(self, identity: str, kind: str, says: dict[str, object]) -> None:
         self._common = {"id": identity + "0" * 32, "object": kind, "created": 1700000000}
@@ -55,7 +55,7 @@ class Endpoint:
         self.token, self._last = self._token(None), self._token("length")
 
     def last(self, prompt_tokens: int, completion_tokens: int) -> bytes:
-        """The last token, and all that follows."""
+        """The last token's event, and all that follows it."""
         counts = {
             "prompt_tokens": prompt_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
@@ -79,12 +79,12 @@ CHAT = Endpoint("chatcmpl-", "chat.completion.chunk", {"delta": {"content": " t1
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """A connection, and the one request that it may be waiting for."""
+    """A connection, and the one request that may be in progress on it."""
 
     socket: socket.socket
     seen: bytearray = field(default_factory=bytearray)
-    body_at: int = 0  # 0: the head is not whole yet
-    whole: int = 0  # bytes of the request
+    body_at: int = 0  # 0: the head is incomplete
+    whole: int = 0  # bytes of the whole request
     token: bytes = b""
     last: bytes = b""
     left: int = 0  # tokens
@@ -93,9 +93,10 @@ class Peer:
 
 
 class Server:
-    """All writes that are due.
+    """Writes tokens when they are due.
 
-    Every reply has the same two delays, so two queues in order of arrival are in order of time.
+    All replies have the same two delays, so each of two queues in order of arrival (first tokens,
+    next tokens) is also in order of due time.
     """
 
     def __init__(self, listener: socket.socket, pipe: Connection, pace: Pace) -> None:
@@ -104,13 +105,13 @@ class Server:
         self._firsts: deque[Peer] = deque()
         self._nexts: deque[Peer] = deque()
         self._rows: list[list[float]] = []
-        self._chunks = array("d")  # when written, how late: in turn
+        self._chunks = array("d")  # alternating: when written, how late
         self._epoll = select.epoll()
         self._epoll.register(listener, select.EPOLLIN)
         self._epoll.register(pipe.fileno(), select.EPOLLIN)
 
     def run(self) -> None:
-        """Until the parent closes the pipe: EOFError."""
+        """Serve until the parent closes the pipe, which raises EOFError."""
         while True:
             self._write_due()
             queue = self._earliest()
@@ -150,7 +151,7 @@ class Server:
             row[3] = at_s
 
     def _sent(self, peer: Peer, data: bytes) -> bool:
-        """A client that lets its socket's buffer run full is hung up on: no schedule has waits."""
+        """Send all of it, or hang up on a client whose buffer is full: waiting breaks schedules."""
         try:
             if peer.socket.send(data) == len(data):
                 return True
@@ -173,7 +174,7 @@ class Server:
                 self._welcome()
 
     def _hand_over(self, pace: Pace) -> None:
-        """The log since the last time; from here on at another pace, for requests to come."""
+        """Send the log since the last time; new requests get the new pace."""
         rows = array("d", chain.from_iterable(self._rows))
         self._pipe.send((rows.tobytes(), self._chunks.tobytes()))
         self._pace, self._rows, self._chunks = pace, [], array("d")
@@ -181,7 +182,7 @@ class Server:
     def _welcome(self) -> None:
         try:
             accepted, _ = self._listener.accept()
-        except OSError:  # it has gone again
+        except OSError:  # the client is gone again
             return
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -194,7 +195,7 @@ class Server:
         except OSError:
             data = b""
         arrived_at_s = perf_counter()
-        if not data or peer.left:  # the end, or a request before the last one's reply
+        if not data or peer.left:  # end of stream, or a request before the last reply ended
             self._drop(peer)
             return
         peer.seen += data
@@ -225,7 +226,7 @@ class Server:
 
 
 def num_asked(request: bytearray, body_at: int) -> int:
-    """max_tokens. Found, not parsed: the JSON of a long prompt would take milliseconds."""
+    """max_tokens. Searched for, not parsed: the JSON of a long prompt would take milliseconds."""
     for name in (b'"max_tokens":', b'"max_completion_tokens":'):
         at = request.find(name, body_at)
         if at >= 0 and (asked := ASKED.match(request, at + len(name))):
@@ -234,7 +235,7 @@ def num_asked(request: bytearray, body_at: int) -> int:
 
 
 def num_ids(request: bytearray, body_at: int) -> int:
-    """Token ids of the prompt; for text, words."""
+    """The number of token ids in the prompt; for text, of words."""
     at = request.find(b'"prompt":', body_at)
     if at >= 0 and request[at + 9 : at + 11].lstrip().startswith(b"["):
         return request.count(b",", at, request.find(b"]", at)) + 1
@@ -242,7 +243,7 @@ def num_ids(request: bytearray, body_at: int) -> int:
 
 
 def serve(pipe: Connection, port: int, pace: Pace, cores: Collection[int]) -> None:
-    """Listen beside the other processes of this port, and say so, and serve until it is over."""
+    """Listen on the port beside the other processes, report that, and serve to the end."""
     if cores:
         sched_setaffinity(0, cores)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -257,4 +258,4 @@ def serve(pipe: Connection, port: int, pace: Pace, cores: Collection[int]) -> No
         try:
             Server(listener, pipe, pace).run()
         except (EOFError, ConnectionError):
-            return  # nobody is left to serve
+            return  # the parent is gone

@@ -1,7 +1,7 @@
-"""A server whose schedule is known exactly, to measure a client with; and its log, the truth.
+"""A server with an exactly known schedule, to measure a client with; its log is the truth.
 
-What a client reports less what the log says is the client's own error: how late the server itself
-was is in neither.
+What the client reports minus what the log says is the client's own error. How late the server was
+does not enter: the log has when each token was really written.
 """
 
 import socket
@@ -30,19 +30,19 @@ class NullServerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLog:
-    """What the server did: requests in order of their arrival, and each write of a token."""
+    """What the server did: its requests in order of arrival, and every write of a token."""
 
     request: npt.NDArray[np.int64]  # the last part of X-Request-Id; −1 if there was none
-    arrived_at_s: Floats  # the last byte was read
-    first_at_s: Floats  # the first token was written; NaN if it was not
+    arrived_at_s: Floats  # when the last byte was read
+    first_at_s: Floats  # when the first token was written; NaN if it was not
     last_at_s: Floats
-    num_tokens: npt.NDArray[np.int64]  # written
+    num_tokens: npt.NDArray[np.int64]  # tokens written
     written_at_s: Floats  # (tokens written,) of all requests
     late_s: Floats  # (tokens written,) behind the schedule
 
     @classmethod
     def read(cls, requests: bytes, writes: bytes) -> Self:
-        """From rows of doubles: request, arrived, first, last, tokens; and written, late."""
+        """From rows of doubles: (request, arrived, first, last, tokens), and (written, late)."""
         rows, tokens = np.frombuffer(requests).reshape(-1, 5), np.frombuffer(writes).reshape(-1, 2)
         written_order = np.argsort(tokens[:, 0], kind="stable")
         arrival_order = np.argsort(rows[:, 1], kind="stable")
@@ -59,7 +59,7 @@ class ServerLog:
 
 
 class NullServer:
-    """Answers /v1/completions and /v1/chat/completions on a free port, in a process of its own.
+    """Answers /v1/completions and /v1/chat/completions on a free port, in its own processes.
 
     with NullServer(first_s=0.05, each_s=0.01) as server:
         …  # load server.url
@@ -76,13 +76,14 @@ class NullServer:
         cores: Collection[int] = (),
         processes: int = 1,
     ) -> None:
-        """`cores`: those that it may run on. `processes`: among which connections are spread."""
+        """`cores`: those it may run on. `processes`: how many the connections are spread over."""
         self._pace, self._cores, self._num_processes = Pace(first_s, each_s), cores, processes
         self._processes: list[Any] = []
         self._pipes: list[Connection] = []
 
     def __enter__(self) -> Self:
-        # Bound and not listening, it gets no connections; it keeps the port for those that do.
+        # Bound but not listening, this socket gets no connections; it reserves the port for the
+        # processes that listen on it.
         self._port = socket.socket()
         self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._port.bind(("127.0.0.1", 0))
@@ -99,7 +100,7 @@ class NullServer:
 
     def __exit__(self, *_: object) -> None:
         for pipe in self._pipes:
-            pipe.close()  # the order to end
+            pipe.close()  # tells the process to end
         for process in self._processes:
             process.terminate()
             process.join()
@@ -112,12 +113,12 @@ class NullServer:
         return [process.pid for process in self._processes]
 
     def pace(self, first_s: float, each_s: float) -> None:
-        """Another schedule, for requests to come; none may be in flight. A new log begins."""
+        """Set the schedule of new requests; none may be in flight. A new log begins."""
         self._pace = Pace(first_s, each_s)
         self.log()
 
     def log(self) -> ServerLog:
-        """What was done since the last time that this was asked."""
+        """What the server did since the last call."""
         try:
             for pipe in self._pipes:
                 pipe.send(self._pace)

@@ -1,7 +1,7 @@
-"""What is sent: request bodies, of random tokens or of people's text. Pure and seeded.
+"""What is sent: request bodies, made of random tokens or of people's text. Pure and seeded.
 
 No two prompts begin alike unless sharing is asked for, neither inside a run nor between runs of
-different seeds, but for what a chat template puts in front of all of them.
+different seeds; what a chat template puts in front of all of them is the exception.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    index: int  # unique in the run: number of the conversation · most turns + turn − 1
-    conversation: int  # its number; in an open loop the number of the arrival
+    index: int  # unique in the run: conversation number · max turns + turn − 1
+    conversation: int  # its number; in an open loop, the number of the arrival
     turn: int  # from 1
-    input_tokens: int | None  # None: it holds text, whose tokens only the server knows
+    input_tokens: int | None  # None: it is text, and only the server knows its tokens
     output_tokens: int
     body: bytes  # JSON
     messages: Dialogue = ()  # chat: what was said so far, for the next turn
 
 
 class Prompts:
-    """The requests of one run, by number. Files are read here, once."""
+    """The requests of one run, by number. Files are read once, when this is made."""
 
     def __init__(self, *, load: Load, target: Target, seed: int) -> None:
         self._load, self._seed = load, seed
@@ -56,7 +56,7 @@ class Prompts:
         return self._turn(conversation, 1, ())
 
     def next_turn(self, request: Request, reply_text: str) -> Request | None:
-        """What follows a reply; None when the conversation is over."""
+        """The request that follows a reply; None when the conversation is over."""
         conversation, turn = request.conversation, request.turn + 1
         if turn > self._max_turns or (self._dialogues and turn > len(self._users(conversation))):
             return None
@@ -97,13 +97,13 @@ class Prompts:
         return self._input_tokens(random), self._output_tokens(random)
 
     def _entry(self, conversation: int) -> trace.Entry:
-        # Requests may be made ahead; past the end of the trace, none of them falls due.
+        # Requests are made ahead of time; those past the end of the trace never become due.
         return self._entries[conversation % len(self._entries)]
 
     def _shared(
         self, conversation: int, turn: int, input_tokens: int, random: np.random.Generator
     ) -> Digits:
-        """The beginning of a prompt that others have too: blocks of a trace, prefix of a group."""
+        """The shared beginning of a prompt: the blocks of a trace, or the prefix of a group."""
         source, draw = self._load.prompts, self._tokens.draw
         if self._entries:
             ids = self._entry(conversation).hash_ids
@@ -115,7 +115,7 @@ class Prompts:
         return NOTHING
 
     def _spoken(self, conversation: int, turn: int) -> Dialogue:
-        """What people say in this turn; without turns, all up to the last answer."""
+        """What people say in this turn; in a chat without turns, all up to the last answer."""
         dialogue, users = self._dialogue(conversation), self._users(conversation)
         if turn > 1:
             return (dialogue[users[turn - 1]],)
@@ -125,17 +125,17 @@ class Prompts:
             dialogue = dialogue[: users[0] + 1]
         if isinstance(self._load.prompts, Dataset) and self._load.prompts.unique:
             number = (self._seed * GOLDEN + conversation) % TEXT_NUMBERS
-            first = dialogue[0]  # that of the system, if it has one: a cache would know it too
+            first = dialogue[0]  # the system's if there is one, as a cache could hit on that too
             return ({**first, "content": f"{number} {first['content']}"}, *dialogue[1:])
         return dialogue
 
     def _dialogue(self, conversation: int) -> Dialogue:
-        """All of the file in random order, then all again in another order."""
+        """The file's dialogues in random order; after the last, all again in another order."""
         around, place = divmod(conversation, len(self._dialogues))
         return self._dialogues[_order(self._seed, around, len(self._dialogues))[place]]
 
     def _users(self, conversation: int) -> list[int]:
-        """Where the user speaks in the dialogue."""
+        """The positions of the user's messages in the dialogue."""
         dialogue = self._dialogue(conversation)
         return [place for place, message in enumerate(dialogue) if message["role"] == "user"]
 
@@ -143,13 +143,13 @@ class Prompts:
 NOTHING: Digits = np.empty(0, np.int64)
 
 
-@lru_cache(maxsize=2)  # conversations of the last time around may still go on
+@lru_cache(maxsize=2)  # conversations of the previous round may still be going on
 def _order(seed: int, around: int, size: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, Kind.ORDER, around)).permutation(size)
 
 
 def _head(load: Load, target: Target) -> bytes:
-    """The body up to the prompt, which is the same for all but for a %d: the reply's tokens."""
+    """The body up to the prompt: the same for all, but for a %d where the reply's tokens go."""
     payload = {"model": target.model, "temperature": load.temperature, "stream": load.stream}
     if load.stream:
         payload["stream_options"] = {"include_usage": True}
@@ -161,7 +161,7 @@ def _head(load: Load, target: Target) -> bytes:
 
 
 def check_files(load: Load) -> None:
-    """ValueError, in one sentence, for a file that is not there, malformed, or too short."""
+    """Raise ValueError, with one sentence, for a file that is missing, malformed or too short."""
     for name, (path, read) in _files(load).items():
         try:
             read(path)
@@ -182,7 +182,7 @@ def check_files(load: Load) -> None:
 
 
 def file_digests(load: Load) -> dict[str, str]:
-    """SHA-256 of each file that the load is made of, by the name of its setting."""
+    """SHA-256 of each file that the load uses, by the name of its setting."""
     digests = {}
     for name, (path, _) in _files(load).items():
         with Path(path).open("rb") as file:

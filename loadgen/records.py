@@ -1,4 +1,4 @@
-"""What a run leaves behind: one row a request, one row a content chunk, and the run's window.
+"""What a run leaves behind: one row per request, one per content chunk, and the run's window.
 
 All instants are `time.perf_counter()`: CLOCK_MONOTONIC, the same in every process of the host.
 """
@@ -19,9 +19,9 @@ from loadgen.reply import Reply, parse_stream, parse_whole
 Columns = dict[str, npt.NDArray[Any]]
 
 DETAIL_CHARACTERS = 300
-# A reply of 100,000 tokens is a quarter of it; without a limit, one server could fill the memory.
+# A reply of 100,000 tokens takes a quarter of this; without a limit, a server could fill memory.
 MAX_REPLY_BYTES = 64 * 2**20
-# vLLM ends a stream in these ways when it gives a request up.
+# With these vLLM ends a stream whose request it gave up.
 BAD_FINISH_REASONS = {"abort", "error"}
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -31,7 +31,7 @@ ERROR_MARK = re.compile(rb'"error":\s*[{"]')
 class Status(StrEnum):
     OK = "ok"
     FAILED = "failed"
-    CUT = "cut"  # the client itself ended it, because the run was over
+    CUT = "cut"  # ended by the client, because the run was over
 
 
 class FailureKind(StrEnum):
@@ -39,7 +39,7 @@ class FailureKind(StrEnum):
     DISCONNECTED = "disconnected"  # the connection broke before the reply's end
     TIMEOUT = "timeout"  # longer than request_timeout_s
     TTFT_TIMEOUT = "ttft_timeout"  # no byte of a reply within ttft_timeout_s
-    STALL = "stall"  # silence of stall_timeout_s inside a reply
+    STALL = "stall"  # silent for stall_timeout_s inside a reply
     HTTP_ERROR = "http_error"  # a status other than 200
     ERROR_CHUNK = "error_chunk"  # the stream says that the request failed
     TRUNCATED = "truncated"  # the reply ended without finish_reason
@@ -49,7 +49,7 @@ class FailureKind(StrEnum):
 
 
 class RequestFailedError(Exception):
-    """What a transport raises when a request has no reply, or only a part of one."""
+    """Raised by a transport when a request has no reply, or only part of one."""
 
     def __init__(self, kind: FailureKind, detail: str) -> None:
         super().__init__(detail)
@@ -60,15 +60,15 @@ class RequestFailedError(Exception):
 class Target:
     """The server, and the tokens a prompt may hold: `first_token_id` .. `vocab_size` − 1.
 
-    Where it has replicas, servers of their own under `more_urls`, the load is spread evenly: stream
-    k goes to replica k mod their number; of an open loop, arrival k with all its conversation.
-    `headers` go with every request. They may hold secrets: they are never shown and never stored.
+    `more_urls` names replicas of the server. The load is spread over all of them: stream k goes to
+    server k mod their number, and so does arrival k of an open loop, with its whole conversation.
+    `headers` go with every request. They may hold secrets, and are never shown or stored.
     """
 
     url: str
     model: str
     vocab_size: int
-    first_token_id: int = 16  # below are the control tokens of many tokenizers
+    first_token_id: int = 16  # many tokenizers have control tokens below this
     more_urls: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -87,7 +87,7 @@ class Target:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Of all replicas."""
+        """The URLs of all replicas."""
         return (self.url, *self.more_urls)
 
 
@@ -99,8 +99,8 @@ class Window:
     opened_at_s: float
     closed_at_s: float
     ended_at_s: float
-    clock_monotonic_s: float  # this instant …
-    clock_utc_ns: int  # … is this one, to line up with logs and traces
+    clock_monotonic_s: float  # the same instant on two clocks, to line up …
+    clock_utc_ns: int  # … with logs and traces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class ClientHealth:
 
     transport: str
     workers: int
-    cpu_frac: float  # the busiest one, of one core: all that its event loop can use
+    cpu_frac: float  # of the busiest worker; 1 is one core, all that its event loop can use
     loop_lag_p99_s: float  # how late the event loop's timers were
     loop_lag_max_s: float
 
@@ -119,7 +119,7 @@ class Result:
     load: Load
     window: Window
     requests: Columns  # the fields of RequestRow
-    chunks: Columns  # request, at_s: each content chunk, of all requests
+    chunks: Columns  # request, at_s: one row per content chunk
     client: ClientHealth
 
 
@@ -130,12 +130,12 @@ class Progress:
     phase: str  # warmup | window | drain
     elapsed_s: float
     planned_s: float
-    output_tok_per_s: float  # events of the last moments, near one a token
+    output_tok_per_s: float  # reads in the last moments, about one per token
     ttft_p50_s: float | None  # of the latest replies
     in_flight: int
     completed: int
     failed: int
-    out_of_limits: int = 0  # ended, due in the window, and broke a limit that was asked about
+    out_of_limits: int = 0  # ended requests due in the window that broke a limit of the `slo`
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -154,14 +154,14 @@ class Exchange:
     sent_at_s: float = nan  # just before the request is written to an open connection
     ended_at_s: float = nan
     http_status: int | None = None
-    read_at_s: list[float] = field(default_factory=list)  # when anything came
+    read_at_s: list[float] = field(default_factory=list)  # when anything arrived
     pieces: list[bytes] = field(default_factory=list)  # the reply's body …
-    piece_at_s: list[float] = field(default_factory=list)  # … and when each piece of it came
+    piece_at_s: list[float] = field(default_factory=list)  # … and when each piece of it arrived
     failure: FailureKind | None = None
     detail: str = ""
     cut: bool = False
-    secrets: Sequence[str] = ()  # what a server may send back, and must not be stored
-    text: str = ""  # of the answer, if `keep_text`, once it is read
+    secrets: Sequence[str] = ()  # must not be stored, should a server send them back
+    text: str = ""  # of the answer, once read; only with `keep_text`
     told: "tuple[RequestRow, npt.NDArray[np.float64]] | None" = None
 
     def keep(self, piece: bytes, at_s: float) -> None:
@@ -170,7 +170,7 @@ class Exchange:
         self.piece_at_s.append(at_s)
 
     def read(self) -> "tuple[RequestRow, npt.NDArray[np.float64]]":
-        """Its row, and when each content chunk came; the reply's bytes are then let go."""
+        """The row, and when each content chunk arrived; parses once, then drops the bytes."""
         if self.told is None:
             self.told = read(self)
             self.pieces, self.piece_at_s = [], []
@@ -178,7 +178,7 @@ class Exchange:
         return self.told
 
     def looks_failed(self) -> bool:
-        """A guess that costs nothing, for the pace of the run; `read` is what counts."""
+        """A guess at no cost, to pace the run by; the verdict is that of `read`."""
         if self.failure or self.http_status != 200 or not self.pieces:
             return True
         return any(ERROR_MARK.search(piece) for piece in (self.pieces[0], self.pieces[-1]))
@@ -186,22 +186,22 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRow:
-    """A row of the requests table. Undefined numbers are NaN, undefined texts empty."""
+    """A row of the requests table. Undefined numbers are NaN, undefined texts are empty."""
 
     request: int  # its number: unique in the run, and in the X-Request-Id that was sent
     conversation: int  # the requests of one conversation share it
     turn: int  # in the conversation, from 1
-    stream: int  # closed loop: which stream; open loop: equals request
-    due_at_s: float  # closed loop: when the stream's last request ended
+    stream: int  # closed loop: which stream; open loop: equals conversation
+    due_at_s: float  # closed loop: when the stream's last request ended, plus any pause
     sent_at_s: float
     first_at_s: float  # first content chunk
     last_at_s: float  # last content chunk; the end of a reply that is not streamed
     ended_at_s: float  # end of the reply
-    input_tokens_asked: float  # NaN: text, which only the server counts
+    input_tokens_asked: float  # NaN: text, whose tokens only the server can count
     output_tokens_asked: int
     input_tokens: float  # the server's count
     output_tokens: float  # the server's count
-    cached_tokens: float  # input tokens from the prefix cache, where the server says so
+    cached_tokens: float  # input tokens from the prefix cache, if the server reports them
     num_chunks: int  # content chunks
     status: str
     failure: str
@@ -211,7 +211,7 @@ class RequestRow:
 
 
 def is_out(row: RequestRow, slo: Slo) -> bool:
-    """Whether one request failed or broke a limit: `loadgen.metrics.keeps` is the same of many."""
+    """Whether one request failed or broke a limit: `not loadgen.metrics.keeps`, for one row."""
     if row.status == Status.FAILED:
         return True
     tokens, e2e_s = row.output_tokens, row.last_at_s - row.sent_at_s
@@ -256,11 +256,11 @@ def _merged(parts: Sequence[Columns]) -> Columns:
 
 
 def read(exchange: Exchange) -> tuple[RequestRow, npt.NDArray[np.float64]]:
-    """Parse one reply: its row, and when each of its content chunks came."""
+    """Parse one reply: its row, and when each of its content chunks arrived."""
     if exchange.streamed:
         reply = parse_stream(exchange.pieces, keep_text=exchange.keep_text)
     elif exchange.cut or exchange.failure:
-        reply = Reply()  # a part of one object says nothing
+        reply = Reply()  # part of a JSON object cannot be parsed
     else:
         reply = parse_whole(exchange.pieces, keep_text=exchange.keep_text)
     exchange.text = "".join(reply.texts)
@@ -304,7 +304,7 @@ def _without(secrets: Sequence[str], text: str) -> str:
 
 
 def judge(exchange: Exchange, reply: Reply) -> tuple[Status, FailureKind | None, str]:
-    """Whether a request went well. What the server said comes before how the stream ended."""
+    """Whether a request succeeded. What the server said outranks how the stream ended."""
     complete = reply.finish_reason is not None and reply.usage is not None
     failed: tuple[FailureKind, str] | None = None
     if exchange.http_status not in (None, 200):

@@ -1,8 +1,8 @@
-"""What a reply says: the streams (Server-Sent Events) and whole objects of OpenAI's endpoints.
+"""Parses replies of OpenAI's endpoints: streams (Server-Sent Events) and whole JSON objects.
 
-Pure. A reply is given as the pieces in which its bytes came; what it says does not depend on where
-they were cut. In a stream, each event is one `data:` line, as all OpenAI-compatible servers write
-it.
+Pure. A reply is given as the pieces in which its bytes arrived; where they were split does not
+change what it says. Each event of a stream is one `data:` line, as all OpenAI-compatible servers
+write it.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 DONE = b"[DONE]"
 DELTA_CONTENT = ("content", "reasoning", "reasoning_content", "tool_calls")
 TEXT_FIELD = re.compile(rb'"(?:text|content|reasoning|reasoning_content)": ?"')
-# Characters that stand for themselves in a JSON string.
+# Characters that a JSON string holds unescaped.
 PLAIN = re.compile(rb"[ !#-\[\]-~]*")
 
 
@@ -31,7 +31,7 @@ class Reply:
     """What a server said, up to where it ended."""
 
     content_pieces: list[int] = field(default_factory=list)  # which piece ended each content chunk
-    texts: list[str] = field(default_factory=list)  # of the answer, where it was asked for
+    texts: list[str] = field(default_factory=list)  # of the answer, if asked for
     finish_reason: str | None = None
     usage: Usage | None = None
     error: str | None = None  # the first error chunk
@@ -39,7 +39,7 @@ class Reply:
 
 
 def parse_stream(pieces: Sequence[bytes], *, keep_text: bool = False) -> Reply:
-    """Read a whole stream; an unfinished last line counts only if it makes sense."""
+    """Parse a whole stream; an unfinished last line counts only if it can be parsed."""
     reply = Reply()
     ends = list(accumulate(map(len, pieces)))
     piece, template = 0, _Template()
@@ -60,7 +60,7 @@ def parse_stream(pieces: Sequence[bytes], *, keep_text: bool = False) -> Reply:
 
 
 def parse_whole(pieces: Sequence[bytes], *, keep_text: bool = False) -> Reply:
-    """Read a reply that was not streamed: one JSON object. It has no content chunks."""
+    """Parse a reply that was not streamed: one JSON object, without content chunks."""
     reply, body = Reply(), b"".join(pieces)
     try:
         _read_event(json.loads(body), reply, keep_text)
@@ -70,10 +70,10 @@ def parse_whole(pieces: Sequence[bytes], *, keep_text: bool = False) -> Reply:
 
 
 class _Template:
-    """A content event of this stream, in which nothing but the text will change.
+    """A content event of this stream, to recognise others that differ only in their text.
 
-    A line that is the same before and after its text, and whose text stands for itself in JSON,
-    says what the first one said: that costs a tenth of parsing it.
+    A line with the same bytes before and after its text, and no escapes in the text, says what the
+    learnt one said. Comparing costs a tenth of parsing.
     """
 
     __slots__ = ("_after", "_before", "_shortest")
@@ -82,7 +82,7 @@ class _Template:
         self._before, self._after, self._shortest = b"", b"", -1
 
     def text_in(self, line: bytes) -> bytes | None:
-        """The text of a line like the one that was learnt; None if it is not."""
+        """The text of a line that matches the learnt one; None if it does not."""
         start, end = len(self._before), len(line) - len(self._after)
         if self._shortest < 0 or len(line) < self._shortest:
             return None
@@ -91,7 +91,7 @@ class _Template:
         return line[start:end] if PLAIN.fullmatch(line, start, end) else None
 
     def learn(self, line: bytes, event: dict[str, Any]) -> None:
-        """Take an event that says nothing but the text of its one choice."""
+        """Learn an event that says nothing but the text of its one choice."""
         choices = event.get("choices") or []
         if len(choices) != 1 or choices[0].get("finish_reason") or event.get("usage"):
             return
@@ -108,7 +108,7 @@ class _Template:
 
 
 def _lines(body: bytes) -> Iterator[tuple[bytes, int, bool]]:
-    """Each line that is not empty, the offset of the byte after it, and if a line feed ended it."""
+    """Each non-empty line, the offset of the byte after it, and whether a line feed ended it."""
     end = 0
     lines = body.split(b"\n")
     last = lines.pop()
@@ -160,6 +160,6 @@ def _read_event(event: dict[str, Any], reply: Reply, keep_text: bool) -> bool:
 
 
 def _content(choice: dict[str, Any]) -> list[Any]:
-    """What a choice brings, of all that counts as output."""
+    """The non-empty fields of a choice that count as output."""
     said = choice.get("delta") or choice.get("message") or {}
     return [c for c in (choice.get("text"), *map(said.get, DELTA_CONTENT)) if c]

@@ -1,7 +1,7 @@
-"""When requests are due: offsets in seconds after the start of the run.
+"""When requests are due: offsets in seconds from the start of the run.
 
-Pure and seeded. Offsets are absolute, so a late request delays no later one; and a longer run has
-the shorter one's offsets first.
+Pure and seeded. Offsets are absolute, so a late request does not delay later ones. A longer run
+begins with the offsets of a shorter one.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from loadgen.config import Load
 
 
 def offsets_s(load: Load, seed: int) -> Iterator[float]:
-    """Due times of an open loop, ascending; without end, but for those of a trace."""
+    """Due times of an open loop, ascending; endless, except for a trace."""
     match load.arrival:
         case "trace":
             assert load.trace is not None
@@ -36,8 +36,8 @@ def offsets_s(load: Load, seed: int) -> Iterator[float]:
 def constant_offsets_s(rate_rps: float) -> Iterator[float]:
     """(n + 1/2) / rate for n = 0, 1, 2 …
 
-    Half a gap first: else arrivals would fall on the very edges of the window, and rounding would
-    say on which side.
+    The first gap is half a gap: otherwise arrivals would fall exactly on the edges of the window,
+    and rounding would decide on which side.
     """
     return ((number + 0.5) / rate_rps for number in count())
 
@@ -49,10 +49,10 @@ def poisson_offsets_s(rate_rps: float, seed: int) -> Iterator[float]:
 
 
 def gamma_offsets_s(rate_rps: float, burstiness: float, seed: int) -> Iterator[float]:
-    """Gaps from a gamma distribution of shape `burstiness` and mean 1/rate.
+    """Gaps from a gamma distribution with shape `burstiness` and mean 1/rate.
 
-    Their coefficient of variation is 1/√burstiness: 1 is Poisson, less comes in bursts, more is
-    evener. `burstiness` of vLLM's benchmark means the same.
+    Their coefficient of variation is 1/√burstiness: a burstiness of 1 is Poisson, less comes in
+    bursts, more is smoother. `burstiness` in vLLM's benchmark means the same.
     """
     random, scale_s = Random(seed), 1 / (rate_rps * burstiness)
     return accumulate(random.gammavariate(burstiness, scale_s) for _ in count())
@@ -61,17 +61,18 @@ def gamma_offsets_s(rate_rps: float, burstiness: float, seed: int) -> Iterator[f
 def ramped_poisson_offsets_s(
     start_rps: float, end_rps: float, until_s: float, seed: int
 ) -> Iterator[float]:
-    """Due times of a Poisson process whose rate goes evenly from `start_rps` to `end_rps`.
+    """Due times of a Poisson process whose rate goes linearly from `start_rps` to `end_rps`.
 
-    With rates r₀ and r₁ and T = `until_s`, the rate at t is r₀ + a·t where a = (r₁ − r₀) / T, and
-    r₁ after T. Arrival n is where the cumulated rate is u, the n-th arrival of a process of rate 1:
+    With rates r₀ and r₁ and T = `until_s`, the rate at t is r₀ + a·t with a = (r₁ − r₀) / T, and r₁
+    after T. Arrival n is at the t where the integral of the rate reaches u, the n-th arrival of a
+    process of rate 1:
 
         r₀·t + a·t²/2 = u   ⇒   t = 2u / (r₀ + √(r₀² + 2·a·u))     while u ≤ U = T·(r₀ + r₁)/2
         t = T + (u − U) / r₁                                       after that
     """
     slope = (end_rps - start_rps) / until_s
     ramped = until_s * (start_rps + end_rps) / 2
-    least = min(start_rps, end_rps) ** 2  # of what is under the root, but for rounding
+    least = min(start_rps, end_rps) ** 2  # what is under the root is never less, but for rounding
 
     def at_s(cumulated: float) -> float:
         if cumulated > ramped:
@@ -83,14 +84,14 @@ def ramped_poisson_offsets_s(
 
 
 def ramp_offsets_s(concurrency: int, ramp_s: float) -> list[float]:
-    """Start times of the streams of a closed loop, even over `ramp_s`.
+    """Start times of a closed loop's streams, evenly spaced over `ramp_s`.
 
-    A burst of simultaneous starts would be a load of its own, on the server and on the client.
+    A burst of simultaneous starts would be an extra load, on the server and on the client.
     """
     return [ramp_s * stream / concurrency for stream in range(concurrency)]
 
 
 def _given(value: float | None) -> float:
-    """What Load has checked to be there for its arrival."""
+    """A value that Load has checked to be set for its arrival."""
     assert value is not None
     return value

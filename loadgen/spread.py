@@ -1,4 +1,4 @@
-"""The transport to several servers: connections of its own to each, and a place for each stream."""
+"""The transport to several servers: each has its own connections, each stream its own server."""
 
 import asyncio
 from collections import Counter
@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 
 class Spread:
-    """Stream k goes to server k mod their number, whichever worker it belongs to."""
+    """Sends stream k to server k mod their number, whichever worker it belongs to."""
 
     def __init__(self, transports: "Sequence[Transport]", share: Share) -> None:
         self._transports = transports
         self._share = share
 
     async def warm(self, connections: int) -> None:
-        """At each server as many as this worker's streams have there: it may be none, or all."""
+        """Open one connection per stream of this worker, to that stream's server.
+
+        One server may get none of them, or all.
+        """
         streams = islice(count(self._share.worker, self._share.workers), connections)
         wanted = Counter(self._place(stream) for stream in streams)
         await asyncio.gather(

@@ -1,8 +1,9 @@
 """Random tokens, and their text: JSON numbers for completions, words for chat. Pure and seeded.
 
-No two draws begin alike: the first tokens spell the draw's number in base `vocabulary`, from an
-origin that its kind and the seed set. A server caches prefixes in blocks whose hash covers all
-tokens before them, so no block is shared, neither inside a run nor between runs of different seeds.
+No two draws begin alike: the first tokens spell the draw's number in base `vocabulary`, plus an
+offset that depends on its kind and the seed. A server caches prefixes in blocks whose hash covers
+all tokens before them, so no block is shared, neither inside a run nor between runs of different
+seeds.
 """
 
 from enum import IntEnum
@@ -14,12 +15,12 @@ import numpy.typing as npt
 
 from loadgen.records import Target
 
-# Four digits are 6·10^10 numbers with a vocabulary of 500, and fit into the smallest KV block (8).
+# With a vocabulary of 500, four digits spell 6·10^10 numbers. They fit the smallest KV block (8).
 NUMBER_TOKENS = 4
-# Knuth's multiplicative hash, 2^64 divided by the golden ratio: seeds 0, 1, 2 … lie far apart.
+# 2^64 divided by the golden ratio, as in Knuth's multiplicative hash: it spreads seeds 0, 1, 2 …
 GOLDEN = 0x9E3779B97F4A7C15
 
-Digits = npt.NDArray[np.int64]  # tokens less the first allowed one
+Digits = npt.NDArray[np.int64]  # token ids minus the first allowed one
 
 
 class Kind(IntEnum):
@@ -43,7 +44,7 @@ class Tokens:
     def draw(
         self, kind: Kind, number: int, size: int, random: np.random.Generator | None = None
     ) -> Digits:
-        """A shorter draw is the beginning of a longer one."""
+        """`size` tokens; a shorter draw is the beginning of a longer one."""
         random = random or self.random(kind, number)
         base = self._end - self._first
         digits = random.integers(base, size=size)
@@ -67,9 +68,9 @@ class Tokens:
 
 @lru_cache(maxsize=2)
 def texts_of(form: bytes, first: int, end: int) -> npt.NDArray[Any]:
-    """Each token's text, filled up with zero bytes to a power of two, which numpy gathers fastest.
+    """Each token's text, zero-padded to a power of two, which numpy gathers fastest.
 
-    Gathering them is ten times as fast as `json.dumps`: a body may be due while replies come in.
+    This is ten times as fast as `json.dumps`, and matters: bodies are made while replies arrive.
     """
     texts = [form % token for token in range(first, end)]
     return np.array(texts, f"S{1 << (len(texts[-1]) - 1).bit_length()}")

@@ -1,7 +1,7 @@
 """Recorded traces: when requests came, how long they were, and which blocks they shared.
 
-Mooncake publishes JSON lines and BurstGPT a CSV table; the names in them say which it is, so that
-either file format may hold either, or the plain names of this library:
+Mooncake publishes JSON lines, BurstGPT a CSV table. The field names tell them apart, so either file
+format may hold either of them, or the plain names of this library:
 
     Mooncake   timestamp (ms)   input_length    output_length    hash_ids
     BurstGPT   Timestamp (s)    Request tokens  Response tokens
@@ -9,8 +9,8 @@ either file format may hold either, or the plain names of this library:
 
 Each hash id stands for the next BLOCK_TOKENS tokens of the prompt, or for what is left of it.
 
-Requests without input or without output have failed and are left out: 7 % of BurstGPT's third
-release, none of its `without_fails` files.
+Requests without input or without output have failed, and are left out: 7 % of BurstGPT's third
+release, and none of its `without_fails` files.
 """
 
 import csv
@@ -59,9 +59,9 @@ FORMATS = (
 
 
 def read(path: str) -> tuple[Entry, ...]:
-    """The entries by time, the first at 0. ValueError, with the line, for what is malformed.
+    """The entries by time, the first at 0. Malformed input is a ValueError that names the line.
 
-    The latest file is kept: a sweep asks for the same one again and again.
+    The latest file is cached: a sweep reads the same one again and again.
     """
     return _read(path, Path(path).stat().st_mtime_ns)
 

@@ -1,4 +1,4 @@
-"""The transport for any server: TLS, proxies (by the environment's variables), odd HTTP."""
+"""The transport for any server: TLS, proxies (from environment variables), unusual HTTP."""
 
 from collections.abc import Mapping
 from time import perf_counter
@@ -7,9 +7,9 @@ import aiohttp
 
 from loadgen.records import MAX_REPLY_BYTES, Exchange, FailureKind, RequestFailedError
 
-# uvicorn closes idle connections after 5 s; one that is reused just then is a failure.
+# uvicorn closes idle connections after 5 s, and a request sent just then would fail.
 KEEPALIVE_S = 4.0
-# Above what a socket buffers, so that reading never pauses.
+# More than a socket buffers, so that reading never pauses.
 READ_BUFFER_BYTES = 2**20
 
 
@@ -34,13 +34,13 @@ class ViaAiohttp:
         )
 
     async def warm(self, connections: int) -> None:
-        """Nothing: aiohttp opens connections with requests only."""
+        """Does nothing: aiohttp opens a connection only for a request."""
 
     async def close(self) -> None:
         await self._session.close()
 
     async def post(self, exchange: Exchange, request_id: str, body: bytes) -> None:
-        exchange.sent_at_s = perf_counter()  # until it is known better
+        exchange.sent_at_s = perf_counter()  # replaced by `_stamp_sent`
         try:
             await self._post(exchange, request_id, body)
         except aiohttp.ClientConnectorError as error:

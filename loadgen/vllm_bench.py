@@ -4,21 +4,21 @@ Keys and units are those of vLLM 0.33: milliseconds in the aggregates, seconds i
 plots group and scale by flat keys, so what a sweep varies goes into `metadata`.
 
 The sample is that of loadgen/metrics.py (closed loop: what ended inside the window; open loop: what
-was due inside it), and the requests of it that failed, which are in the lists as vLLM has them:
-ttft 0, latency 0, no gaps, no output, and their error. Latencies are so those of our table. What
-differs:
+was due inside it), plus its failed requests. These are in the lists the way vLLM has them: ttft 0,
+latency 0, no gaps, no output, and their error. The latencies are therefore those of our table. The
+differences:
 
-- `duration` is the window, and the throughputs are the sample's whole requests over it. Our table
-  counts the tokens that came inside the window, whichever request they belong to.
+- `duration` is the window, and throughputs count the sample's whole requests over it. Our table
+  counts the tokens that arrived inside the window, whichever request they belong to.
 - A request that an open loop's drain did not wait for has failed here ("cut"). In our percentiles
-  it counts as +inf, for which JSON has no number.
-- A chunk without text is a token to vLLM's completions client. It is none to us.
-- `max_output_tokens_per_s` counts chunks, and `max_concurrent_requests` whoever was there in some
-  part of a second: that is how vLLM does it.
+  it counts as +inf, which JSON cannot express.
+- vLLM's completions client counts a chunk without text as a token. We do not.
+- As in vLLM, `max_output_tokens_per_s` counts chunks, and `max_concurrent_requests` counts every
+  request that was in flight during any part of a second.
 - vLLM's ramp is linear over the requests, ours over time.
 
-What is undefined is left out (aggregates of no values, rates over a window that was never reached);
-inside the lists it is null. There are no generated texts: they are not kept.
+Undefined aggregates are left out (those of no values, rates over a window that was never reached);
+inside the lists, undefined is null. There are no generated texts: they are not kept.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ from loadgen.metrics import Floats, counted, e2e_s, input_tokens, mean, quantile
 from loadgen.records import Columns, Status, Window
 
 PERCENTILES = (50, 90, 99)
-DECIMALS = 9  # of a second: what the clock resolves
+DECIMALS = 9  # of a second: the clock's resolution
 
 
 def vllm_bench_json(
@@ -46,7 +46,10 @@ def vllm_bench_json(
     tokenizer: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The object for `json.dump(…, allow_nan=False)`. `metadata` is added flat; our keys win."""
+    """The object for `json.dump(…, allow_nan=False)`; `metadata` is merged into it, flat.
+
+    Where keys clash, `metadata` replaces those of `_setup`, and all others win over it.
+    """
     rows = counted(requests, window, load)
     sample = {name: column[rows] for name, column in requests.items()}
     gaps_s = _gaps_s(sample, chunks)
@@ -78,7 +81,7 @@ def _setup(
 
 
 def _traffic(load: Load) -> dict[str, Any]:
-    """The load by vLLM's flags. A constant rate is burstiness inf, which JSON has as text only."""
+    """The load by vLLM's flags. A constant rate is burstiness inf, which JSON needs as text."""
     has_rate = load.arrival in ("constant", "poisson", "gamma")
     traffic: dict[str, Any] = {
         "request_rate": load.rate_rps if has_rate else "inf",
@@ -113,7 +116,7 @@ def _totals(sample: Columns, duration_s: float) -> dict[str, Any]:
         "total_input_tokens": total_in,
         "total_output_tokens": total_out,
         "request_goodput": None,
-        "rtfx": 0.0,  # of audio
+        "rtfx": 0.0,  # only audio has one
         **{name: rate for name, rate in rates.items() if not np.isnan(rate)},
     }
 
@@ -141,7 +144,7 @@ def _error(status: str, failure: str, detail: str) -> str:
 
 
 def _gaps_s(sample: Columns, chunks: Columns) -> list[Floats]:
-    """Between the content chunks of each request; none for one that failed."""
+    """The gaps between the content chunks of each request; none for one that failed."""
     order = np.lexsort((chunks["at_s"], chunks["request"]))
     owner, at_s = chunks["request"][order], chunks["at_s"][order]
     begin = np.searchsorted(owner, sample["request"], "left")
@@ -151,7 +154,7 @@ def _gaps_s(sample: Columns, chunks: Columns) -> list[Floats]:
 
 
 def _peaks(sample: Columns, chunks: Columns) -> dict[str, float]:
-    """Most chunks and most requests in one second, of those that begin with the first request."""
+    """The most chunks and the most requests in any one second, counted from the first request."""
     ended = (sample["status"] == Status.OK) & ~np.isnan(sample["last_at_s"])
     if not ended.any():
         return {}

@@ -1,7 +1,8 @@
 """The rule that a wrong value breaks, in words for people.
 
-pydantic finds the errors; its words are for programmers. `RULES` has ours, by its types of errors
-(pydantic-core 2: `list_all_errors`). A message of a validator of ours is taken as it is.
+pydantic finds the errors, but words them for programmers. `RULES` holds our words, by pydantic's
+error type (pydantic-core 2: `list_all_errors`). Messages of our own validators are used as they
+are.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 Context = Mapping[str, Any]
 WHOLE, NUMBER, SWITCH, TEXT = "a whole number", "a number", "true or false", "text"
-SCALARS = {  # what a setting of one value takes
+SCALARS = {  # what a setting with a single value takes
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), WHOLE),
     **dict.fromkeys(("float_parsing", "float_type"), NUMBER),
     **dict.fromkeys(("bool_parsing", "bool_type"), SWITCH),
@@ -44,7 +45,7 @@ RULES: Mapping[str, Callable[[Context], str]] = {
 
 
 def rule_of(error: Any) -> str:
-    """The rule that one of pydantic's errors says was broken: "must be 1 or more"."""
+    """The rule that one of pydantic's errors is about, such as "must be 1 or more"."""
     kind, value = error["type"], error["input"]
     if kind in SCALARS and isinstance(value, list):
         return f"must be one value, {SCALARS[kind]}"

@@ -1,7 +1,7 @@
-"""A process that sends: one event loop that does nothing else, so that stamps are true.
+"""A process that sends: one event loop that does nothing else, so that stamps are accurate.
 
-It is driven through a pipe (messages.py). The other end of the pipe closes when the parent ends,
-however it ends, and then so does this process.
+It takes its orders through a pipe (messages.py). When the parent ends, however that happens, its
+end of the pipe closes, and this process ends too.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ MAX_WARM_CONNECTIONS = 4096
 
 
 def serve(connection: Connection, core: int | None) -> None:
-    """Do one job after the other until the parent is gone."""
+    """Do one job after another until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     if core is not None:
         os.sched_setaffinity(0, {core})
@@ -59,7 +59,7 @@ def _work(job: Job, connection: Connection) -> Outcome | Crash:
 
 @dataclass(slots=True)
 class Pulse:
-    """How late the event loop is, and the CPU it takes: sampled by a timer."""
+    """How late the event loop is, and how much CPU it uses: sampled by a timer."""
 
     at_s: list[float] = field(default_factory=list)
     lag_s: list[float] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Pulse:
             self.cpu_s.append(time.process_time())
 
     def health(self, transport: str, opened_at_s: float, closed_at_s: float) -> ClientHealth:
-        """Over the window; NaN if there was none."""
+        """The worker's health over the window; NaN if there was none."""
         at_s = np.array(self.at_s)
         inside = np.flatnonzero((at_s >= opened_at_s) & (at_s <= closed_at_s))
         busy_frac = lag_p99_s = lag_max_s = nan
@@ -93,7 +93,7 @@ class Pulse:
 
 
 class _Orders:
-    """What the parent says while a run is prepared and driven."""
+    """The parent's orders while a run is prepared and driven."""
 
     def __init__(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -111,7 +111,7 @@ class _Orders:
         try:
             order = self._connection.recv()
         except (EOFError, OSError):
-            os._exit(1)  # nobody is left to tell
+            os._exit(1)  # the parent is gone
         match order:
             case Start(at_s):
                 self.start.set_result(at_s)
@@ -126,7 +126,7 @@ async def _drive(job: Job, connection: Connection) -> tuple[Run, Pulse]:
     """Prepare the load, and drive it until it is over or the parent says stop."""
     load, pulse, orders = job.load, Pulse(), _Orders(connection)
     prompts = Prompts(load=load, target=job.target, seed=job.seed)
-    # What may fall due at once: all streams, or the arrivals of a second.
+    # What may become due at once: all streams, or one second's arrivals.
     most_rps = max(load.rate_rps or 0.0, load.rate_end_rps or 0.0)
     at_once = (load.concurrency or int(most_rps) + 64) // job.share.workers + 1
     transport = make_transport(job.client, job.target, load.endpoint, job.share)
@@ -163,7 +163,7 @@ async def _drive(job: Job, connection: Connection) -> tuple[Run, Pulse]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """It would stop the loop for milliseconds, to find next to nothing."""
+    """Disable it: a collection would stop the loop for milliseconds, and find next to nothing."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -182,12 +182,12 @@ async def _report(run: Run, sender: Sender, connection: Connection) -> None:
         rate = (sender.num_reads() - reads) / (perf_counter() - at_s)
         reads, at_s = sender.num_reads(), perf_counter()
         _, writable, _ = select.select([], [connection], [], 0)
-        if writable:  # a parent that does not read is not waited for
+        if writable:  # do not wait for a parent that does not read
             connection.send(_progress(run, sender, rate))
 
 
 def _progress(run: Run, sender: Sender, output_tok_per_s: float) -> Progress:
-    """Where the run is; the plan grows when the warm-up took longer."""
+    """How far the run is; `planned_s` grows if the warm-up took longer than planned."""
     opened, closed = not isnan(run.opened_at_s), not isnan(run.closed_at_s)
     planned_s = run.load.planned_s
     if opened:

@@ -1,9 +1,9 @@
-"""Sample what is there for a while, and print what it says.
+"""Sample the GPUs, a server and its processes for a while, and print a summary.
 
 python -m monitors --interval 0.1 --seconds 10
 python -m monitors --metrics-url http://127.0.0.1:8000/metrics --pid 4242
 
-Without --pid the process tree watched is this tool's own: what sampling costs.
+Without --pid it watches its own process tree, which shows what sampling costs.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         opened_at_s = perf_counter()
         try:
             sleep(options.seconds)
-        except KeyboardInterrupt:  # what was sampled until now is worth seeing
+        except KeyboardInterrupt:  # what was sampled so far is worth seeing
             print()
         closed_at_s = perf_counter()
         samples = sampler.stop()
@@ -100,12 +100,12 @@ def named(cards: Sequence[Gpu]) -> str:
 
 
 def print_sampling(samples: Samples, opened_at_s: float, closed_at_s: float) -> None:
-    """How the sampling went, a line for each source."""
+    """Print how the sampling went, one line per source."""
     late_s = jitters_s(samples, opened_at_s, closed_at_s)
     print(f"\n{'source':8}{'samples':>9}{'every s':>10}{'jitter p99 s':>14}{'missed':>8}")
     for name in SOURCES:
         columns: Columns = getattr(samples, name)
-        at_s = columns["at_s"][~np.isnan(columns["missed"])]  # one row a sample
+        at_s = columns["at_s"][~np.isnan(columns["missed"])]  # one row per sample
         every_s = f"{np.median(np.diff(at_s)):.4f}" if at_s.size > 1 else "–"
         jitter = f"{late_s[name]:.5f}" if name in late_s else "–"
         skipped = missed(samples, opened_at_s, closed_at_s, (name,))
@@ -115,7 +115,7 @@ def print_sampling(samples: Samples, opened_at_s: float, closed_at_s: float) -> 
 
 
 def print_summary(summary: MonitorSummary) -> None:
-    """Every number that there is, in base units."""
+    """Print every number that is known, in base units."""
     unknown = []
     for name, value in dataclasses.asdict(summary).items():
         if value is None:

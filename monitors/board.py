@@ -1,6 +1,6 @@
-"""What a GPU's board says of its own state: links, errors, limits, and its way to other GPUs.
+"""The state of a GPU's board: links, errors, limits, and its connection to other GPUs.
 
-Read once, for a snapshot: some of these calls take milliseconds. What a card cannot say is None.
+Read once, for a snapshot: some of these calls take milliseconds. None is what a card cannot tell.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from monitors.nvml import HZ_PER_MHZ, known, opened, throttle_names
 
 BYTES_PER_MB = 1e6
 
-# nvml.h's nvmlGpuP2PCapsIndex_t; pynvml's READ is a tuple by mistake.
+# nvml.h's nvmlGpuP2PCapsIndex_t; pynvml's constant for READ is a tuple by mistake.
 P2P_READ = 0
 # nvml.h's nvmlGpuTopologyLevel_t, in nvidia-smi's words
 LEVELS = {
@@ -26,7 +26,7 @@ LEVELS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """One card's state. Limits that are settings of the card are in monitors.nvml.Gpu."""
+    """One card's state. The limits that are settings of a card are in monitors.nvml.Gpu."""
 
     uuid: str
     pci_bus_id: str | None
@@ -44,29 +44,29 @@ class Board:
     ecc_corrected: int | None  # since the driver was loaded
     ecc_uncorrected: int | None
     ecc_uncorrected_ever: int | None
-    rows_remapped: int | None  # for errors that were not correctable
+    rows_remapped: int | None  # because of uncorrectable errors
     row_remap_pending: bool | None
     row_remap_failed: bool | None
-    pcie_generation: int | None  # now; a card at rest may have lowered it
+    pcie_generation: int | None  # now; an idle card may have lowered it
     pcie_generation_max: int | None
     pcie_width: int | None
     pcie_width_max: int | None
     nvlink_links: int | None  # that are up
-    nvlink_link_bytes_per_s: float | None  # of one link, one way
+    nvlink_link_bytes_per_s: float | None  # of one link, in one direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """The way between two cards, by their NVML indices."""
+    """How two cards, by their NVML indices, are connected."""
 
     gpus: tuple[int, int]
     level: str | None  # of their common ancestor in the PCIe tree
-    nvlink_links: int | None  # straight, or through switches
+    nvlink_links: int | None  # direct, or through switches
     p2p: bool | None  # whether each can read the other's memory
 
 
 def boards(indices: Sequence[int], library: Any = None) -> tuple[Board, ...]:
-    """The state of these cards; a card that is lost is left out."""
+    """The state of these cards; a lost card is left out."""
     with opened(library) as nvml:
         found = [known(nvml, _board, nvml, index) for index in indices if nvml]
     return tuple(board for board in found if board is not None)
@@ -152,7 +152,7 @@ def _bus_id(pci: Any) -> str:
 
 
 def _field(nvml: Any, handle: Any, name: str) -> float | None:
-    """A field's value, None where the card or the bindings do not have it."""
+    """A field's value; None if the card or the bindings lack it."""
     number = getattr(nvml, name, None)
     if number is None:
         return None
@@ -163,7 +163,7 @@ def _field(nvml: Any, handle: Any, name: str) -> float | None:
 
 
 def _links_up(nvml: Any, handle: Any) -> int | None:
-    """How many NVLinks are up; None for a card that has none."""
+    """How many NVLinks are up; None for a card without NVLink."""
     most = getattr(nvml, "NVML_NVLINK_MAX_LINKS", 18)
     states = [known(nvml, nvml.nvmlDeviceGetNvLinkState, handle, link) for link in range(most)]
     told = [state for state in states if state is not None]
@@ -186,7 +186,7 @@ def _pair(nvml: Any, one: int, other: int) -> Pair:
 
 
 def _links_between(nvml: Any, handle: Any, other: Any) -> int | None:
-    """Links of a card that lead to another, or to a switch, which reaches all."""
+    """How many of a card's links lead to the other, or to a switch, which reaches all cards."""
     pci = known(nvml, nvml.nvmlDeviceGetPciInfo, other)
     if pci is None:
         return None

@@ -1,4 +1,4 @@
-"""How often to look: `monitor.*` of the configuration."""
+"""How often to sample: `monitor.*` of the configuration."""
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass

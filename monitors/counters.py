@@ -1,4 +1,4 @@
-"""What a server's counters and histograms say about a window: differences of two scrapes."""
+"""What a server's counters and histograms say about a window: differences between two scrapes."""
 
 import numpy as np
 
@@ -10,10 +10,10 @@ from monitors.vllm_metrics import TTFT_BUCKETS
 def _around(
     server: Columns, name: str, opened_at_s: float, closed_at_s: float
 ) -> tuple[float, float] | None:
-    """By how much a counter grew, and in how many seconds, between the last sample before the
-    window and the first after it.
+    """How much a counter grew, and in how many seconds.
 
-    Where there is none outside, the outermost inside. None if it fell: another server's counter.
+    From the last sample before the window to the first one after it; where there is none outside,
+    the outermost one inside is used. None if the counter fell: then it is another server's.
     """
     known = ~np.isnan(server[name])
     at_s, total = server["at_s"][known], server[name][known]
@@ -28,19 +28,19 @@ def _around(
 
 
 def increase(server: Columns, name: str, opened_at_s: float, closed_at_s: float) -> float | None:
-    """By how much a counter grew over the window; None if that is not known."""
+    """How much a counter grew over the window; None if unknown."""
     around = _around(server, name, opened_at_s, closed_at_s)
     return around[0] if around else None
 
 
 def rate(server: Columns, name: str, opened_at_s: float, closed_at_s: float) -> float | None:
-    """A counter's growth a second; None if that is not known."""
+    """A counter's growth per second; None if unknown."""
     around = _around(server, name, opened_at_s, closed_at_s)
     return around[0] / around[1] if around else None
 
 
 def mean_s(server: Columns, name: str, opened_at_s: float, closed_at_s: float) -> float | None:
-    """A histogram's mean: the sum's increase / the count's; None if nothing was observed."""
+    """A histogram's mean: increase of its sum / increase of its count; None if that is 0."""
     total_s = increase(server, f"{name}_sum_s", opened_at_s, closed_at_s)
     count = increase(server, f"{name}_total", opened_at_s, closed_at_s)
     return total_s / count if total_s is not None and count else None
@@ -49,7 +49,7 @@ def mean_s(server: Columns, name: str, opened_at_s: float, closed_at_s: float) -
 def ttft_quantile_s(
     server: Columns, q: float, opened_at_s: float, closed_at_s: float
 ) -> float | None:
-    """Of the histogram's increase, linear inside a bucket: right to the width of that bucket."""
+    """A quantile of the histogram's increase, linear inside a bucket and so exact to its width."""
     counts = {
         bound_s: increase(server, column, opened_at_s, closed_at_s)
         for bound_s, column in TTFT_BUCKETS.items()

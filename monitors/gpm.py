@@ -1,8 +1,8 @@
-"""How busy a GPU was between two readings, by its own counters: NVML's GPM, Hopper and later.
+"""How busy a GPU was between two readings, by its own counters: NVML's GPM, on Hopper and later.
 
-`utilization.gpu` says that some kernel was there. These say how many of the multiprocessors had
-work, how long the tensor cores computed, and what share of the memory's bandwidth was used. Each
-value is a mean over the time since the reading before, whatever the interval.
+`utilization.gpu` only says that some kernel was running. These counters say what share of the
+multiprocessors had work, how much of the time the tensor cores computed, and what share of the
+memory bandwidth was used. Each value is a mean over the time since the last reading.
 """
 
 from math import isnan, nan
@@ -22,7 +22,7 @@ METRICS = {
 
 
 class Gpm:
-    """The counters of one card. Raises the library's NVMLError where the card has none."""
+    """The counters of one card. Raises the library's NVMLError if the card has none."""
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         if not nvml.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
@@ -30,8 +30,8 @@ class Gpm:
         self._nvml = nvml
         self._handle = handle
         self._has_before = False
-        self._before = nvml.nvmlGpmSampleAlloc()  # both are kept as long as the process lives:
-        self._now = nvml.nvmlGpmSampleAlloc()  # a reading allocates nothing
+        self._before = nvml.nvmlGpmSampleAlloc()  # both are kept for the life of the process,
+        self._now = nvml.nvmlGpmSampleAlloc()  # so that a reading allocates nothing
         self._unseen = set(METRICS)
         self._question = nvml.c_nvmlGpmMetricsGet_t()
         self._question.version = nvml.NVML_GPM_METRICS_GET_VERSION
@@ -41,11 +41,11 @@ class Gpm:
 
     @property
     def lacks(self) -> list[str]:
-        """Columns that had no value yet, though others had."""
+        """Columns that never had a value, although others did."""
         return [name for name in METRICS if name in self._unseen < set(METRICS)]
 
     def read(self) -> list[float]:
-        """The values of `METRICS` since the last call; NaN in the first, and what it lacks."""
+        """The values of `METRICS` since the last call; all NaN at first, and NaN if lacking."""
         nvml, question = self._nvml, self._question
         nvml.nvmlGpmSampleGet(self._handle, self._now)
         question.sample1, question.sample2 = self._before, self._now

@@ -1,7 +1,7 @@
-"""Quantiles of a Prometheus histogram, which keeps counts by bucket and no values.
+"""Quantiles of a Prometheus histogram, which has counts per bucket but no values.
 
-What is estimated cannot be better than the buckets: values are taken to lie evenly inside theirs,
-so an estimate is right to the width of its bucket, as PromQL's histogram_quantile is.
+Values are assumed to lie evenly inside their bucket, so an estimate is only as exact as its bucket
+is narrow, like that of PromQL's histogram_quantile.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 def quantile(counts: Mapping[float, float], total: float, q: float) -> float | None:
     """The q-quantile, linear inside its bucket; None if nothing was counted.
 
-    `counts`: upper bound -> how many values were at most that. Above the last bound nothing is
-    known, and that bound is returned: the quantile is at least so large.
+    `counts`: upper bound -> how many values were at most that. A quantile above the last bound is
+    not known; that bound is returned, as a lower limit.
     """
     if total <= 0 or not counts:
         return None

@@ -12,10 +12,10 @@ TITLES = {"::APIServer": "api_server", "::EngineCore": "engine_core", "::Worker"
 
 
 def role(cmdline: Sequence[str]) -> str:
-    """What a process of a vLLM tree does, by its command line.
+    """The role of a process in a vLLM tree, by its command line.
 
-    vLLM's children rename themselves ("VLLM::EngineCore_DP0"); its root keeps its command line,
-    and may itself be the child of a profiler that carries that command line as arguments.
+    vLLM's children rename themselves ("VLLM::EngineCore_DP0"). Its root keeps its command line, and
+    may be the child of a profiler whose arguments contain that command line.
     """
     title = " ".join(cmdline)
     for mark, name in TITLES.items():
@@ -29,7 +29,7 @@ def role(cmdline: Sequence[str]) -> str:
 
 
 def tree_pids(root_pid: int) -> frozenset[int]:
-    """The process and all its descendants; empty when it is gone."""
+    """The process and all its descendants; empty if it is gone."""
     try:
         return frozenset(process.pid for process in _tree(root_pid))
     except psutil.NoSuchProcess:
@@ -37,9 +37,9 @@ def tree_pids(root_pid: int) -> frozenset[int]:
 
 
 class ProcessTree:
-    """Source `host`: a row for each process of the trees, children included as they come.
+    """Source `host`: one row per process of the trees, including children that start later.
 
-    cpu_frac = CPU seconds / seconds since the sample before, so 1.0 is one core; NaN in the first.
+    cpu_frac = CPU seconds / seconds since the last sample, so 1.0 is one core; NaN in the first.
     """
 
     columns: tuple[str, ...] = ("at_s", "pid", "role", "cpu_frac", "rss_bytes")
@@ -51,9 +51,9 @@ class ProcessTree:
         self._read_before: dict[psutil.Process, tuple[float, float]] = {}  # at_s, CPU seconds
 
     def sample(self, *, edge: bool) -> Iterator[tuple[float, ...]]:  # noqa: ARG002
-        at_s = perf_counter()  # one stamp for all of them, so that their memory can be added up
+        at_s = perf_counter()  # one stamp for all processes, so that their memory can be summed
         read: dict[psutil.Process, tuple[float, float]] = {}
-        # a list: a root that is gone must not leave a row of the other trees alone
+        # A list, so that if a root is gone this raises before the other trees have yielded a row.
         for process in [process for pid in self._root_pids for process in _tree(pid)]:
             try:
                 times = process.cpu_times()
@@ -61,7 +61,7 @@ class ProcessTree:
                 code = ROLES.index(role(process.cmdline()))
                 rss_bytes = process.memory_info().rss
             except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue  # ended since the tree was listed
+                continue  # it ended after the tree was listed
             before_at_s, before_cpu_s = self._read_before.get(process, (nan, nan))
             read[process] = now_s, cpu_s
             cpu_frac = (cpu_s - before_cpu_s) / (now_s - before_at_s)

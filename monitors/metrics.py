@@ -1,6 +1,6 @@
 """What a recording says about a window: pure functions of the samples.
 
-A number is None where nothing was sampled that it could come from.
+A number is None if what it is computed from was not sampled.
 """
 
 from collections.abc import Callable
@@ -23,20 +23,21 @@ Floats = npt.NDArray[np.float64]
 class MonitorSummary:
     """The columns that monitoring adds to the table."""
 
-    gpu_util_frac: float | None  # mean over time and GPUs of the time with any kernel running
-    sm_activity_frac: float | None  # of the multiprocessors with work; so are the next two: means
-    tensor_activity_frac: float | None  # of the time in which tensor cores computed
-    dram_bandwidth_frac: float | None  # of the memory's bandwidth that was used
-    nvlink_rx_bytes_per_s: float | None  # of one GPU, mean over time and GPUs
+    # The first six are means over time and GPUs.
+    gpu_util_frac: float | None  # share of the time in which any kernel ran
+    sm_activity_frac: float | None  # share of the multiprocessors that had work
+    tensor_activity_frac: float | None  # share of the time in which tensor cores computed
+    dram_bandwidth_frac: float | None  # share of the memory bandwidth that was used
+    nvlink_rx_bytes_per_s: float | None  # of one GPU
     nvlink_tx_bytes_per_s: float | None
     gpu_memory_used_bytes: float | None  # peak of the fullest GPU
-    gpu_power_w: float | None  # mean over time, all GPUs together
-    gpu_energy_j: float | None  # in the window, all GPUs together
+    gpu_power_w: float | None  # mean over time, sum over GPUs
+    gpu_energy_j: float | None  # in the window, sum over GPUs
     sm_clock_mean_hz: float | None
     sm_clock_min_hz: float | None
     temperature_max_c: float | None
-    throttled_frac: float | None  # share of readings with a reason of power or heat
-    throttle_reasons: str | None  # every reason seen and its share of readings, largest first
+    throttled_frac: float | None  # share of readings with throttling for power or heat
+    throttle_reasons: str | None  # every reason seen with its share of readings, largest first
     kv_cache_usage_peak_frac: float | None
     kv_cache_usage_mean_frac: float | None
     preemptions: float | None
@@ -45,25 +46,25 @@ class MonitorSummary:
     requests_waiting_frac: float | None  # share of samples with a request waiting
     prefix_cache_hit_frac: float | None
     server_steps_per_s: float | None  # engine steps that gave tokens, of all engines
-    server_ttft_mean_s: float | None  # the server's own, of first tokens in the window
-    server_ttft_p50_s: float | None  # estimated inside a bucket of its histogram
+    server_ttft_mean_s: float | None  # by the server's clock, for first tokens in the window
+    server_ttft_p50_s: float | None  # interpolated in a bucket of its histogram
     server_ttft_p99_s: float | None
     server_queue_mean_s: float | None  # this and the next two: of requests that finished
     server_prefill_mean_s: float | None
     server_decode_mean_s: float | None
-    api_server_cpu_frac: float | None  # the busiest API server; 1.0: it may be what limits
+    api_server_cpu_frac: float | None  # of the busiest API server; at 1.0 it may be the limit
     engine_core_cpu_frac: float | None
     worker_cpu_frac: float | None
-    server_cpu_max_frac: float | None  # the busiest process; 1.0 is one core
-    server_cpu_max_role: str | None  # what that process is
-    server_rss_bytes: float | None  # peak of the sum; memory that processes share counts in each
+    server_cpu_max_frac: float | None  # of the busiest process; 1.0 is one core
+    server_cpu_max_role: str | None  # the role of that process
+    server_rss_bytes: float | None  # peak of the sum; shared memory counts in each process
     monitor_gap_max_s: float | None
-    monitor_jitter_p99_s: float | None  # begun less due, of the source that was latest
-    monitor_missed: float | None  # deadlines without a sample, all sources together
+    monitor_jitter_p99_s: float | None  # actual minus due start, for the source that was latest
+    monitor_missed: float | None  # deadlines without a sample, over all sources
 
 
 def summarise(samples: Samples, opened_at_s: float, closed_at_s: float) -> MonitorSummary:
-    """The window [opened_at_s, closed_at_s] of a recording that holds it."""
+    """The numbers of the window [opened_at_s, closed_at_s], which the recording must contain."""
     gpu, server, host = (
         _window(columns, opened_at_s, closed_at_s)
         for columns in (samples.gpu, samples.server, samples.host)
@@ -113,13 +114,13 @@ def _window(columns: Columns, opened_at_s: float, closed_at_s: float) -> Columns
 
 
 def _over(reduce: Callable[[Floats], Any], values: Floats) -> float | None:
-    """`reduce` of the values that are known; None if none is."""
+    """`reduce` applied to the known values; None if there are none."""
     known = values[~np.isnan(values)]
     return float(reduce(known)) if known.size else None
 
 
 def _of_each_gpu(gpu: Columns, name: str) -> Floats:
-    """Mean over time of each GPU that has readings, (num_gpus,)."""
+    """The mean over time for each GPU that has readings, (num_gpus,)."""
     means = [_over(np.mean, gpu[name][gpu["gpu"] == index]) for index in np.unique(gpu["gpu"])]
     return np.array([mean for mean in means if mean is not None])
 
@@ -140,15 +141,16 @@ def _throttle_reasons(reasons: npt.NDArray[np.int64]) -> str | None:
 
 
 def _positive(values: Floats) -> Floats:
-    """1.0 where above zero, NaN where not known."""
+    """1.0 where above zero, else 0.0; NaN where unknown."""
     return np.where(np.isnan(values), np.nan, values > 0)
 
 
 def _energy_j(gpu: Columns, opened_at_s: float, closed_at_s: float) -> float | None:
-    """Sum over GPUs of (counter's increase) * (power over the window) / (power over the recording).
+    """Sum over GPUs of counter increase * (power over the window) / (power over the recording).
 
-    The counter is read at the recording's edges only, the power all the time: the counter gives the
-    size, the integral of the power gives the window's share of it. None if a GPU lacks either.
+    The counter is read only at the edges of the recording, the power all the time. So the counter
+    gives the total, and the integral of the power gives the window's share of it. None if a GPU
+    lacks either.
     """
     energies_j = []
     for index in np.unique(gpu["gpu"]):
@@ -168,7 +170,7 @@ def _energy_j(gpu: Columns, opened_at_s: float, closed_at_s: float) -> float | N
 
 
 def _integral(at_s: Floats, values: Floats, start_at_s: float, end_at_s: float) -> float:
-    """By trapezoids from start to end, linear between samples and constant outside them."""
+    """The integral from start to end: linear between samples, constant outside them."""
     inside = (at_s > start_at_s) & (at_s < end_at_s)
     x = np.concatenate([[start_at_s], at_s[inside], [end_at_s]])
     y = np.interp(x, at_s, values)
@@ -176,16 +178,16 @@ def _integral(at_s: Floats, values: Floats, start_at_s: float, end_at_s: float) 
 
 
 def _prefix_cache_hit_frac(server: Columns, opened_at_s: float, closed_at_s: float) -> float | None:
-    """Tokens found in the prefix cache / tokens looked up; None when none were."""
+    """Tokens found in the prefix cache / tokens looked up; None if none were looked up."""
     hits = increase(server, "prefix_cache_hits_total", opened_at_s, closed_at_s)
     queries = increase(server, "prefix_cache_queries_total", opened_at_s, closed_at_s)
     return hits / queries if hits is not None and queries else None
 
 
 def _busiest(host: Columns, role: str | None = None) -> tuple[str, float] | None:
-    """Role and mean cpu_frac of the process (of that role) that used most CPU over the window.
+    """Role and mean cpu_frac of the process (of that role) that used most CPU in the window.
 
-    The mean is over all the samples of the tree, so a process that lived briefly weighs little.
+    The mean is over all samples of the tree, so a short-lived process weighs little.
     """
     known = ~np.isnan(host["cpu_frac"])
     num_samples = np.unique(host["at_s"][known]).size

@@ -1,11 +1,12 @@
-"""What NVML says about GPUs: identity, memory, who uses them, and one reading of each sensor.
+"""What NVML says about GPUs: identity, memory, who uses them, and a reading of each sensor.
 
-Without NVML (no package, no driver, no permission) there are no GPUs, which is no error. Units are
-converted where they are read: NVML counts MHz, mW and mJ. Costs, measured on an H200: 9 us for
-memory, about 25 us for a clock, the throttle reasons or the temperature, 0.1 ms for power, 0.2 ms
-for utilisation; but 4 ms for the energy counter, so that is read at a recording's edges only, and
-21 ms for PCIe throughput, so that is not read at all. `benchmarks/monitor_cost.py` measures them,
-and GPM's, on the machine at hand.
+Without NVML (no package, no driver, no permission) there are no GPUs, which is not an error. Units
+are converted where they are read: NVML has MHz, mW and mJ.
+
+Cost of a reading on an H200: 9 us for memory; about 25 us for a clock, the throttle reasons or the
+temperature; 0.1 ms for power; 0.2 ms for utilisation. The energy counter takes 4 ms and is read
+only at the edges of a recording. PCIe throughput takes 21 ms and is not read.
+`benchmarks/monitor_cost.py` measures these, and GPM's, on the machine at hand.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,7 +20,7 @@ from monitors.gpm import METRICS, Gpm
 
 HZ_PER_MHZ = 1e6
 
-# nvml.h, nvmlClocksEventReason*. A bit that NVML leaves free stands for "could not be read".
+# nvml.h, nvmlClocksEventReason*. A bit that NVML does not use means "could not be read".
 UNKNOWN_REASONS = 1 << 62
 REASONS = {
     0x001: "gpu_idle",
@@ -35,12 +36,12 @@ REASONS = {
     0x400: "reliability",
     UNKNOWN_REASONS: "unknown",
 }
-THROTTLING = 0x004 | 0x008 | 0x020 | 0x040 | 0x080  # power or heat, not a setting
+THROTTLING = 0x004 | 0x008 | 0x020 | 0x040 | 0x080  # because of power or heat, not a setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One card. `index` is NVML's, in PCI order; None where the card does not know."""
+    """One card. `index` is NVML's, in PCI order. None is what the card does not report."""
 
     index: int
     uuid: str
@@ -55,7 +56,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driver:
-    """The driver's version, and the newest CUDA that it runs."""
+    """The driver's version, and the newest CUDA version that it supports."""
 
     version: str
     cuda_version: str
@@ -96,7 +97,7 @@ def driver(library: Any = None) -> Driver | None:
 
 
 def memory_used_bytes(uuids: Sequence[str], library: Any = None) -> dict[str, int]:
-    """Memory in use by uuid, without the driver's own reserve; a GPU that fails is left out."""
+    """Memory in use, by uuid, without the driver's own; a GPU that cannot be read is left out."""
     with opened(library) as nvml:
         found = {uuid: known(nvml, _memory_of, nvml, uuid) for uuid in uuids if nvml}
     return {uuid: used for uuid, used in found.items() if used is not None}
@@ -107,7 +108,7 @@ def foreign_processes(
 ) -> tuple[GpuProcess, ...]:
     """Processes with a compute context on these GPUs that are not in `own_pids`.
 
-    In a container NVML may list none, or list them by their pids on the host.
+    In a container, NVML may list none, or list them with their pids on the host.
     """
     with opened(library) as nvml:
         found = [known(nvml, _processes, nvml, uuid) or [] for uuid in uuids if nvml]
@@ -115,8 +116,9 @@ def foreign_processes(
 
 
 class GpuReadings:
-    """Source `gpu`: a row for each card. What fails is noted: a sensor's value is NaN then, a lost
-    card has no more rows.
+    """Source `gpu`: one row per card.
+
+    Failures are noted: a sensor that fails gives NaN, a lost card gives no more rows.
     """
 
     columns: tuple[str, ...] = (
@@ -147,7 +149,7 @@ class GpuReadings:
     def sample(self, *, edge: bool) -> Iterator[tuple[float, ...]]:
         if self._cards is None:
             self._cards = self._open()
-        # a lost card comes back with a reboot only, and asking it can take long
+        # only a reboot brings a lost card back, and asking it can take long
         for card in [card for card in self._cards if not card.is_lost]:
             at_s = perf_counter()
             activity = card.activity()
@@ -159,7 +161,7 @@ class GpuReadings:
                 yield (at_s, card.index, *activity, *values)
 
     def _open(self) -> "list[_Card]":
-        nvml = _start(self._library)  # for good: starting it takes longer than a sample
+        nvml = _start(self._library)  # never shut down: starting it takes longer than a sample
         if nvml is None:
             self._notes.append("NVML is not available, so no GPU is sampled")
             return []
@@ -173,7 +175,7 @@ class GpuReadings:
 
 
 class _Card:
-    """One GPU's sensors by column name, and what went wrong with them."""
+    """One GPU's sensors by column name, and their failures."""
 
     def __init__(self, nvml: Any, uuid: str) -> None:
         handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
@@ -207,7 +209,7 @@ class _Card:
         }
 
     def activity(self) -> list[float]:
-        """How busy it was since the last call, in the order of `METRICS`; NaN for what it lacks."""
+        """How busy it was since the last call, in the order of `METRICS`; NaN where lacking."""
         values = [nan] * len(METRICS)
         if self._gpm is not None:
             try:
@@ -217,7 +219,7 @@ class _Card:
         return values
 
     def read(self, column: str) -> float:
-        """The sensor's value; where it has none, NaN, or the bit for unknown throttle reasons."""
+        """The sensor's value; on failure NaN, or for throttle reasons the bit for unknown."""
         try:
             return float(self._sensors[column]())
         except self._nvml.NVMLError as error:
@@ -239,7 +241,7 @@ class _Card:
 
 
 def _start(library: Any) -> Any:
-    """The NVML library, initialised; None where it or the driver is missing."""
+    """The NVML library, initialised; None if it or the driver is missing."""
     if library is None:
         try:
             import pynvml
@@ -255,7 +257,7 @@ def _start(library: Any) -> Any:
 
 @contextmanager
 def opened(library: Any) -> Iterator[Any]:
-    """NVML for a few calls."""
+    """NVML, or None without it, initialised for a few calls."""
     nvml = _start(library)
     try:
         yield nvml
@@ -265,7 +267,7 @@ def opened(library: Any) -> Iterator[Any]:
 
 
 def known(nvml: Any, read: Callable[..., Any], *args: Any) -> Any:
-    """What `read` returns; None where NVML cannot say it."""
+    """What `read` returns; None if NVML raises an error."""
     try:
         return read(*args)
     except nvml.NVMLError:
@@ -292,7 +294,7 @@ def _gpu(nvml: Any, index: int) -> Gpu:
 
 
 def _memory_used_bytes(nvml: Any, handle: Any) -> int:
-    # version 2 does not count what the driver keeps for itself, so an idle GPU is near 0
+    # version 2 leaves out what the driver reserves for itself, so an idle GPU is near 0
     return int(nvml.nvmlDeviceGetMemoryInfo(handle, nvml.nvmlMemory_v2).used)
 
 
@@ -301,7 +303,7 @@ def _memory_of(nvml: Any, uuid: str) -> int:
 
 
 def _power_instant_w(nvml: Any, handle: Any) -> float:
-    # nvmlDeviceGetPowerUsage is an average over 1 s on most cards since Ampere; this field is not
+    # on most cards since Ampere, nvmlDeviceGetPowerUsage averages over 1 s; this field does not
     field = nvml.nvmlDeviceGetFieldValues(handle, [nvml.NVML_FI_DEV_POWER_INSTANT])[0]
     if field.nvmlReturn != nvml.NVML_SUCCESS:
         raise nvml.NVMLError(field.nvmlReturn)

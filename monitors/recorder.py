@@ -1,7 +1,7 @@
-"""What runs inside the sampler process: a thread for each source, and a pipe to the parent.
+"""What runs inside the sampler process: one thread per source, and a pipe to the parent.
 
-A source that hangs holds up its own thread and nothing else. Rows are kept flat, as float64,
-because appending them is one atomic step: rows can be taken from a thread that is still stuck.
+A source that hangs holds up its own thread only. Rows are kept in a flat array of float64, because
+appending to it is atomic: rows can be taken even while a thread is stuck.
 """
 
 from array import array
@@ -14,33 +14,37 @@ from time import perf_counter
 from typing import Protocol
 
 STOP_TIMEOUT_S = 1.0  # for the last samples of a recording, all sources together
-# What is kept of the sampling itself, after a source's own columns, in the first row of a sample:
-# when it began less when it was due, and the deadlines since the sample before that brought none,
-# being passed already or having failed. NaN in its other rows; edges are due at no time.
+# Two columns about the sampling itself, appended to those of the source. `late_s` is how long after
+# its deadline a sample began; NaN for the recording's first and last, which have no deadline.
+# `missed` counts the deadlines since the previous sample that gave no sample, because they had
+# passed already or sampling failed. Both are set in a sample's first row, and NaN in its others.
 TIMING = ("late_s", "missed")
 
 
 class Source(Protocol):
-    """Something that can be read again and again."""
+    """Something that can be sampled repeatedly."""
 
     interval_s: float
     columns: tuple[str, ...]
 
     @property
     def notes(self) -> list[str]:
-        """What it could not do as it was meant to, one sentence each."""
+        """What could not be sampled as intended, one sentence each."""
         ...
 
     def sample(self, *, edge: bool) -> Iterable[tuple[float, ...]]:
-        """Rows in the order of `columns`, `at_s` first; `edge`: the recording's first or last."""
+        """Rows in the order of `columns`, `at_s` first.
+
+        `edge`: this is the recording's first or last sample.
+        """
         ...
 
 
 def next_number(number: int, elapsed_s: float, interval_s: float) -> int:
-    """Which deadline comes after deadline `number`, when `elapsed_s` have passed since number 0.
+    """The deadline that follows deadline `number`, when `elapsed_s` have passed since number 0.
 
-    Deadline k is k * interval_s after the start, so lateness never adds up; deadlines that have
-    passed already are left out.
+    Deadline k is k * interval_s after the start, so lateness does not accumulate. Deadlines that
+    have passed already are skipped.
     """
     return max(number + 1, ceil(elapsed_s / interval_s))
 
@@ -96,7 +100,7 @@ class Track:
         self._sample()
 
     def _sample(self, due_at_s: float | None = None) -> None:
-        """One sample; without a deadline it is the recording's first or last."""
+        """Take one sample; without a deadline, it is the recording's first or last."""
         self._attempts += 1
         late_s = nan if due_at_s is None else perf_counter() - due_at_s
         told = False
@@ -105,7 +109,7 @@ class Track:
                 timing = (nan, nan) if told else (late_s, self._missed)
                 self._rows.extend((*row, *timing))
                 told = True
-        except Exception as error:  # whatever a driver or a server does, the run must go on
+        except Exception as error:  # the run must go on, whatever a driver or a server does
             self._failures[f"{type(error).__name__}: {error}"] += 1
         if told:
             self._missed = 0
@@ -114,7 +118,7 @@ class Track:
 
 
 class Recording:
-    """All sources, recorded side by side from now until `finish`."""
+    """All sources, recorded in parallel from now until `finish`."""
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self._tracks = {name: Track(name, source) for name, source in sources.items()}
@@ -131,14 +135,14 @@ class Recording:
 
 
 def serve(sources: Mapping[str, Source], pipe: Connection) -> None:
-    """Record on request until the pipe ends, which it does when the parent is gone."""
+    """Record on request until the pipe closes, which happens when the parent is gone."""
     recording = None
     try:
         while True:
             number, command = pipe.recv()
             if command == "start":
                 if recording is not None:
-                    recording.finish()  # its run failed before it asked for the samples
+                    recording.finish()  # its run failed before asking for the samples
                 recording = Recording(sources)
                 pipe.send((number, None))
             elif recording is not None:

@@ -1,7 +1,7 @@
-"""The sampler process, seen from outside: started with a launch, recording once for each run.
+"""The sampler process, as its parent sees it: started with a launch, it makes a recording per run.
 
-It is a process of its own because the load generator and the harness must not delay it, nor it
-them. It ends when its pipe ends, so it cannot outlive its parent, however that dies.
+It is a separate process so that the load generator and the harness do not delay it, nor it them. It
+ends when its pipe closes, so it cannot outlive its parent, however that dies.
 """
 
 import signal
@@ -27,7 +27,8 @@ Columns = dict[str, npt.NDArray[Any]]
 
 REPLY_TIMEOUT_S = 10.0  # the first reply waits for the process to start
 EXIT_TIMEOUT_S = 1.0
-# For how long one source may keep the interpreter from another: parsing a page takes longer.
+# How long one source's thread may hold the interpreter while another waits. Parsing a page takes
+# longer than this.
 SWITCH_INTERVAL_S = 0.0005
 SOURCES: Mapping[str, type[Source]] = {
     "gpu": GpuReadings,
@@ -39,7 +40,7 @@ INTEGERS = ("gpu", "throttle_reasons", "pid")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What to look at: of a server with replicas, the pages and the process trees of them all."""
+    """What to sample; with replicas, the pages and process trees of all of them."""
 
     gpu_uuids: tuple[str, ...] = ()
     metrics_urls: tuple[str, ...] = ()
@@ -48,7 +49,7 @@ class Targets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """One recording: columns of equal length for each source, and a sentence for each flaw."""
+    """One recording: columns of equal length for each source, and a sentence for each problem."""
 
     gpu: Columns
     server: Columns
@@ -86,7 +87,7 @@ class Sampler:
         if self._enabled:
             with _interrupts_blocked():
                 self._process.start()
-        child_pipe.close()  # else the pipe would not end with the child
+        child_pipe.close()  # else the pipe would not close with the child
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,17 +100,17 @@ class Sampler:
             self._process.join(EXIT_TIMEOUT_S)
 
     def start(self) -> None:
-        """Begin a recording; returns when the threads run."""
+        """Begin a recording; returns once the threads run."""
         if self._enabled:
             self._ask("start")
 
     def stop(self) -> Samples:
-        """End the recording and take its samples. A dead sampler is a note, not an error."""
+        """End the recording, and return its samples. A dead sampler is a note, not an error."""
         if not self._enabled:
             return samples({}, ["monitoring was switched off (monitor.enabled)"])
         reply = self._ask("stop")
         if reply is None:
-            self._process.join(EXIT_TIMEOUT_S)  # its pipe ends a moment before it does
+            self._process.join(EXIT_TIMEOUT_S)  # its pipe closes a moment before it exits
             code = self._process.exitcode
             fate = "did not answer" if code is None else f"died, exit code {code}"
             return samples({}, [f"the sampler process {fate}: this run has no samples"])
@@ -117,7 +118,7 @@ class Sampler:
         return samples(rows, [*self._absent, *notes])
 
     def _ask(self, command: str) -> Any:
-        """The reply to `command`; None when there is none. Late replies to others are dropped."""
+        """The reply to `command`; None if none comes. Late replies to others are dropped."""
         self._asked += 1
         deadline_s = perf_counter() + REPLY_TIMEOUT_S
         try:
@@ -137,7 +138,7 @@ def column_names(source: str) -> tuple[str, ...]:
 
 
 def samples(rows: Mapping[str, bytes], notes: list[str]) -> Samples:
-    """Rows of float64, as the recorder keeps them, as typed columns; absent sources are empty."""
+    """Samples from the recorder's float64 rows, as typed columns; absent sources are empty."""
     return Samples(
         **{name: _columns(column_names(name), rows.get(name, b"")) for name in SOURCES},
         notes=tuple(notes),
@@ -145,7 +146,7 @@ def samples(rows: Mapping[str, bytes], notes: list[str]) -> Samples:
 
 
 def completed(source: str, columns: Columns) -> Columns:
-    """A recording with all columns: one that was made before some were there has NaN in them."""
+    """A recording with all columns; those that did not exist when it was made are NaN."""
     if not columns:
         return _columns(column_names(source), b"")
     unknown = np.full(len(columns["at_s"]), np.nan)
@@ -170,8 +171,9 @@ def _columns(names: tuple[str, ...], rows: bytes) -> Columns:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Ctrl-C is the parent's: a child started in here never sees it, from its first instant."""
-    resource_tracker.ensure_running()  # else the start below does it, and unblocks SIGINT again
+    """Block SIGINT, so that a child started here never sees Ctrl-C: the parent handles it."""
+    # Otherwise `process.start()` would start the tracker, and that unblocks SIGINT again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

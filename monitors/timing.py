@@ -1,4 +1,4 @@
-"""How well the sampling itself went: how late samples began, and where there are none."""
+"""How well the sampling itself went: how late samples began, and where some are missing."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ SOURCES = ("gpu", "server", "host")
 
 
 def jitters_s(samples: Samples, opened_at_s: float, closed_at_s: float) -> dict[str, float]:
-    """By source, how late its samples began: the 99th percentile of begun less due."""
+    """How late each source's samples began: the 99th percentile of actual minus due start."""
     jitters = {}
     for name in SOURCES:
         columns = getattr(samples, name)
@@ -24,8 +24,11 @@ def jitters_s(samples: Samples, opened_at_s: float, closed_at_s: float) -> dict[
 def missed(
     samples: Samples, opened_at_s: float, closed_at_s: float, sources: Sequence[str] = SOURCES
 ) -> float | None:
-    """Deadlines without a sample, told by the samples that came after them: the window's, and the
-    first after it. What hangs to the end of the recording tells nothing; its gap does.
+    """How many deadlines in the window had no sample; None if no sample can say.
+
+    A sample counts the deadlines missed before it, so the samples in the window and the first one
+    after it are asked. A source that hangs to the end of the recording has no such sample; its gap
+    (`gap_max_s`) shows that.
     """
     found = []
     for columns in (getattr(samples, name) for name in sources):
@@ -38,9 +41,9 @@ def missed(
 
 
 def gap_max_s(samples: Samples, opened_at_s: float, closed_at_s: float) -> float | None:
-    """The longest time in the window without a sample: of any GPU, the server or the host.
+    """The longest time in the window without a sample, of any GPU, the server or the host.
 
-    Sources that gave no sample in the whole recording are in its notes, not in this number.
+    A source without any sample in the whole recording is in its notes, not in this number.
     """
     series = [samples.gpu["at_s"][samples.gpu["gpu"] == i] for i in np.unique(samples.gpu["gpu"])]
     series += [samples.server["at_s"], samples.host["at_s"]]

@@ -1,4 +1,4 @@
-"""A vLLM server's own numbers, scraped from its Prometheus page, or from one of each replica."""
+"""A vLLM server's own numbers, scraped from its Prometheus page, or from those of its replicas."""
 
 from collections.abc import Iterator, Sequence
 from math import isnan, nan
@@ -7,7 +7,7 @@ from urllib.request import OpenerDirector, ProxyHandler, build_opener
 
 from prometheus_client.parser import text_string_to_metric_families
 
-TIMEOUT_S = 5.0  # a saturated API server answers late, and that is worth waiting for
+TIMEOUT_S = 5.0  # a saturated API server answers late, and that answer is worth the wait
 PAGE_MAX_BYTES = 16 * 2**20
 
 METRICS = {
@@ -19,7 +19,7 @@ METRICS = {
     "generation_tokens_total": "vllm:generation_tokens_total",
     "prefix_cache_queries_total": "vllm:prefix_cache_queries_total",
     "prefix_cache_hits_total": "vllm:prefix_cache_hits_total",
-    # histograms: how many were observed, and the sum of what they were
+    # histograms: the number of observations, and their sum
     "steps_total": "vllm:iteration_tokens_total_count",
     "ttft_total": "vllm:time_to_first_token_seconds_count",
     "ttft_sum_s": "vllm:time_to_first_token_seconds_sum",
@@ -30,8 +30,8 @@ METRICS = {
     "decode_total": "vllm:request_decode_time_seconds_count",
     "decode_sum_s": "vllm:request_decode_time_seconds_sum",
 }
-# How many first tokens came within so many seconds: vLLM 0.25's buckets. A server that has others
-# leaves some of the columns NaN, and what is interpolated between the rest is coarser.
+# Upper bounds of TTFT buckets, as in vLLM 0.25. With a server that has other buckets, some columns
+# are NaN, and interpolation between the rest is coarser.
 TTFT_BUCKETS_S = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
     1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
@@ -42,10 +42,10 @@ NAMES = frozenset([*METRICS.values(), TTFT_BUCKET])
 
 
 class VllmMetrics:
-    """Source `server`. Stamped when the last page has arrived, before it is parsed.
+    """Source `server`: one row, stamped when the last page has arrived, before parsing.
 
-    Replicas are what data parallel engines are to one server: several engines, whose numbers are
-    put together. A row has all of them or is not there.
+    The numbers of replicas are combined like those of data parallel engines in one server. If the
+    page of one cannot be read, there is no row.
     """
 
     columns: tuple[str, ...] = ("at_s", *METRICS, *TTFT_BUCKETS.values())
@@ -58,7 +58,7 @@ class VllmMetrics:
 
     def sample(self, *, edge: bool) -> Iterator[tuple[float, ...]]:  # noqa: ARG002
         if self._opener is None:
-            # no proxy: the environment's is for the way out, and would break 127.0.0.1
+            # no proxy: one set in the environment is meant for the outside, not for 127.0.0.1
             self._opener = build_opener(ProxyHandler({}))
         pages = [self._page(self._opener, url) for url in self._urls]
         at_s = perf_counter()
@@ -72,12 +72,12 @@ class VllmMetrics:
 
 
 def parse(page: str) -> dict[str, float]:
-    """Column -> value: the sum over engines, but the fullest engine's KV cache usage.
+    """Column -> value: the sum over engines; for KV cache usage, that of the fullest engine.
 
-    A metric that the page lacks is NaN; ValueError when it lacks all of them.
+    A metric that the page lacks is NaN. Raises ValueError if it lacks all of them.
     """
-    # only the lines that are read get parsed: the page has hundreds, and parsing all of them takes
-    # ten times as long, in a process that samples GPUs at the same time
+    # Only the lines needed are parsed. The page has hundreds, and parsing all of them takes ten
+    # times as long, in a process that samples GPUs at the same time.
     lines = [line for line in page.splitlines() if line.partition("{")[0].split(" ")[0] in NAMES]
     found: dict[str, list[float]] = {name: [] for name in METRICS.values()}
     values = dict.fromkeys(TTFT_BUCKETS.values(), nan)
@@ -97,7 +97,7 @@ def parse(page: str) -> dict[str, float]:
 
 
 def together(pages: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The numbers of several pages as if one page had all their engines; NaN where any has none."""
+    """The numbers of several pages as if one page had all engines; NaN if any page lacks one."""
     if len(pages) == 1:
         return pages[0]
     values = {column: sum(page[column] for page in pages) for column in pages[0]}

@@ -1,12 +1,12 @@
-"""Say what a trace tells, and what changed since another one.
+"""Print what a trace says, and what changed since an earlier one.
 
 python -m profiles trace.nsys-rep
 python -m profiles trace.sqlite.xz --against earlier.sqlite.xz --json changed.json
 python -m profiles folder-of-torch-traces
 
 TRACE is an export or report of Nsight Systems (.sqlite, .nsys-rep, .qdstrm), a PyTorch trace (.json
-or a folder of them, one a rank), any of the files with .xz or .gz, findings that --json wrote, or
-the folder of a capture of the harness (runs/ID/profile/KIND).
+or a folder with one per rank), any of these files as .xz or .gz, findings that --json wrote, or the
+folder of one of the harness's captures (runs/ID/profile/KIND).
 """
 
 import argparse
@@ -52,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _told(trace: Path, against: Path | None) -> tuple[str, str]:
-    """The page and the JSON."""
+    """The page, and the JSON."""
     findings = findings_at(trace)
     if against is None:
         return page(findings), findings.as_json()
     earlier = findings_at(against)
-    if earlier.source == findings.source:  # a study's captures are all called alike
+    if earlier.source == findings.source:  # a study's captures all have the same name
         earlier = replace(earlier, source=str(against))
         findings = replace(findings, source=str(trace))
     changed = diff(earlier, findings)
@@ -65,7 +65,7 @@ def _told(trace: Path, against: Path | None) -> tuple[str, str]:
 
 
 def findings_at(path: Path) -> Findings:
-    """Of a trace, or as they were written, or as a capture left them. Raises ProfileError."""
+    """The findings of a trace, or those in a file or a capture's folder. Raises ProfileError."""
     if (path / FINDINGS).is_file():
         path /= FINDINGS
     if not path.name.endswith(FINDINGS):

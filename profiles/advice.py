@@ -1,6 +1,6 @@
-"""What to try: rules, each with the evidence that it needs and the reason why it should help.
+"""What to try: rules, each with the evidence it needs and the reason why its advice should help.
 
-A rule looks at the findings and says nothing where its evidence is missing. None is a promise: the
+A rule looks at the findings, and says nothing if its evidence is missing. None is a promise: the
 next sweep measures whether it helped.
 """
 
@@ -14,17 +14,17 @@ from profiles.kernels import KernelClass
 from profiles.markdown import percent, plural, time
 from profiles.trace import StepKind
 
-CPU_WAIT_FRAC = 0.10  # of the time of these steps
-STEPS_FRAC = 0.10  # of the span: steps that take less are not what holds a server back
+CPU_WAIT_FRAC = 0.10  # of the time of a kind of step
+STEPS_FRAC = 0.10  # of the span: a kind of step that takes less is not what holds a server back
 STALL_S = 0.010
 STALLS_FRAC = 0.05  # of the span
 EXPOSED_FRAC = 0.15
 WAITING_FRAC = 0.50  # of communication
-PREFILL_TIMES = 5.0  # a step with prompts, against one without
+PREFILL_TIMES = 5.0  # how many times as long as a decode step a step with prompts takes
 BUSY_FRAC = 0.90
 CLASS_FRAC = 0.40
 FEW_STEPS = 3
-LAUNCHES_OF_A_STEP = 100  # one by one: a step in graphs has some tens beside them
+LAUNCHES_OF_A_STEP = 100  # outside graphs; a step that runs in graphs has only tens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,15 +32,15 @@ class Advice:
     """One thing to try."""
 
     try_: str
-    because: str  # the reason, for any trace
-    evidence: str  # of this one
+    because: str  # the reason, the same for every trace
+    evidence: str  # from this trace
 
 
 Rule = Callable[[DeviceFindings], Advice | None]
 
 
 def advice(findings: Findings) -> tuple[Advice, ...]:
-    """What the rules say of the device that is idle longest."""
+    """What the rules say about the GPU that is idle longest."""
     gpus = [device for device in findings.devices if device.is_gpu]
     if not gpus:
         return ()
@@ -82,7 +82,7 @@ def mixed_outside_graphs(device: DeviceFindings) -> Advice | None:
 
 
 def scheduling_in_series(device: DeviceFindings) -> Advice | None:
-    """Only where there are graphs: a CPU that launches kernel by kernel cannot run ahead."""
+    """Applies only with graphs: a CPU that launches kernel by kernel cannot run ahead."""
     decode = step_group(device, StepKind.DECODE)
     has_graphs = any(each.in_graphs for each in device.launches)
     if not _cpu_bound(decode, device) or decode is None or not has_graphs:
@@ -212,12 +212,12 @@ RULES: tuple[Rule, ...] = (
 
 
 def step_group(device: DeviceFindings, kind: StepKind) -> StepGroup | None:
-    """All steps of a kind."""
+    """All steps of a kind; None if there are none."""
     return next((group for group in device.step_kinds if group.kind == kind), None)
 
 
 def _cpu_bound(steps: StepGroup | None, device: DeviceFindings) -> bool:
-    """Whether these steps wait for the CPU, and are enough to matter."""
+    """Whether these steps wait for the CPU, and take enough time to matter."""
     if steps is None or steps.cpu_wait_total_s is None or steps.num_steps < FEW_STEPS:
         return False
     matters = steps.time_total_s >= STEPS_FRAC * device.span_s

@@ -1,10 +1,10 @@
-"""Capturing a server: the command lines that do it, what must be there, and why it failed.
+"""Capturing a server: the command lines for it, the tools it needs, and why it failed.
 
 Nsight Systems wraps the server's command. It records from cudaProfilerStart to cudaProfilerStop,
 which vLLM calls in every worker on POST /start_profile and /stop_profile, and writes its report
-after the range; the server must then be ended with SIGINT to itself, not to nsys, and nsys waited
-for. Without --sample=none and --cpuctxsw=none a second is 2 GB. PyTorch's profiler needs no
-wrapper: vLLM writes a trace for each rank into a folder at /stop_profile.
+after that range. To get it, the server must be sent SIGINT (the server itself, not nsys), and nsys
+waited for. Without --sample=none and --cpuctxsw=none, a second takes 2 GB. PyTorch's profiler needs
+no wrapper: on /stop_profile, vLLM writes one trace per rank into a folder.
 """
 
 import json
@@ -21,7 +21,7 @@ from profiles.errors import CaptureFailed, CaptureFailure
 
 REPORT = ".nsys-rep"
 UNFINISHED = ".qdstrm"
-# Named options of 2022 and before differ, and its exports lack graph nodes of copies.
+# Versions up to 2022 name options differently, and their exports lack the graph nodes of copies.
 OLDEST = (2023, 1)
 TOOL_TIMEOUT_S = 600.0
 PLACES = (
@@ -31,7 +31,7 @@ PLACES = (
     "/opt/nvidia/nsight-compute/*/host/target-linux-*/nsys",
 )
 IMPORTERS = ("host-linux-*/QdstrmImporter", "linux-desktop-*/QdstrmImporter")
-# Every worker is a fresh process, or nsys sees none of those that were forked after CUDA began.
+# With spawn, every worker is a new process; nsys sees none that was forked after CUDA began.
 NSYS_ENV: Mapping[str, str] = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
 _NO_PERMISSION = re.compile(
     r"INSUFFICIENT_PRIVILEGES|NVGPUCTRPERM|permission denied|operation not permitted", re.IGNORECASE
@@ -41,13 +41,13 @@ _TOO_OLD = re.compile(r"unrecognised option|unrecognized option|illegal.*argumen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nsys:
-    """The Nsight Systems of this machine."""
+    """An installed Nsight Systems."""
 
     path: Path
     version: tuple[int, ...]
 
     def prefix(self, report: Path) -> list[str]:
-        """What stands before the server's command; `report` is the file that is to be, bare."""
+        """What to put before the server's command; `report` is where its report will go."""
         return [
             str(self.path),
             "profile",
@@ -64,7 +64,7 @@ class Nsys:
 
 
 def find_nsys(root: Path = Path("/")) -> Nsys:
-    """The one on PATH, else the newest that is installed. Raises CaptureFailed."""
+    """The nsys on PATH, else the newest installed one. Raises CaptureFailed."""
     found = shutil.which("nsys")
     paths = [Path(found)] if found else _installed(root)
     if not paths:
@@ -87,7 +87,7 @@ def _installed(root: Path) -> list[Path]:
 
 
 def version(nsys: Path) -> tuple[int, ...]:
-    """Of an nsys, by its own word: (2025, 3, 1). Raises CaptureFailed."""
+    """The version that an nsys reports, e.g. (2025, 3, 1). Raises CaptureFailed."""
     told = _output([str(nsys), "--version"], CaptureFailure.OTHER)
     match = re.search(r"(\d{4})\.(\d+)(?:\.(\d+))?", told)
     if match is None:
@@ -100,8 +100,11 @@ def dotted(numbers: Sequence[int]) -> str:
 
 
 def profiler_config(kind: Literal["nsys", "torch"], folder: Path) -> dict[str, str | bool]:
-    """vLLM's --profiler-config. Stacks and the API server's own trace would cost more than they
-    tell: a stack for each operator slows the server several times over."""
+    """The value of vLLM's --profiler-config.
+
+    Stacks and the API server's own trace are left out, as they cost more than they tell: a stack
+    for each operator slows the server down several times over.
+    """
     if kind == "nsys":
         return {"profiler": "cuda"}
     return {
@@ -113,14 +116,14 @@ def profiler_config(kind: Literal["nsys", "torch"], folder: Path) -> dict[str, s
 
 
 def profiler_arguments(kind: Literal["nsys", "torch"], folder: Path) -> list[str]:
-    """The same as arguments of a server's command line."""
+    """The same, as arguments for the server's command line."""
     return ["--profiler-config", json.dumps(profiler_config(kind, folder))]
 
 
 def report_of(report: Path, log: str) -> Path:
-    """The finished report, after nsys has ended: imported if it left a .qdstrm.
+    """The finished report, once nsys has ended; a .qdstrm left behind is imported.
 
-    `log` is what nsys and the server wrote. Raises CaptureFailed where there is no report.
+    `log` is what nsys and the server wrote. Raises CaptureFailed if there is no report.
     """
     report = report.with_suffix(REPORT)
     if report.is_file() and report.stat().st_size:
@@ -139,7 +142,7 @@ def traces_of(folder: Path, log: str) -> Path:
 
 
 def diagnosed(log: str) -> CaptureFailed:
-    """Why there is no trace, by what was written."""
+    """Why there is no trace, judging by the log."""
     for kind, pattern, what in (
         (CaptureFailure.NO_PERMISSION, _NO_PERMISSION, "the profiler may not look at the GPU"),
         (CaptureFailure.TOO_OLD, _TOO_OLD, "nsys does not know an option, it is too old"),
@@ -154,7 +157,10 @@ def diagnosed(log: str) -> CaptureFailed:
 
 
 def refused(path: str, status: int | None, body: str = "") -> CaptureFailed:
-    """A server that does not take /start_profile or /stop_profile; no status: no answer."""
+    """The error for a server that refuses /start_profile or /stop_profile.
+
+    `status` is None if it did not answer.
+    """
     answer = "does not answer" if status is None else f"answers {status}"
     hint = " (was it started with --profiler-config?)" if status == 404 else ""
     return CaptureFailed(
@@ -174,7 +180,7 @@ def export_command(nsys: Path, report: Path) -> list[str]:
 
 
 def export_sqlite(report: Path) -> Path:
-    """The SQLite export beside a report, made with this machine's nsys. Raises CaptureFailed."""
+    """Export a report to SQLite beside it, with this machine's nsys. Raises CaptureFailed."""
     _output(export_command(find_nsys().path, report), CaptureFailure.OTHER)
     exported = report.with_suffix(".sqlite")
     if not exported.is_file():
@@ -187,7 +193,7 @@ def import_command(importer: Path, unfinished: Path) -> list[str]:
 
 
 def import_report(unfinished: Path) -> Path:
-    """The report that a .qdstrm becomes. Raises CaptureFailed."""
+    """Make a report of a .qdstrm. Raises CaptureFailed."""
     importer = find_importer()
     libraries = os.pathsep.join(
         filter(None, (str(importer.resolve().parent), os.environ.get("LD_LIBRARY_PATH")))
@@ -206,7 +212,7 @@ def import_report(unfinished: Path) -> Path:
 
 
 def find_importer(root: Path = Path("/")) -> Path:
-    """QdstrmImporter: on PATH, else near an nsys. Raises CaptureFailed."""
+    """The QdstrmImporter on PATH, else one near an nsys. Raises CaptureFailed."""
     if found := shutil.which("QdstrmImporter"):
         return Path(found)
     on_path = shutil.which("nsys")
@@ -225,7 +231,7 @@ def find_importer(root: Path = Path("/")) -> Path:
 def _output(
     command: Sequence[str], kind: CaptureFailure, env: Mapping[str, str] | None = None
 ) -> str:
-    """What a tool prints. Raises CaptureFailed, with its last words."""
+    """What a tool prints. Raises CaptureFailed, with the last line it wrote."""
     try:
         done = subprocess.run(
             command,

@@ -1,8 +1,8 @@
-"""Communication: what of it nothing hides, and how long one rank waits in it for another.
+"""Communication: how long ranks wait in collectives for each other.
 
 The n-th collective of one rank is the n-th of the others. It cannot end before the last rank has
-begun, so a rank that begins earlier spins until then: that is no transfer, but the ranks' skew.
-Ranks belong together if they run the same collectives, and at the same times.
+begun, so a rank that begins earlier spins until then. That time is not transfer, but skew between
+the ranks. Ranks form a group if they run the same collectives at the same times.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ import numpy as np
 from profiles.intervals import Bools, Floats, Ints
 from profiles.trace import Device
 
-TOGETHER = 0.95  # share of collectives that must overlap in two ranks of one group
-FEW = 3  # collectives say nothing of a group
+TOGETHER = 0.95  # share of collectives that must overlap in two ranks of a group
+FEW = 3  # fewer collectives do not show a group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collectives:
-    """Those of a group of devices, matched; (ranks, n)."""
+    """The matched collectives of a group of devices; each array (ranks, n)."""
 
     devices: tuple[int, ...]  # places in the trace
     start_s: Floats
@@ -27,20 +27,20 @@ class Collectives:
 
     @property
     def waiting_s(self) -> Floats:
-        """From each rank's start to the last one's, (ranks, n)."""
+        """From each rank's start to the last rank's, (ranks, n)."""
         last_s = self.start_s.max(axis=0)
         waiting: Floats = np.minimum(last_s, self.end_s) - self.start_s
         return waiting
 
     @property
     def skew_s(self) -> Floats:
-        """Between the first rank's start and the last one's, (n,)."""
+        """From the first rank's start to the last rank's, (n,)."""
         skew: Floats = np.ptp(self.start_s, axis=0)
         return skew
 
 
 def collectives(devices: Sequence[Device], is_communication: Bools) -> list[Collectives]:
-    """The groups of devices that communicate with each other. `is_communication` is by name."""
+    """The groups of devices that communicate with each other; `is_communication` is per name."""
     chosen = [np.flatnonzero(is_communication[d.activities.name]) for d in devices]
     groups: list[list[int]] = []
     for place in range(len(devices)):

@@ -12,7 +12,7 @@ _FILTER = re.compile(r"[\w.]+=[^,=\s]+(,[\w.]+=[^,=\s]+)*")
 
 @dataclass(kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Profile:
-    """A short extra run after the measured one; no measured number comes from a profiled server."""
+    """A short extra run after the measured ones; no measured number comes from it."""
 
     kind: Literal["none", "nsys", "torch"] = Field(
         default="none", description="Nsight Systems (GPUs), or PyTorch's profiler (also on a CPU)"

@@ -1,9 +1,9 @@
-"""What a trace says of one device, in numbers: `device_findings`.
+"""What a trace says about one device, in numbers: `device_findings`.
 
-Symbols: its span goes from the first start to the last end of what it ran; it is busy while
-anything runs (the union of kernels, copies and sets) and idle else; a share is of the span unless
-it says otherwise. What counts as a class's or a kernel's time is the sum over its activities, so
-two at once count twice there. None is what the trace cannot tell.
+A device's span goes from the first start to the last end of what it ran. It is busy while anything
+runs (the union of kernels, copies and sets), and otherwise idle. A share is of the span unless
+noted. The time of a class or a kernel is the sum over its activities, so two at once count twice.
+None is what the trace cannot tell.
 """
 
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ from profiles.steps import DeviceSteps, Ownership, device_steps, ownership
 from profiles.trace import NOWHERE, Device, StepKind, Trace
 
 LONGEST = 10
-SIZES = 12  # groups of steps with one number of requests that are told, by their time
-OUTSIDE = "outside"  # the step kind of what no engine step launched
+SIZES = 12  # how many groups of steps of equal size to report, those with the most time
+OUTSIDE = "outside"  # the step kind of work that no engine step launched
 KINDS = (StepKind.PREFILL, StepKind.MIXED, StepKind.DECODE, StepKind.EMPTY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """Gaps of a length."""
+    """The gaps of some range of lengths."""
 
     from_s: float
     to_s: float | None
@@ -37,28 +37,28 @@ class Bin:
 class LongGap:
     start_s: float  # after the device's first start
     length_s: float
-    before: str  # what ended
-    after: str  # what began then
-    step_kind: str  # of the step that what began belongs to
+    before: str  # the activity that ended
+    after: str  # the activity that began then
+    step_kind: str  # of the step that `after` belongs to
     step_requests: int | None
-    opens_step: bool  # whether it is the first of that step
+    opens_step: bool  # whether `after` is the first activity of that step
     cpu_s: float | None  # the part in which the GPU waited for the CPU
-    doing: str | None  # what the CPU did most of that
+    doing: str | None  # what the CPU did for most of that part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """How the GPU waited for the CPU: idle time until the next launch was through."""
+    """How the GPU waited for the CPU: its idle time until the next launch call had returned."""
 
     cpu_s: float
     cpu_frac: float
-    by_doing_s: dict[str, float]  # of cpu_s, by what the CPU did
-    queued_s: float  # the rest of the idle time: the work was there
+    by_doing_s: dict[str, float]  # cpu_s by what the CPU did
+    queued_s: float  # the rest of the idle time, in which work was queued already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepGroup:
-    """Engine steps of one kind, or of one kind with one number of requests."""
+    """Engine steps of one kind, or of one kind with the same number of requests."""
 
     kind: str
     requests: int | None  # None: any
@@ -72,8 +72,8 @@ class StepGroup:
     busy_p50_s: float
     idle_mean_s: float
     wait_before_p50_s: float  # the gap before the step's first activity
-    range_p50_s: float  # of the CPU in the step's range
-    overlapped_frac: float  # of the steps: the CPU began them before the one before had ended
+    range_p50_s: float  # the length of the step's range on the CPU
+    overlapped_frac: float  # share of steps that the CPU began before the previous one had ended
     cpu_wait_total_s: float | None
     cpu_wait_mean_s: float | None
     cpu_wait_p50_s: float | None
@@ -91,7 +91,7 @@ class ClassUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelUse:
-    """A kernel on a device, in the steps of a kind."""
+    """A kernel on a device, within the steps of one kind."""
 
     name: str
     class_name: str
@@ -102,11 +102,11 @@ class KernelUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Communication:
-    time_s: float  # at least one collective runs
+    time_s: float  # while at least one collective runs
     frac: float
     exposed_s: float  # … and nothing else does
     exposed_frac: float
-    waiting_s: float | None  # for other ranks to begin; of the sum over collectives
+    waiting_s: float | None  # for other ranks to begin; a sum over collectives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +116,9 @@ class Launches:
     in_graphs: bool
     activities: int
     calls: int
-    call_s: float  # the CPU's time in those calls, with the profiler's own cost
+    call_s: float  # the CPU's time in those calls, including the profiler's own cost
     call_s_per_activity: float | None
-    idle_s: float  # gaps that end in such work
+    idle_s: float  # in gaps that end with such work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ class DeviceFindings:
 
 
 def device_findings(device: Device, trace: Trace, waiting_s: float | None) -> DeviceFindings:
-    """All of one device; `waiting_s` is its time in collectives before the last rank began."""
+    """All findings of a device; `waiting_s`: its time in collectives before the last rank began."""
     activities = device.activities
     span = span_s(activities.intervals)
     busy = covered_s(activities.intervals)
@@ -231,7 +231,7 @@ def _step_kinds(steps: DeviceSteps, explains: bool) -> Iterator[StepGroup]:
 
 
 def _step_sizes(steps: DeviceSteps, explains: bool) -> list[StepGroup]:
-    """By kind and number of requests, those with the most time."""
+    """Steps grouped by kind and number of requests; the SIZES groups with the most time."""
     kinds = np.array(steps.kind, dtype=object)
     groups = [
         _group(steps, chosen & (steps.requests == requests), kind, int(requests), explains)
@@ -286,7 +286,7 @@ def _classes(device: Device, trace: Trace) -> list[ClassUse]:
 
 
 def _kernels(device: Device, trace: Trace, owned: Ownership) -> list[KernelUse]:
-    """By name and step kind: each pair is numbered, and the numbers are counted."""
+    """Kernels by name and step kind: each such pair gets a number, and the numbers are counted."""
     activities, names = device.activities, trace.names
     words = [*map(str, KINDS), OUTSIDE]
     of_step = np.array([words.index(kind) for kind in owned.steps.kinds], np.int64)
@@ -317,7 +317,7 @@ def _communication(
         return None
     theirs, others = device.activities.intervals[mine], device.activities.intervals[~mine]
     time_s = covered_s(theirs)
-    exposed_s = min(time_s, only_s(theirs, others))  # their last digits may differ
+    exposed_s = min(time_s, only_s(theirs, others))  # rounding may make it larger
     return Communication(
         time_s=time_s,
         frac=_share(time_s, span),

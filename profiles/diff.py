@@ -1,8 +1,8 @@
-"""Two profiles of the same point, set against each other.
+"""Two profiles of the same point, compared.
 
-Captures never hold the same number of steps, so times are compared per engine step of a kind (mean
-over the devices), and where the steps have no names, per second of the trace. What changed is told
-in the order of its share of all change: |after − before| over the sum of it.
+Captures never have the same number of steps, so times are compared per engine step of a kind (a
+mean over the devices), or per second of the trace if steps are not named. Changes are ordered by
+their share of all change: |after − before| over its sum.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +16,12 @@ from profiles.findings import Findings
 from profiles.markdown import percent, plural, shortened, signed, signed_percent, table, time, whole
 from profiles.trace import StepKind
 
-SAME = 0.02  # a smaller change, relative to what was, is none
-EVERYTHING = "second of the trace"  # the kind where no step is named
-FEW = 5  # steps, of which a mean says little
+SAME = 0.02  # a relative change up to this counts as none
+EVERYTHING = "second of the trace"  # the kind to use if no step is named
+FEW = 5  # a mean of fewer steps says little
 SIZES_APART = 0.1
 TOLD_KERNELS = 20
-NEGLIGIBLE = 0.001  # of the change: left out of the page
+NEGLIGIBLE = 0.001  # share of the change: smaller ones are left out of the page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Change:
     after_s: float
     count_before: float
     count_after: float
-    change_frac: float  # its share of all change, 0 to 1
+    change_frac: float  # its share of all change
 
     @property
     def delta_s(self) -> float:
@@ -44,11 +44,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """The steps of a kind in one of the two; a mean over the devices."""
+    """The steps of a kind in one of the two profiles; a mean over the devices."""
 
     num_steps: float
     requests_p50: float
-    time_s: float  # per step, as all below
+    time_s: float  # per step, like all below
     busy_s: float
     idle_s: float
     cpu_wait_s: float | None
@@ -65,7 +65,7 @@ class StepDiff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diff:
-    before: str  # the sources
+    before: str  # source of the findings
     after: str
     steps: tuple[StepDiff, ...]
     notes: tuple[str, ...]
@@ -75,7 +75,7 @@ class Diff:
 
 
 def diff(before: Findings, after: Findings) -> Diff:
-    """What changed from one to the other."""
+    """What changed from one profile to the other."""
     both = before, after
     named = all(any(device.step_kinds for device in each.devices) for each in both)
     kinds = _common_kinds(before, after) if named else [EVERYTHING]
@@ -89,7 +89,7 @@ def diff(before: Findings, after: Findings) -> Diff:
 
 
 def _common_kinds(before: Findings, after: Findings) -> list[str]:
-    """Those in both, by their time in the first."""
+    """The step kinds that both have, in order of their time in the first."""
     time_s: dict[str, float] = {}
     for device in before.devices:
         for group in device.step_kinds:
@@ -164,7 +164,7 @@ def _by_class(uses: Uses) -> Uses:
 
 
 def _changes(before: Uses, after: Uses) -> tuple[Change, ...]:
-    """By their share of the change, the largest first."""
+    """All changes, those with the largest share first."""
     nothing: Use = (0.0, 0.0)
     pairs = {
         key: (before.get(key, nothing), after.get(key, nothing)) for key in {**before, **after}

@@ -1,7 +1,7 @@
 """What a trace says, in numbers: `analyse(trace)`.
 
-Everything is a frozen dataclass of plain values in base units, so that `as_json` is its file and
-`from_json` gives it back. None is what the trace cannot tell.
+Everything is a frozen dataclass of plain values in base units: `as_json` writes it, `from_json`
+reads it back. None is what the trace cannot tell.
 """
 
 import json
@@ -14,12 +14,12 @@ from profiles.devices import DeviceFindings, device_findings
 from profiles.kernels import KernelClass
 from profiles.trace import Trace
 
-VERSION = 1  # of this file's meaning
+VERSION = 1  # of the format and meaning of the JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skew:
-    """Ranks that communicate with each other: how far apart they begin a collective."""
+    """How far apart the ranks of a communicating group begin a collective."""
 
     devices: tuple[str, ...]
     collectives: int

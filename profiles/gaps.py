@@ -1,12 +1,12 @@
-"""The times in which a device ran nothing: how long, between what, and whose fault.
+"""The times in which a device ran nothing: how long, between what, and because of what.
 
-Work reaches a GPU by a call of the CPU. Let [a, b) be a gap and c the end of the call that launched
-what runs at b. The GPU waited for the CPU until the call was through, so [a, min(b, c)) is the
-CPU's part, and the rest is the GPU's own: work was there, and a dependency, the launch itself or
-another stream held it up. Between two nodes of one graph launch the CPU has nothing to do.
+Work reaches a GPU through a CPU call. Let [a, b) be a gap and c the end of the call that launched
+what runs at b. Until that call returned, the GPU waited for the CPU, so [a, min(b, c)) is the CPU's
+part. The rest is the GPU's own: work was queued, but held up by a dependency, the launch itself or
+another stream. Between two nodes of the same graph launch, the CPU has no part.
 
-What the CPU did in its part is told by the thread that launches: the CUDA call it was in, else
-whether it was inside an engine step's range or between two.
+What the CPU did in its part is read from the thread that launches: the CUDA call it was in, or
+otherwise whether it was inside an engine step's range or between two.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Doing(StrEnum):
     BETWEEN = "between engine steps"
 
 
-# By what a call's name has in it; the first that fits decides.
+# What a call is, by parts of its name; the first entry that matches decides.
 CALL_WORDS: tuple[tuple[Doing, tuple[str, ...]], ...] = (
     (Doing.SYNCHRONISE, ("Synchronize",)),
     (Doing.LAUNCH, ("Launch",)),
@@ -58,10 +58,10 @@ class Gaps:
 
     start_s: Floats
     end_s: Floats
-    before: Ints  # into the device's activities: which ended last
-    after: Ints  # … and which began then
-    cpu_s: Floats  # the CPU's part; 0 where the launching call is not known
-    known: Bools  # whether it is
+    before: Ints  # index of the activity whose end begins the gap
+    after: Ints  # index of the activity whose start ends it
+    cpu_s: Floats  # the CPU's part; 0 if the launching call is unknown
+    known: Bools  # whether the launching call is known
 
     @property
     def length_s(self) -> Floats:
@@ -72,7 +72,7 @@ class Gaps:
 
 
 def gaps_of(activities: Activities, calls: Calls) -> Gaps:
-    """Where a device was idle inside its span."""
+    """The gaps inside a device's span."""
     if not len(activities):
         empty, none = np.empty(0), np.empty(0, np.int64)
         return Gaps(
@@ -84,7 +84,7 @@ def gaps_of(activities: Activities, calls: Calls) -> Gaps:
             known=np.empty(0, np.bool_),
         )
     reached_s = np.maximum.accumulate(activities.end_s)
-    is_last = np.r_[True, activities.end_s[1:] > reached_s[:-1]]  # to end so far
+    is_last = np.r_[True, activities.end_s[1:] > reached_s[:-1]]  # to end, of all so far
     last = np.maximum.accumulate(np.where(is_last, np.arange(len(activities)), 0))
     after = np.flatnonzero(activities.start_s[1:] > reached_s[:-1]) + 1
     before = last[after - 1]
@@ -100,9 +100,9 @@ def gaps_of(activities: Activities, calls: Calls) -> Gaps:
 
 
 def doing_s(gaps: Gaps, device: Device, trace: Trace) -> dict[Doing, Floats]:
-    """What the launching thread did in the CPU's part of each gap; together they are `cpu_s`.
+    """What the launching thread did in the CPU's part of each gap; the parts add up to `cpu_s`.
 
-    Calls may lie inside each other; each moment counts once, as the first of CALL_WORDS that fits.
+    Calls may be nested; each moment counts once, for the first of CALL_WORDS that matches.
     """
     waits = Intervals(gaps.start_s, gaps.start_s + gaps.cpu_s)
     so_far, told_s = EMPTY, np.zeros(len(gaps))
@@ -138,7 +138,7 @@ def _step_ranges(device: Device, trace: Trace) -> Intervals:
 
 
 def histogram(length_s: Floats) -> tuple[Ints, Floats]:
-    """How many gaps are as long as each bin of HISTOGRAM_EDGES_S, and their time together."""
+    """The number of gaps in each bin of HISTOGRAM_EDGES_S, and their total time."""
     place = np.searchsorted(HISTOGRAM_EDGES_S, length_s, side="right") - 1
     bins = len(HISTOGRAM_EDGES_S)
     return np.bincount(place, minlength=bins).astype(np.int64), totals(place, length_s, bins)

@@ -1,11 +1,11 @@
-"""Arithmetic of times during which something was so.
+"""Arithmetic with intervals of time.
 
-`Intervals` holds half-open intervals [start, end) in the order of their starts. They may overlap
-and repeat; `union` of them does neither, and every measure of time is taken of a union: what runs
-on two streams at once keeps the device busy once.
+`Intervals` holds half-open intervals [start, end) in order of their starts. They may overlap and
+repeat; their `union` does neither. Time is always measured on a union: two streams that run at once
+keep the device busy once.
 
-Coverage C(t) is the time before t that is covered. Between the edges of a union it is a straight
-line, so the part of any [a, b) that is covered is C(b) − C(a), for all [a, b) at once.
+Coverage C(t) is the covered time before t. It is linear between the edges of a union, so the
+covered part of [a, b) is C(b) − C(a), computed for all [a, b) at once.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def totals(place: Ints, weight: Floats, num: int) -> Floats:
 
 
 def intervals(start_s: npt.ArrayLike, end_s: npt.ArrayLike) -> Intervals:
-    """Intervals in any order; those that end before they start are none and left out."""
+    """Intervals from any order; those that end before they start are left out."""
     start, end = np.asarray(start_s, np.float64), np.asarray(end_s, np.float64)
     real = end >= start
     order = np.argsort(start[real], kind="stable")
@@ -54,11 +54,11 @@ def intervals(start_s: npt.ArrayLike, end_s: npt.ArrayLike) -> Intervals:
 
 
 def union(of: Intervals) -> Intervals:
-    """The same time, covered once: disjoint, ascending, and joined where they touch."""
+    """The same time covered once: disjoint, ascending, and joined where they touch."""
     solid = of[of.end_s > of.start_s]
     if not len(solid):
         return EMPTY
-    reached_s = np.maximum.accumulate(solid.end_s)  # by all up to here
+    reached_s = np.maximum.accumulate(solid.end_s)  # the last end so far
     begins = np.r_[True, solid.start_s[1:] > reached_s[:-1]]
     ends = np.r_[begins[1:], True]
     return Intervals(solid.start_s[begins], reached_s[ends])
@@ -75,7 +75,7 @@ def joined(several: Sequence[Intervals]) -> Intervals:
 
 
 def covered_s(of: Intervals) -> float:
-    """How long at least one of them lasts."""
+    """For how long at least one of them lasts."""
     return float(union(of).length_s.sum())
 
 
@@ -85,13 +85,13 @@ def span_s(of: Intervals) -> float:
 
 
 def gaps(of: Intervals) -> Intervals:
-    """The time inside the span in which none of them is."""
+    """The intervals inside the span that none of them covers."""
     busy = union(of)
     return Intervals(busy.end_s[:-1], busy.start_s[1:])
 
 
 def coverage(of: Intervals, at_s: Floats) -> Floats:
-    """C(t): the covered time before each instant."""
+    """C(t): the covered time before each of the instants."""
     busy = union(of)
     if not len(busy):
         return np.zeros(len(at_s))
@@ -108,5 +108,5 @@ def overlap_s(of: Intervals, other: Intervals) -> Floats:
 
 
 def only_s(of: Intervals, others: Intervals) -> float:
-    """The time in which `of` is and none of `others`: what those cannot hide."""
+    """For how long `of` runs while none of `others` does, and so is not hidden by them."""
     return max(0.0, covered_s(joined((of, others))) - covered_s(others))

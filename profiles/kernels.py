@@ -1,10 +1,10 @@
-"""What a kernel is for, told by its name.
+"""What a kernel is for, by its name.
 
-The table is read from the top and the first pattern that is found decides, so that what is special
-stands above what is general: `reshape_and_cache_flash_kernel` writes the cache and is no attention,
-FlashAttention is a cutlass `device_kernel` and no GEMM. The patterns were made from the kernels of
-vLLM 0.25 on Hopper and the operators of its CPU build, and from the names that vLLM, PyTorch, NCCL,
-FlashInfer, Triton and cuBLAS give theirs. What fits none is OTHER, and the page says how much.
+The first pattern in the table that matches decides, so special cases come before general ones:
+`reshape_and_cache_flash_kernel` writes the cache and is not attention; FlashAttention is a cutlass
+`device_kernel` and not a GEMM. The patterns come from the kernels of vLLM 0.25 on Hopper, the
+operators of its CPU build, and the names that vLLM, PyTorch, NCCL, FlashInfer, Triton and cuBLAS
+give their kernels. What matches none is OTHER, and the page says how much that is.
 """
 
 import re
@@ -20,7 +20,7 @@ class KernelClass(StrEnum):
     CACHE = "KV cache"
     SAMPLING = "sampling"
     COPY = "copy"
-    GRAPH = "whole CUDA graph"  # traced as one piece: what ran in it is not known
+    GRAPH = "whole CUDA graph"  # traced as one piece: what ran in it is unknown
     OTHER = "other"
 
 
@@ -49,7 +49,7 @@ PATTERNS: tuple[tuple[KernelClass, str], ...] = (
 )
 _COMPILED = tuple((klass, re.compile(pattern, re.IGNORECASE)) for klass, pattern in PATTERNS)
 
-# Wrappers that say nothing of what they run, and how what they run is found in their arguments.
+# Wrappers whose name does not say what they run, and patterns that find it in their arguments.
 _WRAPPER = re.compile(
     r"^(device_kernel|Kernel2?|reduce_kernel|kernel|.*elementwise_kernel(_with_index)?)$"
 )
@@ -62,13 +62,13 @@ _NOISE = re.compile(r"^void |<unnamed>::|\(anonymous namespace\)::")
 
 @lru_cache(maxsize=65_536)
 def classify(name: str) -> KernelClass:
-    """The class of a kernel, copy or operator, best by its full (demangled) name."""
+    """The class of a kernel, copy or operator, preferably by its full (demangled) name."""
     return next((klass for klass, found in _COMPILED if found.search(name)), KernelClass.OTHER)
 
 
 @lru_cache(maxsize=65_536)
 def readable(name: str) -> str:
-    """The name without its return type, arguments and template, which may be 2,000 letters.
+    """The name without return type, arguments and template, which may have 2,000 characters.
 
     >>> readable("void vllm::cross_device_reduce_1stage<__nv_bfloat16, (int)2>(vllm::RankData *)")
     'vllm::cross_device_reduce_1stage'

@@ -1,4 +1,4 @@
-"""Numbers and tables as people read them. Display units are here and nowhere else."""
+"""Numbers and tables for people. All display units of this package are here."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,7 @@ def percent(frac: float | None) -> str:
 
 
 def time(seconds: float | None) -> str:
-    """331 ms, 2.70 ms, 455 µs, with three digits."""
+    """331 ms, 2.70 ms, 455 µs: three digits."""
     if seconds is None:
         return "–"
     if seconds == 0:
@@ -59,7 +59,7 @@ def joined(parts: Sequence[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> list[str]:
-    """Lines of a Markdown table: the first columns to the left, numbers to the right."""
+    """Lines of a Markdown table; text columns come first and align left, numbers align right."""
     rule = ["---" if index < text_columns else "---:" for index in range(len(head))]
     return [_line(head), _line(rule), *(_line([_safe(cell) for cell in row]) for row in rows), ""]
 
@@ -73,7 +73,7 @@ def _safe(cell: str) -> str:
 
 
 def shortened(name: str, length: int = 70) -> str:
-    """A long name by its two ends."""
+    """A long name, cut in the middle."""
     if len(name) <= length:
         return name
     return f"{name[: length * 2 // 3]}…{name[-(length // 3) :]}"

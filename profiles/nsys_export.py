@@ -1,9 +1,9 @@
 """Reads the SQLite export of Nsight Systems.
 
-Taken from it: kernels, copies and sets, graph nodes among them (one row each where the capture was
-made with --cuda-graph-trace=node), graphs that were traced as a whole, calls of the CUDA API, NVTX
-ranges of engine steps, and which GPU a process meant by its device number. Tables that nothing was
-written to are missing in an export, so each is looked for. Times are nanoseconds there.
+It takes from it: kernels, copies and sets, including graph nodes (one row each if the capture was
+made with --cuda-graph-trace=node); graphs that were traced as a whole; calls of the CUDA API; NVTX
+ranges of engine steps; and which GPU a process's device number refers to. An export lacks tables
+that nothing was written to, so each is checked for. Its times are in nanoseconds.
 """
 
 import re
@@ -32,15 +32,15 @@ from profiles.trace import (
     steps_of,
 )
 
-ROWS_AT_ONCE = 50_000  # so that a trace of millions is never held as Python's numbers
+ROWS_AT_ONCE = 50_000  # so that millions of rows are never held as Python numbers at once
 PROCESS_SHIFT = 24  # a global thread id is host, process (24 bits), thread (24 bits)
 THREAD_BITS = 0xFFFFFF
-ERROR = 3  # severity of a diagnostic
+ERROR = 3  # the severity of diagnostics that are errors
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Where an export keeps a sort of activity, and by what to name its rows."""
+    """The table in which an export keeps one sort of activity, and what names its rows."""
 
     name: str
     named_by: str
@@ -88,11 +88,11 @@ def _opened(path: Path) -> Iterator["Export"]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """All activities as they stand in the export; each column (n,)."""
+    """All activities as they are in the export; each column (n,)."""
 
     start_ns: Ints
     end_ns: Ints
-    device: Ints  # as its process numbers them
+    device: Ints  # as numbered by its process
     process: Ints
     stream: Ints
     correlation: Ints
@@ -148,7 +148,7 @@ class Export:
         )
 
     def _named(self, table: int, ids: Ints, pool: NamePool) -> Ints:
-        """The rows' names, as the pool numbers them."""
+        """The rows' names, as numbers of the pool."""
         each, place = np.unique(ids, return_inverse=True)
         if table == KERNEL:
             texts = self._texts(each)
@@ -166,7 +166,7 @@ class Export:
         return np.array(numbers, np.int64)[place]
 
     def calls(self) -> tuple[Calls, Ints, tuple[str, ...]]:
-        """The calls of the CUDA API by start, their correlation ids, and their names."""
+        """The calls of the CUDA API in order of start, their correlation ids, and their names."""
         table = "CUPTI_ACTIVITY_KIND_RUNTIME"
         rows = np.empty((0, 5), np.int64)
         if self._columns(table):
@@ -204,7 +204,7 @@ class Export:
         )
 
     def _gpus(self) -> dict[tuple[int, int], int]:
-        """(process, device as it numbers them) → GPU."""
+        """(process, device as numbered by it) → GPU."""
         if not self._columns("TARGET_INFO_CUDA_DEVICE"):
             return {}
         rows = self._fetch("SELECT pid, cudaId, gpuId FROM TARGET_INFO_CUDA_DEVICE")
@@ -259,7 +259,7 @@ class Export:
         return self.connection.execute(query).fetchall()
 
     def _columns(self, table: str) -> set[str]:
-        """The names of a table's columns; none if there is no such table."""
+        """The names of a table's columns; empty if there is no such table."""
         return {row[1] for row in self._fetch(f"PRAGMA table_info({table})")}
 
     def _numbers(self, query: str, columns: int) -> Ints:
@@ -284,12 +284,12 @@ def _seconds(nanoseconds: Ints) -> Floats:
 
 
 def _caused_by(rows: Rows, calls: Calls, correlations: Ints) -> Ints:
-    """For each activity the call with its process and correlation id."""
+    """For each activity, the call with the same process and correlation id."""
     if not len(calls):
         return np.full(len(rows.start_ns), NOWHERE)
     processes = np.unique(np.concatenate((rows.process, calls.process)))
     call_key = _key(processes, calls.process, correlations)
-    order = np.argsort(call_key, kind="stable")  # the first of several with one id is the outer one
+    order = np.argsort(call_key, kind="stable")  # of calls with the same id, the first is the outer
     sorted_key = call_key[order]
     key = _key(processes, rows.process, rows.correlation)
     place = np.minimum(np.searchsorted(sorted_key, key), len(order) - 1)
@@ -324,7 +324,7 @@ def _device(
         thread=thread,
         activities=activities,
     )
-    if process == NOWHERE:  # no calls: then the process that its rows name
+    if process == NOWHERE:  # no calls: take the process that most rows name
         each, counts = np.unique(rows.process[mine], return_counts=True)
         return replace(device, process=int(each[counts.argmax()]))
     return device

@@ -1,4 +1,4 @@
-"""The findings as a page: sentences with numbers first, tables below, in Markdown."""
+"""The findings as a Markdown page: sentences with numbers first, tables below."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from profiles.markdown import edge, joined, percent, plural, shortened, table, t
 from profiles.trace import StepKind
 
 TOP_KERNELS = 20
-TOLD_FRAC = 0.10  # what is less of a whole is left to the tables
+TOLD_FRAC = 0.10  # smaller parts of a whole are left to the tables
 
 
 def page(findings: Findings) -> str:
@@ -19,7 +19,7 @@ def page(findings: Findings) -> str:
 
 
 def summary(findings: Findings) -> list[str]:
-    """The lines of its first part: what matters most, and what to try."""
+    """The lines of the first part: what matters most, and what to try."""
     lines = [*(f"- {sentence}" for sentence in sentences(findings)), ""]
     if told := advice(findings):
         lines += ["## What to try", ""]
@@ -33,7 +33,7 @@ def summary(findings: Findings) -> list[str]:
 
 
 def tables(findings: Findings) -> list[str]:
-    """The lines of the rest: all numbers that a person may want."""
+    """The lines of the rest: all numbers that one may want."""
     lines = []
     for section in (_devices, _steps, _waits, _gaps, _classes, _kernels, _ranks, _launches):
         lines += section(findings)
@@ -46,7 +46,7 @@ def tables(findings: Findings) -> list[str]:
 
 
 def sentences(findings: Findings) -> Iterator[str]:
-    """What matters most, in the order in which to read it."""
+    """What matters most, in reading order."""
     yield from findings.notes
     for device in findings.devices:
         yield _busy(device)
@@ -271,7 +271,7 @@ def _classes(findings: Findings) -> list[str]:
 
 
 def _kernels(findings: Findings) -> list[str]:
-    """Those of the first device with the most time; the JSON has all."""
+    """The kernels of the first device that take most time; the JSON has all."""
     if not findings.devices:
         return []
     device = findings.devices[0]

@@ -1,8 +1,8 @@
-"""A small copy of an export, to keep and to give away.
+"""A small copy of an export, to keep and to share.
 
-Nsight Systems records the whole environment of the processes that it starts, keys and tokens in it,
-with their command lines and output, and every node that a CUDA graph ever had. A slim copy has the
-rows and columns that the findings are made of and nothing else; its findings are the same.
+Nsight Systems records the whole environment of the processes that it starts, including keys and
+tokens, their command lines and output, and every node that a CUDA graph ever had. A slim copy has
+only the rows and columns that the findings are made from, so it gives the same findings.
 """
 
 import lzma
@@ -15,7 +15,7 @@ from pathlib import Path
 from profiles.errors import BadTrace
 
 _ACTIVITY = ("start", "end", "deviceId", "globalPid", "streamId", "correlationId", "graphNodeId")
-# What is kept of each table that is there: its columns, and a condition.
+# What is kept of each table, if it exists: its columns, and the condition for a row.
 KEPT: dict[str, tuple[tuple[str, ...], str]] = {
     "CUPTI_ACTIVITY_KIND_KERNEL": ((*_ACTIVITY, "demangledName"), "1"),
     "CUPTI_ACTIVITY_KIND_MEMCPY": ((*_ACTIVITY, "copyKind"), "1"),

@@ -1,10 +1,10 @@
-"""Opens a trace, whoever wrote it and whatever it is packed in.
+"""Opens a trace of any profiler, however it is compressed.
 
 .sqlite                         an export of Nsight Systems
 .nsys-rep                       its report: exported first, by `nsys`
-.qdstrm                         what a capture left unfinished: imported, then exported
+.qdstrm                         an unfinished capture: imported, then exported
 .json                           PyTorch's profiler
-a folder                        the PyTorch traces in it, one a rank
+a folder                        the PyTorch traces in it, one per rank
 any of the files with .xz, .gz  unpacked first
 """
 
@@ -52,14 +52,14 @@ def read(path: Path) -> Trace:
 
 
 def _suffix(path: Path) -> str:
-    """What it is, without what it is packed in."""
+    """The suffix of the file inside, ignoring that of compression."""
     name = Path(path.name)
     return Path(name.stem).suffix if name.suffix in PACKED else name.suffix
 
 
 @contextmanager
 def _unpacked(path: Path) -> Iterator[Path]:
-    """The file itself, beside which there is room for what is made of it."""
+    """The uncompressed file, in a temporary folder where more can be written beside it."""
     with tempfile.TemporaryDirectory(prefix="trace-") as folder:
         name = path.stem if path.suffix in PACKED else path.name
         file = Path(folder) / name

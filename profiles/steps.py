@@ -1,9 +1,9 @@
-"""Engine steps on a device: which work was whose, and how long each took.
+"""Engine steps on a device: which work belongs to which step, and how long each took.
 
-A step owns what was launched from its range's start to the next one's start in its process:
-sampling comes after the range and is part of the step. On a device without launches (operators of
-the CPU) a step owns what began in that time. A step lasts from the last step's end on the device to
-its own, waiting included, so that steps lined up make the device's span.
+A step owns what its process launched from the start of its range to the start of the next one:
+sampling comes after the range, but is part of the step. On a device without launches (operators of
+the CPU), a step owns what began in that time. A step lasts from the previous step's end on the
+device to its own, waiting included, so that the steps together make up the device's span.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ class DeviceSteps:
     kind: tuple[StepKind, ...]
     requests: Ints
     tokens: Ints
-    range_s: Floats  # of the CPU's range
-    overlapped: Bools  # whether that began while the step before still ran on the device
+    range_s: Floats  # the length of the range on the CPU
+    overlapped: Bools  # whether that began while the previous step still ran on the device
     first_s: Floats  # the first start on the device
-    last_s: Floats  # the last end there
+    last_s: Floats  # the last end on the device
     time_s: Floats
     busy_s: Floats  # the union of what it owns
-    idle_s: Floats  # gaps that end in something it owns
-    cpu_wait_s: Floats  # of these, the CPU's part
+    idle_s: Floats  # gaps that end with something it owns
+    cpu_wait_s: Floats  # the CPU's part of these gaps
     wait_before_s: Floats  # the gap before its first activity
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class DeviceSteps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ownership:
-    """`of[i]`: the step, by its place in `steps`, that activity i belongs to, or NOWHERE."""
+    """`of[i]` is the index in `steps` of the step that owns activity i, or NOWHERE."""
 
     steps: Steps
     of: Ints
@@ -63,7 +63,7 @@ def ownership(device: Device, trace: Trace) -> Ownership:
 
 
 def device_steps(device: Device, owned: Ownership, gaps: Gaps) -> DeviceSteps:
-    """The steps in the order in which they end on the device."""
+    """The steps, in the order in which they end on the device."""
     activities, steps = device.activities, owned.steps
     mine = np.flatnonzero(owned.of != NOWHERE)
     present = np.unique(owned.of[mine])
@@ -95,7 +95,7 @@ def device_steps(device: Device, owned: Ownership, gaps: Gaps) -> DeviceSteps:
 def _waits(
     gaps: Gaps, owned: Ownership, start_s: Floats, first_s: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Of each step: gaps that end in it, the CPU's part of them, and the gap before it."""
+    """For each step: the gaps that end in it, the CPU's part of them, and the gap before it."""
     num = len(owned.steps)
     owner = owned.of[gaps.after]
     ends_in_one = owner != NOWHERE
@@ -110,7 +110,10 @@ def _waits(
 
 
 def _busy_s(start_s: Floats, end_s: Floats, owner: Ints, num: int) -> Floats:
-    """The union's length for each owner: each moved to a time of its own, then one union of all."""
+    """The length of the union for each owner.
+
+    Each owner's intervals are shifted to a separate range of time, so that one union serves all.
+    """
     if not len(start_s):
         return np.zeros(num)
     origin_s = start_s.min()

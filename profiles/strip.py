@@ -1,4 +1,4 @@
-"""The busiest moments of a trace as strips to draw: one a device, coloured by class, gaps shown."""
+"""The busiest window of a trace as strips to draw: one per device, by class, with its gaps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from profiles.kernels import CLASSES
 from profiles.trace import Device, Trace
 
 WINDOW_S = 0.050
-RESOLUTION = 2000  # pieces that fit into a window side by side; what is closer is drawn as one
-PLACES = 2000  # windows that are tried
+RESOLUTION = 2000  # pieces side by side in a window; closer ones are drawn as one
+PLACES = 2000  # how many windows are tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """Something to draw, from `start_s` after the window's start on."""
+    """Something to draw; `start_s` is relative to the window's start."""
 
     start_s: float
     length_s: float
@@ -29,7 +29,7 @@ class Row:
     label: str
     busy_frac: float
     by_class: dict[str, tuple[Piece, ...]]
-    class_frac: dict[str, float]  # of the window, exactly; in sum over 1 where streams overlap
+    class_frac: dict[str, float]  # of the window, exactly; sums to over 1 if streams overlap
     gaps: tuple[Piece, ...]
 
 
@@ -43,7 +43,7 @@ class Strip:
 
 
 def strip(trace: Trace, window_s: float = WINDOW_S) -> Strip:
-    """The window in which the devices are busiest together."""
+    """The window in which all devices together are busiest."""
     everything = [device.activities.intervals for device in trace.devices]
     begin_s = min(float(each.start_s[0]) for each in everything)
     end_s = max(float(each.end_s.max()) for each in everything)
@@ -82,12 +82,12 @@ def _row(device: Device, trace: Trace, start_s: float, length_s: float) -> Row:
 
 
 def _framed(of: Intervals, length_s: float) -> Intervals:
-    """With something before and after the window, so that idle time at its ends is a gap, too."""
+    """Adds an interval on either side of the window, so that idle time at its edges is a gap."""
     return Intervals(np.r_[-1.0, of.start_s, length_s], np.r_[0.0, of.end_s, length_s + 1.0])
 
 
 def _blurred(of: Intervals, least_s: float) -> Intervals:
-    """Joined over what is too short to see."""
+    """Joins intervals across gaps that are too short to see."""
     wide = union(Intervals(of.start_s, of.end_s + least_s))
     return Intervals(wide.start_s, wide.end_s - least_s)
 

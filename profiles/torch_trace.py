@@ -1,9 +1,9 @@
-"""Reads the Chrome traces of PyTorch's profiler, one file a rank, as vLLM's torch profiler writes.
+"""Reads the Chrome traces of PyTorch's profiler, one file per rank, as vLLM writes them.
 
-With a GPU, kernels, copies and sets are its activities and cuda_runtime or cuda_driver events the
-calls, joined by the correlation id. Without one, the operators of the CPU stand for them: operators
-call operators, so each has besides its length the time that was its own (`self_s`). An engine step
-is a user annotation. Times are microseconds there.
+With a GPU, kernels, copies and sets are the activities, and cuda_runtime and cuda_driver events the
+calls; correlation ids join them. Without one, operators on the CPU are the activities. Operators
+call operators, so each has its own time (`self_s`) besides its length. Engine steps are user
+annotations. Times in the files are in microseconds.
 """
 
 import gzip
@@ -39,7 +39,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An activity on its way into the columns."""
+    """An activity, before it goes into the columns."""
 
     start_s: float
     end_s: float
@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(slots=True)
 class Reading:
-    """What has been read of the files so far."""
+    """What has been read from the files so far."""
 
     pool: NamePool = field(default_factory=NamePool)
     gpu_rows: dict[int, list[Row]] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Reading:
                 self.gpu_rows.setdefault(args.get("device", event["pid"]), []).append(row)
 
     def trace(self, source: str) -> Trace:
-        """All of it, as one trace."""
+        """Everything read, as one trace."""
         calls, order = self._calls()
         devices = [
             self._gpu(index, rows, calls, order) for index, rows in sorted(self.gpu_rows.items())
@@ -144,7 +144,7 @@ class Reading:
         )
 
     def _calls(self) -> tuple[Calls, dict[int, int]]:
-        """By start, and where each of them now stands."""
+        """The calls in order of start, and the new index of each old one."""
         table = np.array(self.calls, np.float64).reshape(-1, 5)
         by_start = np.argsort(table[:, 0], kind="stable")
         table = table[by_start]
@@ -213,7 +213,7 @@ class Reading:
 
 
 def read(paths: Sequence[Path], source: str) -> Trace:
-    """The trace in the files of one capture, one a rank. Raises BadTrace."""
+    """The trace in the files of one capture, one per rank. Raises BadTrace."""
     reading = Reading()
     for process, path in enumerate(paths):
         reading.add(_loaded(path), process)
@@ -221,7 +221,10 @@ def read(paths: Sequence[Path], source: str) -> Trace:
 
 
 def own_s(start_s: Floats, end_s: Floats, thread: Ints) -> Floats:
-    """The length of each, less what runs inside it on the same thread. By start, longest first."""
+    """The length of each operator, minus what it calls on the same thread.
+
+    They must be in order of start, the longest first.
+    """
     own = (end_s - start_s).tolist()
     starts, ends = start_s.tolist(), end_s.tolist()
     open_on: dict[int, list[int]] = {}
@@ -253,5 +256,5 @@ def _span_s(event: Event) -> tuple[float, float]:
 
 
 def _number(thread: Any) -> int:
-    """Threads and streams are numbers, mostly."""
+    """A number for a thread or stream; most are numbers already."""
     return thread if isinstance(thread, int) else abs(hash(str(thread))) % 2**31

@@ -1,8 +1,8 @@
-"""A trace, whichever profiler made it: what each device ran, what the CPU called, the engine steps.
+"""A trace of any profiler: what each device ran, what the CPU called, and the engine steps.
 
-Times are seconds after the trace's own zero, on one clock for all devices and threads. Tables are
-columns of equal length, by start. An index that points nowhere is NOWHERE: an activity whose call
-the trace does not know, or that no engine step launched.
+Times are seconds from the trace's own zero, on one clock for all devices and threads. Tables are
+columns of equal length, in order of start. An index that points at nothing is NOWHERE: for an
+activity whose call is not in the trace, or that no engine step launched.
 """
 
 import re
@@ -16,8 +16,8 @@ from profiles.intervals import Bools, Floats, Intervals, Ints
 from profiles.kernels import CLASSES, KernelClass, classify, readable
 
 NOWHERE = -1
-# vLLM writes execute_context_<requests>(<tokens>)_generation_<requests>(<tokens>), or in detail
-# execute_<tokens>_context_<requests>(sq<tokens>sk…)_generation_<requests>(sq<tokens>sk…)
+# vLLM writes execute_context_<requests>(<tokens>)_generation_<requests>(<tokens>), or with details
+# execute_<tokens>_context_<requests>(sq<tokens>sk…)_generation_<requests>(sq<tokens>sk…).
 _STEP = re.compile(
     r"execute_(?:\d+_)?context_(\d+)\((?:sq)?(\d+)[^)]*\)_generation_(\d+)\((?:sq)?(\d+)[^)]*\)"
 )
@@ -32,7 +32,7 @@ class StepKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """What ran: `text[i]` for people, `class_id[i]` into CLASSES."""
+    """The names of what ran: `text[i]` is for people, `class_id[i]` an index into CLASSES."""
 
     text: tuple[str, ...]
     class_id: Ints
@@ -44,12 +44,12 @@ class Names:
 
 @dataclass(slots=True)
 class NamePool:
-    """Gives each name its number while a trace is read."""
+    """Numbers the names while a trace is read."""
 
     _known: dict[tuple[str, KernelClass], int] = field(default_factory=dict)
 
     def number(self, name: str, klass: KernelClass | None = None) -> int:
-        """Of a full name. Names that read alike and are of one class are one."""
+        """The number of a full name; those with the same readable name and class share one."""
         key = (readable(name), klass or classify(name))
         return self._known.setdefault(key, len(self._known))
 
@@ -61,15 +61,15 @@ class NamePool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activities:
-    """Kernels, copies and sets of a device, or the operators of a CPU; each column (n,)."""
+    """Kernels, copies and sets of a device, or operators of a CPU; each column (n,)."""
 
     start_s: Floats
     end_s: Floats
-    self_s: Floats  # without the operators inside it: those of a GPU have none
-    name: Ints  # into Names
+    self_s: Floats  # without the operators it calls; on a GPU there are none
+    name: Ints  # index into Names
     stream: Ints
-    in_graph: Bools  # a node of a CUDA graph
-    call: Ints  # into Calls: what launched it; all nodes of a graph share one
+    in_graph: Bools  # whether it is a node of a CUDA graph
+    call: Ints  # index into Calls of what launched it; all nodes of a graph share one
 
     @property
     def intervals(self) -> Intervals:
@@ -81,11 +81,11 @@ class Activities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """Calls of the CUDA API, of all processes; each column (n,)."""
+    """Calls of the CUDA API by all processes; each column (n,)."""
 
     start_s: Floats
     end_s: Floats
-    name: Ints  # into Trace.call_names
+    name: Ints  # index into Trace.call_names
     process: Ints
     thread: Ints
 
@@ -95,7 +95,7 @@ class Calls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """Engine steps as the CPU saw them, of all processes; each column (n,)."""
+    """Engine steps as ranges on the CPU, of all processes; each column (n,)."""
 
     start_s: Floats
     end_s: Floats
@@ -131,14 +131,14 @@ class Device:
     label: str  # "GPU 0"
     model: str | None  # "NVIDIA H200"
     is_gpu: bool
-    process: int  # that launched most of what it ran
+    process: int  # the one that launched most of what it ran
     thread: int
     activities: Activities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """All of it."""
+    """A whole trace."""
 
     source: str  # the file's name
     profiler: str  # "Nsight Systems 2025.3.2.0"
@@ -147,8 +147,8 @@ class Trace:
     calls: Calls
     call_names: tuple[str, ...]
     steps: Steps
-    zero_utc_s: float | None  # UTC of the trace's zero, where the profiler wrote it
-    notes: tuple[str, ...]  # what a reader must know of how it was taken
+    zero_utc_s: float | None  # UTC of the trace's zero, if the profiler recorded it
+    notes: tuple[str, ...]  # what a reader must know about how it was taken
 
 
 StepRow = tuple[float, float, int, str]  # start_s, end_s, process, the range's text
@@ -180,7 +180,7 @@ def is_step(text: str) -> bool:
 
 
 def launcher(activities: Activities, calls: Calls) -> tuple[int, int]:
-    """Process and thread that launched most of it; NOWHERE twice if no call is known."""
+    """The process and thread that launched most of it; both NOWHERE if no call is known."""
     known = activities.call[activities.call != NOWHERE]
     if not len(known):
         return NOWHERE, NOWHERE

@@ -1,23 +1,23 @@
 """What one way to serve a model costs in accuracy against another, on the same prompts. Pure.
 
-**KL divergence.** A server tells only the likeliest tokens, so of a position's two distributions P
-(reference) and Q the tokens C are known that both tell, the prompt's own token among them; all
-others are one bucket:
+**KL divergence.** A server reports only the likeliest tokens. So of the two distributions at a
+position, P (reference) and Q, only the tokens C that both report are known, including the prompt's
+own. All others go into one bucket:
 
     KL = Σ over C of P(t) ln(P(t) / Q(t))  +  P(rest) ln(P(rest) / Q(rest)),   P(rest) = 1 − Σ P(t)
 
-A token that only one of them tells has no known probability in the other, and goes to the rest.
-To join outcomes cannot raise a divergence (data-processing inequality), so this is a lower bound
-of the divergence over the whole vocabulary. How much it can hide is what `kl_seen_frac` tells: the
-reference's probability that lies in C. Both rests are made larger by 1e-6, more than the rounding
-of the server's float32 logprobs: that too can only lower it.
+A token that only one of them reports has no known probability in the other, and goes into the rest.
+Merging outcomes cannot raise a divergence (data-processing inequality), so this is a lower bound of
+the divergence over the whole vocabulary. `kl_seen_frac`, the reference's probability that lies in
+C, says how much it can hide. Both rests are increased by 1e-6, more than the rounding error of the
+server's float32 logprobs; that, too, can only lower the divergence.
 
-**Intervals** are percentile bootstraps of 95 %, over prompts: positions of one prompt are not
-independent. Where every prompt agrees the interval is a point; with n prompts the truth may then
-still be off by about 3/n (rule of three).
+**Intervals** are 95 % percentile bootstraps over prompts, because positions within a prompt are not
+independent. If all prompts agree, the interval is a point; with n prompts, the truth may then still
+be off by about 3/n (rule of three).
 
-**The floor.** A server need not repeat itself: the batch that a prompt lands in changes the order
-of sums. `delta` between two passes of the reference is the smallest difference that means anything.
+**The floor.** A server need not repeat itself: the batch that a prompt is in changes the order of
+summation. `delta` between two passes of the reference is the smallest meaningful difference.
 """
 
 from collections.abc import Mapping
@@ -31,26 +31,26 @@ from harness.checks.answers import Answer, Answers
 Array = npt.NDArray[np.float64]
 
 ROUNDING = 1e-6
-LEAST_LOGPROB = -80.0  # vLLM writes -9999 for minus infinity: every measure stays finite
+LEAST_LOGPROB = -80.0  # so that every measure is finite: vLLM writes -9999 for minus infinity
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percentiles
 
 
 class UnpairedError(ValueError):
-    """Two sets of answers that cannot be compared prompt by prompt. The message says why."""
+    """Two sets of answers cannot be compared prompt by prompt; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Answers against a reference's. The names are those of the table's columns.
+    """Answers compared with a reference's. The names are those of the table's columns.
 
     kl_mean_nats          mean over positions of the KL divergence, see above
-    kl_seen_frac          the reference's probability on tokens that both tell, mean
-    top1_agreement_frac   positions where both find the same token likeliest
-    perplexity            exp of minus the mean logprob of the prompts' own tokens
-    perplexity_delta      that minus the reference's
-    exact_match_frac      prompts whose greedy continuations are alike to the last token
-    common_prefix_tokens  tokens until they part, mean over prompts
+    kl_seen_frac          mean over positions of the reference's probability on tokens in C
+    top1_agreement_frac   share of positions where both have the same likeliest token
+    perplexity            exp(−mean logprob of the prompts' own tokens)
+    perplexity_delta      perplexity minus the reference's
+    exact_match_frac      share of prompts whose greedy continuations are identical
+    common_prefix_tokens  tokens until the continuations differ, mean over prompts
     """
 
     accuracy_prompts: int
@@ -74,7 +74,7 @@ class Accuracy:
 
 
 def delta(reference: Answers, answers: Answers, seed: int) -> Accuracy:
-    """`answers` against `reference`, paired by prompt. Raises UnpairedError."""
+    """Compare `answers` with `reference`, paired by prompt. Raises UnpairedError."""
     sums = np.array([_sums(*pair) for pair in _pairs(reference, answers)])
     random = np.random.default_rng(seed)
     drawn = random.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
@@ -106,9 +106,9 @@ def delta(reference: Answers, answers: Answers, seed: int) -> Accuracy:
 
 
 def kl_nats(reference: Answer, answer: Answer) -> tuple[Array, Array]:
-    """Of each position: the divergence, a lower bound, and the reference's probability that it saw.
+    """For each position, the divergence (a lower bound), and the reference's probability in C.
 
-    Both of shape [positions].
+    Both have shape [positions].
     """
     ids_p, p = _told(reference)
     ids_q, q = _told(answer)
@@ -119,12 +119,15 @@ def kl_nats(reference: Answer, answer: Answer) -> tuple[Array, Array]:
     seen = p.sum(axis=1)
     p, q = _with_rest(p), _with_rest(q)
     terms = p * np.log(np.divide(p, q, out=np.ones_like(p), where=p > 0))
-    return np.maximum(terms.sum(axis=1), 0.0), seen  # rounding alone may fall below 0
+    return np.maximum(terms.sum(axis=1), 0.0), seen  # only rounding can make it negative
 
 
 def _told(answer: Answer) -> tuple[npt.NDArray[np.int32], Array]:
-    """Token ids and probabilities, [positions, top + 1]: the likeliest tokens and the prompt's own,
-    whose probability is 0 here if it is among those already."""
+    """Token ids and probabilities of the likeliest tokens and the prompt's own.
+
+    Both have shape [positions, top + 1]. The prompt's own token, the last one, has probability 0 if
+    it is among the likeliest already.
+    """
     own = answer.token_ids[:, None]
     ids = np.concatenate([answer.top_ids, own], axis=1)
     logprobs = np.concatenate([answer.top_logprobs, answer.logprobs[:, None]], axis=1)
@@ -134,7 +137,7 @@ def _told(answer: Answer) -> tuple[npt.NDArray[np.int32], Array]:
 
 
 def _with_rest(p: Array) -> Array:
-    """Distributions: what is told, and the rest as one more outcome."""
+    """Normalised distributions with the rest as one more outcome."""
     rest = np.maximum(1.0 - p.sum(axis=1, keepdims=True), 0.0) + ROUNDING
     whole = np.concatenate([p, rest], axis=1)
     total: Array = whole.sum(axis=1, keepdims=True)
@@ -142,7 +145,7 @@ def _with_rest(p: Array) -> Array:
 
 
 def _pairs(reference: Answers, answers: Answers) -> list[tuple[Answer, Answer]]:
-    """The two answers of each prompt, in an order that depends on the prompts alone."""
+    """The two answers to each prompt, in an order that depends only on the prompts."""
     first, second = ({one.prompt: one for one in given} for given in (reference, answers))
     if not first or first.keys() != second.keys():
         raise UnpairedError(
@@ -160,7 +163,7 @@ def _pairs(reference: Answers, answers: Answers) -> list[tuple[Answer, Answer]]:
 
 
 def _sums(reference: Answer, answer: Answer) -> list[float]:
-    """One pair's share of all measures, in the order that `_measures` takes them."""
+    """One pair's contribution to all measures, in the order that `_measures` expects."""
     kl, seen = kl_nats(reference, answer)
     differ = np.flatnonzero(reference.continued != answer.continued)
     return [
@@ -177,12 +180,12 @@ def _sums(reference: Answer, answer: Answer) -> list[float]:
 
 
 def _own_logprob(answer: Answer) -> float:
-    """Of the prompt's own tokens, summed."""
+    """The logprob of the prompt's own tokens, summed."""
     return float(np.maximum(answer.logprobs, LEAST_LOGPROB).sum(dtype=np.float64))
 
 
 def _measures(sums: Array) -> Mapping[str, Array]:
-    """Measures from sums over prompts, [..., 9]."""
+    """The measures from sums over prompts of shape [..., 9]."""
     prompts, positions, kl, seen, agreed, logprob_p, logprob_q, exact, prefix = np.moveaxis(
         sums, -1, 0
     )

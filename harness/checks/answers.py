@@ -1,6 +1,6 @@
-"""What a server made of a set of prompts: its next-token distributions and its continuations.
+"""A server's answers to a set of prompts: its next-token distributions and its continuations.
 
-Raw, as it came, and stored as it came: every accuracy is computed from here.
+They are kept and stored raw, as received; every accuracy is computed from them.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ Prompt = tuple[int, ...]  # token ids
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
-    """One prompt's. All positions of it but the first, which nothing predicts.
+    """The answer to one prompt, at all its positions but the first, which nothing predicts.
 
-    prompt        a hash of its token ids: pairs answers, whatever their order
+    prompt        a hash of its token ids, to pair answers in whatever order
     token_ids     [positions] the prompt's own tokens
-    logprobs      [positions] how likely they were, in nats
+    logprobs      [positions] their logprobs, in nats
     top_ids       [positions, top] the likeliest tokens, likeliest first
-    top_logprobs  [positions, top] how likely they were
-    continued     [continuation tokens] what greedy decoding went on with
+    top_logprobs  [positions, top] their logprobs
+    continued     [continuation tokens] the greedy continuation
     """
 
     prompt: int
@@ -58,9 +58,9 @@ def key_of(prompt: Sequence[int]) -> int:
 def columns(passes: Sequence[Answers]) -> dict[str, Columns]:
     """Two tables of one-dimensional columns.
 
-    scored      a row for each position: repeat, prompt, position, token_id, logprob,
+    scored      one row per position: repeat, prompt, position, token_id, logprob,
                 top_id_1 … and top_logprob_1 …
-    continued   a row for each generated token: repeat, prompt, position, token_id
+    continued   one row per generated token: repeat, prompt, position, token_id
     """
     found = [(repeat, one) for repeat, answers in enumerate(passes, 1) for one in answers]
     scored = _places([(repeat, one.prompt, len(one.token_ids)) for repeat, one in found], first=1)
@@ -77,7 +77,7 @@ def columns(passes: Sequence[Answers]) -> dict[str, Columns]:
 
 
 def passes(tables: Mapping[str, Mapping[str, npt.NDArray[Any]]]) -> tuple[Answers, ...]:
-    """The passes that `columns` made tables of."""
+    """The passes in the tables that `columns` made."""
     scored, continued = tables["scored"], tables["continued"]
     top = sum(name.startswith("top_id_") for name in scored)
     top_ids = np.stack([scored[f"top_id_{rank + 1}"] for rank in range(top)], axis=1)
@@ -108,7 +108,7 @@ def _places(blocks: Sequence[tuple[int, int, int]], first: int = 0) -> Columns:
 
 
 def _rows(table: Mapping[str, npt.NDArray[Any]]) -> dict[tuple[int, int], slice]:
-    """Where each repeat and prompt has its rows, which lie together and in order."""
+    """The rows of each repeat and prompt, which are contiguous and in order."""
     repeat, prompt = table["repeat"], table["prompt"]
     changes = np.flatnonzero((np.diff(repeat) != 0) | (np.diff(prompt) != 0)) + 1
     edges = [0, *changes.tolist(), len(repeat)]

@@ -1,7 +1,7 @@
-"""Looks into each engine setting once, beside its runs, and keeps what it found with the study.
+"""Checks each engine setting once, apart from its runs, and saves the results in the study.
 
-A check that fails is recorded with its reason, like a run. What it asks of a server comes after the
-runs: a prompt that is too long may be a server's last.
+A check that fails is recorded with its reason, like a run. Checks that need a server come after its
+runs, because a prompt that is too long may kill it.
 """
 
 import sys
@@ -43,11 +43,11 @@ class Checker:
     study: Study
     models: Path
     note: Note
-    # Once a command, whatever comes of it: retry=true would make a failed one due for ever.
+    # Each is tried once per command: with retry=true, a failed one would be due again forever.
     _tried: set[tuple[str, str]] = field(default_factory=set)
 
     def due(self, launch: Launch) -> list[str]:
-        """The checks that this launch's engine setting still lacks."""
+        """The checks still missing for this launch's engine setting."""
         options = self.config.options
         return [
             name
@@ -57,7 +57,7 @@ class Checker:
         ]
 
     def on_server(self, launch: Launch, server: AnyServer) -> bool:
-        """Do what is due on a server that has done its runs. False if it did not survive that."""
+        """Do the checks due on a server that has done its runs; False if it did not survive."""
         for name in self.due(launch):
             if name not in ON_SERVER:
                 continue
@@ -75,13 +75,13 @@ class Checker:
         return True
 
     def without_server(self, launch: Launch) -> None:
-        """Do what is due and needs the GPUs for itself."""
+        """Do the checks due that need the GPUs to themselves."""
         if "offline" in self.due(launch):
             self._tried.add((launch.setting, "offline"))
             self._offline(launch)
 
     def fail(self, launch: Launch, failure: Failure) -> None:
-        """The server did not start: so there is nothing to check."""
+        """Record all due checks as failed, because the server did not start."""
         for name in self.due(launch):
             self._failed(launch, name, failure)
 
@@ -106,7 +106,7 @@ class Checker:
     def _task_accuracy(self, launch: Launch, server: AnyServer) -> None:
         settings, model = self.config.options.checks.task_accuracy, self.config.model
         assert settings is not None
-        if model.path is None:  # random weights know nothing
+        if model.path is None:  # random weights cannot solve tasks
             self._save(launch, "task_accuracy", {"weights": "random"}, "random")
             return
         endpoint = task_accuracy.Endpoint(
@@ -139,7 +139,7 @@ class Checker:
         def ask(tokens: int) -> longest_context.Try:
             nonlocal death
             answer = longest_context.ask(target, tokens, settings.timeout_s)
-            # an engine that is dead takes a while to exit: whether it still generates is asked
+            # a dead engine takes a while to exit, so ask for a token rather than look at it
             if answer.fate == "failed" and not isinstance(engine, ExternalEngine):
                 death = server.failure(token_within_s=server.first_token_timeout_s)
             return answer if death is None else replace(answer, fate="died", why=death.message)
@@ -159,7 +159,7 @@ class Checker:
             failure = Failure(kind=FailureKind.NOT_POSSIBLE, message=why, evidence=())
             self._failed(launch, "offline", failure)
             return
-        # as the server ran: offline, vLLM would choose other sizes of a step by itself
+        # the server's limits: offline, vLLM's own defaults for the size of a step are different
         facts = self.study.facts(launch.id)
         alike = replace(
             engine,
@@ -195,7 +195,7 @@ class Checker:
         self._save(launch, "offline", asdict(measured) | of, told)
 
     def _offline_load(self, launch: Launch) -> Load | None:
-        """The first load of the engine setting whose lengths can be drawn without a server."""
+        """The setting's first load whose lengths can be drawn without a server."""
         loads = (
             Load(**run.record["load"])
             for run in self.study.runs()

@@ -1,4 +1,4 @@
-"""What the checks of an engine setting put into its rows."""
+"""The columns that an engine setting's checks add to its rows."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from harness.study import Study
 
 SEED = 0  # of the bootstrap: the same answers give the same intervals
 RANDOM_WEIGHTS = "random weights"
-# What a load must have in common with the one that was given to vLLM without a server.
+# What a load must share with the one used offline for the two throughputs to be comparable.
 OFFLINE_ALIKE = ("input_tokens", "output_tokens", "prompts", "conversation", "ignore_eos")
 
 NOTHING: dict[str, Any] = {
@@ -28,7 +28,7 @@ NOTHING: dict[str, Any] = {
 
 
 def check_columns(study: Study, about: Mapping[str, Any]) -> "Checked":
-    """What every engine setting was checked for, read once."""
+    """The results of all checks of a study, read once."""
     found = {setting: study.checks(setting) for setting in study.checked()}
     asked = ((about.get("options") or {}).get("checks") or {}).get("accuracy")
     if asked is not None and about["model"].get("shape"):
@@ -40,22 +40,23 @@ def check_columns(study: Study, about: Mapping[str, Any]) -> "Checked":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What the checks of a study found, by engine setting."""
+    """The results of a study's checks, by engine setting."""
 
     found: Mapping[str, Mapping[str, Any]]
     accuracy: Mapping[str, Mapping[str, Any]]
 
     def columns(self, setting: str, load: Mapping[str, Any]) -> dict[str, Any]:
-        """The columns of a row with this engine setting and this load."""
+        """The columns for a row with this engine setting and load."""
         return columns_of(self.found.get(setting, {}), load) | dict(self.accuracy.get(setting, {}))
 
 
 def columns_of(
     found: Mapping[str, Mapping[str, Any] | None], load: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """`found`: what each check recorded, by its name; a failed one gives nothing.
+    """The columns from `found`, which has each check's record by its name.
 
-    `load` is the row's: a throughput without a server is told where its lengths are the same.
+    A failed check gives nothing. `load` is the row's: offline throughput is given only to rows with
+    the same lengths.
     """
     row = dict(NOTHING)
     if context := _ok(found.get("longest_context")):
@@ -84,10 +85,10 @@ def _task_accuracy(record: Mapping[str, Any]) -> dict[str, Any]:
 def _accuracy(
     study: Study, found: Mapping[str, Mapping[str, Any]], asked: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Every setting against the first of the named references that was answered.
+    """Each setting compared with the first of the named references that has answers.
 
-    The reference itself is compared with its own second pass: the floor below which a difference
-    means nothing.
+    The reference is compared with its own second pass, which gives the floor below which a
+    difference means nothing.
     """
     records = {s: record for s, checks in found.items() if (record := _ok(checks.get("accuracy")))}
     reference = next(

@@ -1,4 +1,4 @@
-"""What is looked at once for each engine setting, beside its runs. None is not done."""
+"""The checks made once for each engine setting, apart from its runs; None skips one."""
 
 from dataclasses import fields
 
@@ -12,7 +12,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclass(kw_only=True, config=STRICT)
 class AccuracyCheck:
-    """What a precision costs: answers to the same questions, compared with another case's."""
+    """What a precision costs: answers to the same prompts, compared with another case's."""
 
     reference: Names = Field(
         min_length=1, description="cases to compare with: the first that was answered"
@@ -31,7 +31,7 @@ class AccuracyCheck:
 
 @dataclass(kw_only=True, config=STRICT)
 class TaskAccuracyCheck:
-    """Tasks of lm-evaluation-harness, through the server that is measured."""
+    """Tasks of lm-evaluation-harness, run against the server that is measured."""
 
     tasks: Names = Field(
         min_length=1, description="of lm_eval, or groups of them: those with acc or exact_match"
@@ -46,7 +46,7 @@ class TaskAccuracyCheck:
 
 @dataclass(kw_only=True, config=STRICT)
 class LongestContextCheck:
-    """The longest prompt that is really served: doubling, then bisection."""
+    """The longest prompt that is really served, found by doubling, then bisection."""
 
     start_tokens: int = Field(1024, ge=2, description="the first prompt's length")
     timeout_s: float = Field(120.0, gt=0, description="for the reply to one prompt")
@@ -54,7 +54,7 @@ class LongestContextCheck:
 
 @dataclass(kw_only=True, config=STRICT)
 class OfflineCheck:
-    """vLLM's own throughput without a server: what the serving layer costs."""
+    """vLLM's throughput without a server, which shows what the serving layer costs."""
 
     prompts: int = Field(2048, ge=1, description="requests given to vLLM at once")
     timeout_s: float = Field(900.0, gt=0, description="for start and work together")
@@ -62,7 +62,7 @@ class OfflineCheck:
 
 @dataclass(kw_only=True, config=STRICT)
 class Checks:
-    """All that an engine setting may be checked for."""
+    """All checks that an engine setting can have."""
 
     accuracy: AccuracyCheck | None = None
     task_accuracy: TaskAccuracyCheck | None = None
@@ -71,5 +71,5 @@ class Checks:
 
     @property
     def names(self) -> list[str]:
-        """Those that are asked for."""
+        """The checks that are asked for."""
         return [field.name for field in fields(self) if getattr(self, field.name) is not None]

@@ -1,9 +1,9 @@
-"""Asks a running server: one request a prompt, which scores it and continues it greedily.
+"""Asks a running server for accuracy: one request per prompt scores it, and continues it greedily.
 
-It goes through vLLM's completions API, that is through the scheduler, kernels and sampler whose
-speed is measured. `prompt_logprobs` and `return_token_ids` are vLLM's own; prompts are token ids,
-so no tokenizer stands between. vLLM leaves its prefix cache aside where prompt logprobs are asked
-for, so a second pass computes everything again.
+Requests go through vLLM's completions API, and so through the scheduler, kernels and sampler whose
+speed is measured. `prompt_logprobs` and `return_token_ids` are vLLM's own parameters; prompts are
+token ids, so no tokenizer is involved. vLLM does not use its prefix cache for requests with prompt
+logprobs, so a second pass computes everything again.
 """
 
 import json
@@ -24,11 +24,11 @@ EXPECTED = 'expected {"prompts": [[token ids], …]}, each of two tokens or more
 
 
 class NoAnswerError(Exception):
-    """The server did not answer, or not with what was asked for. The message says what it said."""
+    """The server did not answer, or not with what was asked for; the message has its words."""
 
 
 def prompts_of(check: AccuracyCheck, model_path: str | None) -> tuple[Prompt, ...]:
-    """The prompts to ask. Raises UserError: no file, or not one of prompts."""
+    """The prompts to ask. Raises UserError if there is no file, or it does not hold prompts."""
     path = Path(check.path) if check.path else Path(model_path or "") / HELD_OUT
     try:
         content = json.loads(path.read_text())
@@ -57,10 +57,10 @@ def ask(
     *,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[Answers, ...]:
-    """What the server at `url` answers, `check.repeats` times over. Raises NoAnswerError.
+    """The answers of the server at `url` in `check.repeats` passes. Raises NoAnswerError.
 
-    A few prompts are in flight at a time, so steps hold batches as they do under load, and what
-    kernels make of different batches is in the answers: two passes tell how much that is.
+    Several prompts are in flight at a time, so steps are batched as under load, and the answers
+    include how results depend on the batch. Two passes tell how much that is.
     """
 
     def answer(prompt: Prompt) -> Answer:
@@ -69,7 +69,7 @@ def ask(
             "prompt": list(prompt),
             "max_tokens": check.continuation_tokens,
             "temperature": 0,
-            "ignore_eos": True,  # continuations of one length
+            "ignore_eos": True,  # so that all continuations have the same length
             "prompt_logprobs": check.top_logprobs,
             "return_token_ids": True,
         }
@@ -95,7 +95,7 @@ def ask(
 
 
 def parse(reply: http.Answer, prompt: Prompt, check: AccuracyCheck) -> Answer:
-    """An answer from a reply of /v1/completions. Raises NoAnswerError."""
+    """The answer in a reply of /v1/completions. Raises NoAnswerError."""
     try:
         choice = reply.json()["choices"][0]
         rows = [_likeliest(row, check.top_logprobs) for row in choice["prompt_logprobs"][1:]]
@@ -126,9 +126,9 @@ def parse(reply: http.Answer, prompt: Prompt, check: AccuracyCheck) -> Answer:
 
 
 def _likeliest(row: Mapping[str, Any], top: int) -> list[tuple[float, int]]:
-    """(minus logprob, token) of the likeliest tokens; of equal ones that with the lower id first.
+    """(−logprob, token) of the likeliest tokens; among equals, the lower token id comes first.
 
-    The prompt's own token comes along wherever it ranks: it is the last one, if it is one more.
+    vLLM adds the prompt's own token if it is not among them; it then ranks last, and is cut off.
     """
     told = sorted((-float(entry["logprob"]), int(token)) for token, entry in row.items())
     if len(told) < top:

@@ -1,7 +1,7 @@
 """The longest prompt that a server really serves: doubling until one fails, then bisection.
 
-`max_model_len` is what vLLM lets in, the KV cache is what fits: what is served in the end is found
-by asking. Each question is a prompt of random tokens and one token of reply, alone in the server.
+`max_model_len` is what vLLM accepts, and the KV cache limits what fits; what is really served is
+found by trying. Each try is a prompt of random tokens with one token of reply, alone in the server.
 """
 
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from typing import Literal
 from harness.engines import http
 from loadgen.records import Target
 
-GRANULARITY_FRAC = 0.01  # of the answer: nearer than that bisection does not go
-LEAST_TOKENS = 2  # a prompt of one token and its reply
-MOST_TOKENS = 2**24  # where a server names no limit, and might serve whatever is sent
+GRANULARITY_FRAC = 0.01  # of the answer: where bisection stops
+LEAST_TOKENS = 2  # a prompt of one token, and its reply
+MOST_TOKENS = 2**24  # for a server that names no limit, and might serve whatever is sent
 
 Fate = Literal["served", "refused", "failed", "died"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Try:
-    """What became of one prompt. `why` is the server's own word where it did not serve it.
+    """What became of one prompt; if it was not served, `why` has the server's words.
 
-    After "died" there is nobody left to ask.
+    After "died", no more can be asked.
     """
 
     tokens: int
@@ -35,20 +35,20 @@ class Try:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LongestContext:
-    """What was found; `limit` is why nothing longer was served."""
+    """What was found; `limit` says why nothing longer was served."""
 
-    tokens: int | None  # prompt and reply; None: none was served
-    took_s: float | None  # to its one token
+    tokens: int | None  # prompt and reply; None if none was served
+    took_s: float | None  # until its one token came
     limit: str
-    refused_cleanly: bool | None  # HTTP 400 for what is over max_model_len; None: not tried
+    refused_cleanly: bool | None  # whether max_model_len + 1 gave HTTP 400; None: not tried
     tries: tuple[Try, ...]
 
 
 def find(ask: Callable[[int], Try], start_tokens: int, max_model_len: int | None) -> LongestContext:
-    """Ask for ever longer prompts. `ask` takes the length of a prompt and its reply of one token.
+    """Try ever longer prompts. `ask` takes the length of a prompt plus its one token of reply.
 
-    What is over `max_model_len` is asked once, to see that it is refused and not half served.
-    A server that dies ends the search: what it served before is then what is known.
+    `max_model_len` + 1 is tried once, to see whether it is refused and not partly served. A server
+    that dies ends the search, which then gives what it had served before.
     """
     tries: list[Try] = []
 
@@ -77,7 +77,7 @@ def find(ask: Callable[[int], Try], start_tokens: int, max_model_len: int | None
 
 
 def _doubled(asked: Callable[[int], Try], tokens: int, most: int) -> tuple[Try | None, Try | None]:
-    """The longest that was served, and the first that was not; None where there is none."""
+    """The longest try that was served, and the first that was not; None if there is none."""
     longest: Try | None = None
     while True:
         answer = asked(tokens)
@@ -94,7 +94,7 @@ def _granularity(tokens: int) -> int:
 
 
 def ask(target: Target, tokens: int, timeout_s: float) -> Try:
-    """Send one prompt of `tokens - 1` random tokens, and wait for its one token of reply."""
+    """Send a prompt of `tokens - 1` random tokens, and wait for its one token of reply."""
     draw = Random(tokens)
     first, end = target.first_token_id, target.vocab_size
     prompt = [draw.randrange(first, end) for _ in range(tokens - 1)]

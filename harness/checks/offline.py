@@ -1,7 +1,7 @@
-"""vLLM without a server: what the same engine does with the same lengths when nobody listens.
+"""vLLM without a server: the throughput of the same engine with the same lengths, offline.
 
-`harness/scripts/offline.py` runs in the server's interpreter, as a process of its own. Online
-throughput over this one is what API server, HTTP and streaming cost; tokens become text in both.
+`harness/scripts/offline.py` runs in the server's interpreter, in its own process. Online throughput
+divided by this shows what API server, HTTP and streaming cost; tokens are detokenised in both.
 """
 
 import json
@@ -23,26 +23,26 @@ STOP_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offline:
-    """What vLLM gave."""
+    """What vLLM achieved."""
 
     prompts: int
     input_tokens: int
     output_tokens: int
     elapsed_s: float
-    output_tok_per_s: float  # output_tokens / elapsed_s: the start and a warm-up are not in it
+    output_tok_per_s: float  # output_tokens / elapsed_s, which excludes start and warm-up
 
 
 def has_lengths(load: Load) -> bool:
-    """Whether a load asks for what is done here: prompts that share nothing, of drawn lengths."""
+    """Whether a load can be run offline: prompts that share nothing, with drawn lengths."""
     is_single = load.arrival != "trace" and load.conversation is None
     return is_single and load.prompts.kind == "unique" and load.ignore_eos
 
 
 def obstacle(engine: ServeSettings) -> str | None:
-    """Why an engine setting has no throughput without a server, in a sentence; None if it has one.
+    """Why an engine setting cannot be run without a server, in a sentence; None if it can.
 
-    vLLM 0.25.1 and 0.32.0 (entrypoints/llm.py) refuse data parallelism in one process: it takes a
-    program of several, each with its own share of the prompts, which is no engine behind one API.
+    vLLM 0.25.1 and 0.32.0 (entrypoints/llm.py) refuse data parallelism in one process. It needs
+    several processes, each with its own share of the prompts, unlike engines behind one API.
     """
     if (size := engine.data_parallel_size or 1) > 1:
         return (
@@ -56,7 +56,7 @@ def obstacle(engine: ServeSettings) -> str | None:
 
 
 def lengths(load: Load, prompts: int, seed: int) -> list[tuple[int, int]]:
-    """Prompt and reply lengths as the load draws them."""
+    """Prompt and reply lengths, drawn as the load draws them."""
     random = np.random.default_rng(seed)
     draw_input, draw_output = sampler(load.input_tokens), sampler(load.output_tokens)
     return [(int(draw_input(random)), int(draw_output(random))) for _ in range(prompts)]
@@ -71,13 +71,13 @@ def measure(
     folder: Path,
     timeout_s: float,
 ) -> Offline:
-    """Run vLLM offline; `arguments` are its flags. `folder` takes its log and what it says.
+    """Run vLLM offline; `arguments` are its flags. Its log and its results go to `folder`.
 
     Raises EngineFailed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     task, told, log = folder / "task.json", folder / "told.json", folder / "offline.log"
-    for left in (told, log):  # of a try before: its log would be read as this one's
+    for left in (told, log):  # of an earlier try, whose log would be read as this one's
         left.unlink(missing_ok=True)
     task.write_text(json.dumps({"lengths": work, "vocab_size": vocab_size}))
     process = Process([python, str(SCRIPT), str(task), str(told), *arguments], env, log)
@@ -85,7 +85,7 @@ def measure(
         ended = process.has_exited(within_s=timeout_s)
     finally:
         process.stop(STOP_S)
-    if told.is_file():  # it is the last thing done: how vLLM then ends matters no more
+    if told.is_file():  # written last, so it does not matter how vLLM then exits
         return Offline(**json.loads(told.read_text()))
     text = log.read_text(errors="replace")
     if not ended:

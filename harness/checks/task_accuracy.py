@@ -1,7 +1,7 @@
-"""Tasks of lm-evaluation-harness, asked of the server that is measured, through /v1/completions.
+"""Tasks of lm-evaluation-harness, run against the measured server through /v1/completions.
 
-lm_eval is a program of its own, in an interpreter that has it: what it asks, how it scores and what
-its scores mean is its affair. Its command line and results are those of 0.4.
+lm_eval runs as a separate program, in an interpreter that has it; what it asks and how it scores
+are up to it. The command line and the results are those of version 0.4.
 """
 
 import json
@@ -22,11 +22,11 @@ from harness.units import percent, plural
 NEEDED = ("lm_eval", "transformers", "aiohttp", "requests", "tenacity")  # lm_eval[api], tokenizers
 PROBE_S = 60.0
 STOP_S = 10.0
-METRICS = ("acc", "exact_match")  # shares of right answers; the first that a task reports counts
+METRICS = ("acc", "exact_match")  # shares of correct answers; the first that a task reports counts
 
 
 class NoScoreError(Exception):
-    """lm_eval gave no score. The message says why; `evidence` are its last lines."""
+    """lm_eval gave no score; the message says why, and `evidence` has its last lines."""
 
     def __init__(self, message: str, evidence: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -35,10 +35,10 @@ class NoScoreError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """What is asked."""
+    """The server to ask."""
 
     url: str
-    model: str  # as the server names it
+    model: str  # the server's name for it
     tokenizer: str  # a folder or a hub id
     max_model_len: int | None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -46,24 +46,24 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A share of right answers."""
+    """A task's share of correct answers."""
 
     task: str
-    metric: str  # as lm_eval names it: acc,none
+    metric: str  # lm_eval's name for it, e.g. acc,none
     frac: float
-    stderr_frac: float | None  # of the mean over its samples; None where lm_eval has none
+    stderr_frac: float | None  # standard error of the mean over samples; None if lm_eval has none
     samples: int | None
 
     @property
     def text(self) -> str:
-        """For people: "gsm8k 71.2 ± 1.4 % (exact_match,strict-match, 1,319 questions)"."""
+        """For people, e.g. "gsm8k 71.2 ± 1.4 % (exact_match,strict-match, 1,319 questions)"."""
         error = "" if self.stderr_frac is None else f" ± {percent(self.stderr_frac)}"
         asked = "" if self.samples is None else f", {plural(self.samples, 'question')}"
         return f"{self.task} {percent(self.frac)}{error} % ({self.metric}{asked})"
 
 
 def missing(python: str) -> list[str]:
-    """The packages that this interpreter lacks. Raises OSError or SubprocessError if it fails."""
+    """The needed packages that an interpreter lacks. Raises OSError or SubprocessError."""
     code = (
         "import sys; from importlib.util import find_spec;"
         "print(*(name for name in sys.argv[1:] if find_spec(name) is None))"
@@ -75,11 +75,11 @@ def missing(python: str) -> list[str]:
 
 
 def measure(check: TaskAccuracyCheck, endpoint: Endpoint, folder: Path) -> tuple[Score, ...]:
-    """Run lm_eval. `folder` takes its log and its results. Raises NoScoreError."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a try before: its results would be this one's
+    """Run lm_eval. Its log and its results go to `folder`. Raises NoScoreError."""
+    shutil.rmtree(folder, ignore_errors=True)  # earlier results would be taken for this one's
     folder.mkdir(parents=True)
     log = folder / "lm_eval.log"
-    # lm_eval makes "Bearer KEY" of it: a key belongs into no command line
+    # by the environment, because a key must not be on a command line; lm_eval adds "Bearer"
     key = endpoint.headers.get("Authorization", "").removeprefix("Bearer ")
     process = Process(command(check, endpoint, folder), {"OPENAI_API_KEY": key}, log)
     try:
@@ -122,15 +122,15 @@ def command(check: TaskAccuracyCheck, endpoint: Endpoint, folder: Path) -> list[
         "--model_args": ",".join(f"{n}={v}" for n, v in arguments.items() if v is not None),
     }
     told = [str(w) for name, v in options.items() if v is not None for w in (name, v)]
-    # unbuffered: what it says last is then last in its log
+    # unbuffered, so that its last words come last in its log
     start = [check.python or sys.executable, "-u", "-m", "lm_eval"]
     return [*start, "--model", "local-completions", *told]
 
 
 def scores(results: Mapping[str, Any], tasks: Sequence[str]) -> tuple[Score, ...]:
-    """One for each task, or group of tasks. Raises ValueError where one has no share of right ones.
+    """One score per task or group of tasks. Raises ValueError if one lacks a metric of METRICS.
 
-    A metric is named NAME,FILTER, its standard error NAME_stderr,FILTER.
+    lm_eval names a metric NAME,FILTER, and its standard error NAME_stderr,FILTER.
     """
     found = results.get("results") or {}
     counts = results.get("n-samples") or {}
@@ -162,9 +162,9 @@ def scores(results: Mapping[str, Any], tasks: Sequence[str]) -> tuple[Score, ...
 
 
 def mean(told: Sequence[Score]) -> tuple[float, float | None]:
-    """The mean over tasks, each with the same weight, and its standard error.
+    """The mean over tasks, with equal weights, and its standard error.
 
-    Tasks are independent: √(Σ stderr²) / tasks; None where one has none.
+    Tasks are independent, so the error is √(Σ stderr²) / tasks; None if any task has none.
     """
     errors = [one.stderr_frac for one in told]
     known = [error for error in errors if error is not None]

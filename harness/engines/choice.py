@@ -14,21 +14,21 @@ Place = Literal["gpu", "cpu", "sim"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The engine that is used, and why. A sweep's `on_<place>` part scales it to the machine."""
+    """The engine that is used, and why. `place` selects the sweep's `on_<place>` part."""
 
     kind: Kind
     place: Place
     num_gpus: int
     vllm_version: str | None
     why: str
-    vllm_folder: Path | None = None  # of its package
+    vllm_folder: Path | None = None  # the folder of its package
 
 
 def choose(requested: str, python: str | None) -> Choice:
-    """Resolve `auto`, and find out on what a vLLM of this machine would run.
+    """Resolve `auto`, and find out what vLLM would run on here.
 
-    `python` is the interpreter that has vLLM, None for this one. Raises UserError if `vllm`, or an
-    interpreter of its own for `auto`, is asked for and is not there.
+    `python` is the interpreter that has vLLM; None is this one. Raises UserError if vLLM is missing
+    although it was asked for: by `vllm`, or by `auto` with a `python`.
     """
     gpus = num_gpus()
     if requested == "external":

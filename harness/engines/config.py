@@ -1,7 +1,8 @@
-"""What an engine can be told. vLLM's settings keep vLLM's names; `None` leaves a setting to vLLM.
+"""The settings of an engine. vLLM's keep vLLM's names; `None` leaves a setting to vLLM.
 
-Three kinds: `vllm` and `sim` are started by the harness with the same settings, `external` is a
-server somebody else runs. `engine=auto` is resolved to one of them before this schema is applied.
+There are three kinds: `vllm` and `sim` are started by the harness with the same settings;
+`external` is a server that somebody else runs. `engine=auto` is resolved to one of them before this
+schema is applied.
 """
 
 import os
@@ -16,16 +17,17 @@ from pydantic.dataclasses import dataclass
 from harness.environment import masked
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-# A number on the command line (OMP_NUM_THREADS=1) is text in an environment.
+# Environment variables are text, also where YAML reads a number (OMP_NUM_THREADS=1).
 Text = Annotated[str, BeforeValidator(lambda v: str(v) if type(v) in (int, float) else v)]
 URL = re.compile(r"https?://(\[(?P<ipv6>[^/\s\]]+)\]|[^/\s:\[\]]+)(:(?P<port>\d{1,5}))?(/\S*)?")
-SIM_NUM_GPUS = 2  # of the machine that the simulator imitates
+SIM_NUM_GPUS = 2  # in the machine that the simulator imitates
 
 
 @dataclass(kw_only=True, config=STRICT)
 class ServeSettings:
-    """The `vllm serve` settings that sweeps often turn, all others through `extra`; and `replicas`,
-    how many such servers there are.
+    """The `vllm serve` settings that sweeps often vary; `extra` holds all others.
+
+    `replicas` is the number of such servers.
     """
 
     tensor_parallel_size: int | None = Field(
@@ -62,7 +64,7 @@ class ServeSettings:
     )
 
     def headers(self) -> dict[str, str]:
-        """What goes with every request: nothing, our own servers ask for no key."""
+        """Headers sent with every request: none, because our own servers need no key."""
         return {}
 
 
@@ -95,7 +97,7 @@ class VllmEngine(ServeSettings):
 
 @dataclass(kw_only=True, config=STRICT)
 class SimEngine(ServeSettings):
-    """The simulator: vLLM's scheduling, a roofline model's time, no GPU."""
+    """The simulator: vLLM's scheduling, step times from a roofline model, no GPU."""
 
     kind: Literal["sim"] = "sim"
     gpu: Literal["b200", "h200", "h100", "a100", "l40s", "l4", "a10g"] = Field(
@@ -146,9 +148,9 @@ class ExternalEngine:
     first_token_timeout_s: float = Field(120.0, gt=0, description="wait for a first token")
 
     def headers(self) -> dict[str, str]:
-        """What goes with every request; read from the environment, and never stored.
+        """Headers sent with every request; read from the environment, and never stored.
 
-        Raises ValueError where the environment lacks a variable.
+        Raises ValueError if the environment lacks a variable.
         """
         headers = {name: _from_environment(env, name) for name, env in self.header_env.items()}
         if self.api_key_env is not None:
@@ -167,7 +169,7 @@ Engine = Annotated[VllmEngine | SimEngine | ExternalEngine, Field(discriminator=
 
 
 def stored(engine: Engine) -> dict[str, Any]:
-    """The settings as they may be written to disk: secrets of the server's environment masked."""
+    """The settings as they may be written to disk: secrets in the server's environment masked."""
     settings = asdict(engine)
     if "env" in settings:
         settings["env"] = {name: masked(name, value) for name, value in settings["env"].items()}

@@ -1,4 +1,4 @@
-"""A server that somebody else runs: looked at, used, and left alone."""
+"""A server that somebody else runs: checked and used, but neither started nor stopped."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,6 +1,6 @@
 """What a server says about itself, in its log and on its pages. Pure functions of their text.
 
-Logs of vLLM 0.25 (CUDA, tensor parallel) and 0.32 (CPU), pages of both.
+Written for the logs and pages of vLLM 0.25 (CUDA, tensor parallel) and 0.32 (CPU).
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# The pages that are read; /server_info exists with VLLM_SERVER_DEV_MODE=1.
+# The pages that are read; /server_info needs VLLM_SERVER_DEV_MODE=1.
 METRICS = "/metrics"
 MODELS = "/v1/models"
 VERSION = "/version"
@@ -19,7 +19,7 @@ PAGES = (METRICS, MODELS, VERSION, SERVER_INFO)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the settings came to. None: the server does not say."""
+    """How the server resolved its settings. None: it does not say."""
 
     vllm_version: str | None = None
     kv_cache_tokens: int | None = None
@@ -29,8 +29,8 @@ class Facts:
     resolved: dict[str, str] = field(default_factory=dict)
 
 
-# A phase ends with its last such line (of several workers, the slowest). One that a server does not
-# have (no graphs on a CPU) leaves no line, and takes no time.
+# A phase ends with the last line that matches (with several workers, the slowest one's). A phase
+# that a server does not have (no graphs on a CPU) logs no line, and takes no time.
 _PHASE_ENDS = {
     "imports": re.compile(r"non-default args: "),
     "engine_core": re.compile(r"Initializing a V1 LLM engine"),
@@ -46,7 +46,7 @@ FIRST_TOKEN = "first_token"
 
 _VERSION = re.compile(r"V1 LLM engine \(v([^)]+)\)")
 
-# What a log line says of a resolved setting; the last such line counts.
+# Resolved settings in the log; the last line that matches counts.
 _RESOLVED = {
     "attention_backend": re.compile(r"Using (\w+) attention backend"),
     "flash_attention": re.compile(r"Using FlashAttention version (\d+)"),
@@ -67,7 +67,10 @@ _RESOLVED = {
 
 
 def facts_of(log_text: str, pages: Mapping[str, str]) -> Facts:
-    """Pages before log lines: a page is made to be read. `pages`: the text by path, if any."""
+    """The server's facts; pages win over log lines, being made to be parsed.
+
+    `pages` maps a path to its text, empty if there is none.
+    """
     scheduler = _vllm_config(pages).get("scheduler_config", {})
     models = _json(pages.get(MODELS, "")).get("data") or [{}]
     version = _json(pages.get(VERSION, "")).get("version")
@@ -90,9 +93,10 @@ def facts_of(log_text: str, pages: Mapping[str, str]) -> Facts:
 def phases(
     lines: Iterable[tuple[float, str]], started_at_s: float, up_at_s: float, token_at_s: float
 ) -> dict[str, float]:
-    """Seconds of each phase of a start, in order; they add up to the whole.
+    """Seconds of each phase of a start, in order; they add up to the whole start.
 
-    `lines` are (when, text); `up_at_s` is the first good /health, `token_at_s` the first token.
+    `lines` are (when, text). `up_at_s` is when /health first said 200, `token_at_s` when the first
+    token came.
     """
     ends: dict[str, float] = {}
     for at_s, line in lines:
@@ -112,7 +116,7 @@ def phases(
 
 
 def phase_after(line: str) -> str | None:
-    """The phase that begins where this log line ends one; None for any other line."""
+    """The phase that begins at this log line, which ends the one before; else None."""
     names = [*_PHASE_ENDS, FIRST_TOKEN]
     for index, pattern in enumerate(_PHASE_ENDS.values()):
         if pattern.search(line):
@@ -121,7 +125,7 @@ def phase_after(line: str) -> str | None:
 
 
 def first_phase() -> str:
-    """What a server does first."""
+    """The first phase of a start."""
     return next(iter(_PHASE_ENDS))
 
 
@@ -132,10 +136,10 @@ def total(metrics_page: str, metric: str) -> float | None:
 
 
 def _kv_cache_tokens(log_text: str, metrics_page: str) -> int | None:
-    """Summed over data parallel engines: each has its own cache.
+    """The KV cache of all data parallel engines together; each has its own.
 
-    vLLM's page has a line for each engine; there `kv_cache_size_tokens` is of one engine, and
-    `num_gpu_blocks` of all together (0.25.1, v1/engine/core_client.py, _apply_ready_response).
+    vLLM's page has one line per engine. On it, `kv_cache_size_tokens` is that engine's, but
+    `num_gpu_blocks` is the sum over all (0.25.1, v1/engine/core_client.py, _apply_ready_response).
     """
     if sizes := [int(x) for x in _label(metrics_page, "kv_cache_size_tokens") if x.isdigit()]:
         return sum(sizes)
@@ -150,7 +154,7 @@ def _kv_cache_tokens(log_text: str, metrics_page: str) -> int | None:
 
 
 def _label(metrics_page: str, label: str) -> list[str]:
-    """A label of `vllm:cache_config_info`, for each engine."""
+    """A label of `vllm:cache_config_info`, one value per engine."""
     lines = re.findall(r"^vllm:cache_config_info\{(.*)\}", metrics_page, re.MULTILINE)
     return [found[1] for line in lines if (found := re.search(rf'\b{label}="([^"]*)"', line))]
 
@@ -161,7 +165,7 @@ def _vllm_config(pages: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _argument(name: str, log_text: str) -> int | None:
-    """A setting from the line of the arguments that were given."""
+    """A setting from the log line that lists the arguments given."""
     return _integer(re.compile(rf"non-default args: .*'{name}': (\d+)"), log_text)
 
 

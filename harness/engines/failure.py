@@ -1,4 +1,4 @@
-"""Why a server did not start, died or hung: a kind, one sentence, and the log lines that say so."""
+"""Why a server did not start, died or hung: a kind, a sentence, and the log lines that show it."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class FailureKind(StrEnum):
-    """What went wrong, as far as a sweep has to tell it apart."""
+    """What went wrong, as finely as a sweep needs to distinguish it."""
 
     BAD_ARGUMENT = "bad_argument"
     MODEL_NOT_FOUND = "model_not_found"
@@ -20,14 +20,14 @@ class FailureKind(StrEnum):
     DIED_UNDER_LOAD = "died_under_load"
     HANGS = "hangs"
     NO_ANSWER = "no_answer"  # to a check
-    NO_CAPACITY = "no_capacity"  # a load that is a share of one
-    NOT_POSSIBLE = "not_possible"  # this machine has not what it asks for: nothing was started
-    HARNESS = "harness"  # no fault of the server
+    NO_CAPACITY = "no_capacity"  # for a load that is a share of it
+    NOT_POSSIBLE = "not_possible"  # this machine lacks what it needs: nothing was started
+    HARNESS = "harness"  # not the server's fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """`message` says what happened and what to try; `evidence` is the log's part that says so."""
+    """`message` says what happened and what to try; `evidence` holds the log lines that show it."""
 
     kind: FailureKind
     message: str
@@ -45,8 +45,8 @@ class EngineFailed(Exception):  # noqa: N818
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cause:
     kind: FailureKind
-    pattern: re.Pattern[str]  # of one line, its prefix cut off
-    message: str  # may name the pattern's groups
+    pattern: re.Pattern[str]  # matched against one line without its prefix
+    message: str  # may contain {why}: what the pattern's groups matched
 
     @classmethod
     def of(cls, kind: FailureKind, pattern: str, message: str) -> "_Cause":
@@ -55,8 +55,9 @@ class _Cause:
 
 _K = FailureKind
 
-# The first that any line matches is the cause: most telling first, whatever came first in the log.
-# Texts: vLLM 0.25.1 and 0.32.0, transformers 4.57 and 5.19, PyTorch 2.11 and 2.13, argparse.
+# The first entry that matches any line is the cause: they are in order of how much they explain,
+# not of the log. Texts are those of vLLM 0.25.1 and 0.32.0, transformers 4.57 and 5.19, PyTorch
+# 2.11 and 2.13, and argparse.
 _CAUSES = (
     _Cause.of(
         _K.PORT_TAKEN,
@@ -137,16 +138,16 @@ _SIGKILL = -9
 
 
 def classify(log_text: str, exit_code: int | None, *, served: bool = False) -> Failure:
-    """Why a server that exited has exited; `served` if it had been up.
+    """Why a server exited; `served` says that it had been up.
 
-    The cause is looked for in the whole log: a tensor parallel server prints it in a worker, some
-    hundred lines before its last one.
+    The whole log is searched: in a tensor parallel server a worker prints the cause, about a
+    hundred lines before the last one.
     """
     lines = list(_telling(log_text))
     evidence: tuple[str, ...]
     for cause in _CAUSES:
         if served and cause.kind is not FailureKind.OUT_OF_MEMORY:
-            continue  # after the start, these are other people's errors
+            continue  # after the start, such lines do not explain its death
         matches = [(raw, m) for raw, text in lines if (m := cause.pattern.search(text))]
         if matches:
             groups = {k: v for k, v in matches[0][1].groupdict().items() if v}
@@ -172,20 +173,20 @@ def classify(log_text: str, exit_code: int | None, *, served: bool = False) -> F
 
 
 def shortened(text: str, chars: int) -> str:
-    """The text, or its beginning up to a whole word, with dots that say so."""
+    """The text, cut off after a whole word, with an ellipsis, if it is longer than `chars`."""
     if len(text) <= chars:
         return text
     return f"{text[: chars - 1].rpartition(' ')[0] or text[: chars - 1]}…"
 
 
 def tail(log_text: str, lines: int = _TAIL) -> tuple[str, ...]:
-    """The last lines of a log that say something."""
+    """The last lines of a log, without noise."""
     told = [line for line in log_text.splitlines() if not _NOISE.search(line)]
     return tuple(line[:_LINE_CHARS] for line in told[-lines:])
 
 
 def _telling(log_text: str) -> Iterator[tuple[str, str]]:
-    """Each line that may name a cause: as it is, and without its prefix."""
+    """Each line that may name a cause: in full, and without its prefix."""
     for line in log_text.splitlines():
         prefix = _PREFIX.match(line)
         if prefix is None or prefix["level"] not in _QUIET:
@@ -197,7 +198,7 @@ def _strip(line: str) -> str:
 
 
 def _distinct(lines: list[str]) -> tuple[str, ...]:
-    """Each text once: every process of the server prints the same one, with its own prefix."""
+    """Each text once: every process of the server prints the same, with its own prefix."""
     first = {_strip(line): line[:_LINE_CHARS] for line in reversed(lines)}
     return tuple(reversed(first.values()))[:_EVIDENCE]
 

@@ -1,6 +1,7 @@
-"""What a setting asks for that this machine has not, told before anything is started. Pure.
+"""What a setting needs and this machine lacks, found before anything is started. Pure.
 
-Only what is sure is told: all else is left to the server, whose own words then stand in the study.
+Only what is certain is reported. Everything else is left to the server, whose own message then
+appears in the study.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,24 +21,24 @@ from harness.engines.vllm import serving
 from harness.model import Model
 from monitors.nvml import Gpu
 
-# (major, minor) of the least compute capability, by the source of vLLM 0.25.1.
-# Weights in FP8 are read by the Marlin kernels where the tensor cores cannot compute in FP8
+# Minimum compute capabilities as (major, minor), from the source of vLLM 0.25.1.
+# Where the tensor cores cannot compute in FP8, Marlin kernels read FP8 weights
 # (model_executor/layers/quantization: get_min_capability of each method).
 QUANTIZATION = {"fp8": (7, 5), "modelopt": (8, 9), "mxfp4": (8, 0), "fp_quant": (10, 0)}
-# No attention backend has an FP8 KV cache below: FlashAttention needs 9.0, Triton 8.9, FlashInfer
-# 8.0 (v1/attention/backends: supports_kv_cache_dtype, supports_compute_capability).
+# Below this, no attention backend supports an FP8 KV cache: FlashAttention needs 9.0, Triton 8.9,
+# FlashInfer 8.0 (v1/attention/backends: supports_kv_cache_dtype, supports_compute_capability).
 FP8_KV_CACHE = (8, 0)
 BFLOAT16 = (8, 0)  # platforms/cuda.py: check_if_supports_dtype
-NEAR = 0.75  # of difflib's ratio: all flags share their dashes, and many a word
+NEAR = 0.75  # difflib's ratio, high because all flags share their dashes and many share words
 
 
 def obstacle(
     engine: Engine, model: Model, gpus: Sequence[Gpu], flags: frozenset[str] | None
 ) -> str | None:
-    """Why no server of this setting can run here, in a sentence; None if nothing is known.
+    """Why no server with this setting can run here, in a sentence; None if no reason is known.
 
-    `gpus`: those that servers may take, none on a CPU. `flags`: those that the installed vLLM
-    knows, None if they could not be read.
+    `gpus`: those that servers may use; none on a CPU. `flags`: those that the installed vLLM knows;
+    None if they could not be read.
     """
     match engine:
         case VllmEngine():
@@ -65,7 +66,7 @@ def _heads(engine: ServeSettings, model: Model) -> Iterator[str]:
 
 
 def _count(engine: ServeSettings, num_gpus: int, here: str) -> Iterator[str]:
-    """`here` says how many there are; on a CPU, without any, they are not counted."""
+    """`here` says how many GPUs there are. With none (on a CPU), they are not counted."""
     if num_gpus and ranks(engine) > num_gpus:
         names = ("tensor_parallel_size", "data_parallel_size", "replicas")
         asked = [f"engine.{n}={size}" for n in names if (size := getattr(engine, n) or 1) > 1]
@@ -90,7 +91,7 @@ def _capability(engine: ServeSettings, gpus: Sequence[Gpu]) -> Iterator[str]:
 
 
 def _wanted(engine: ServeSettings) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The settings that need a kind of GPU, and which."""
+    """The settings that need a certain compute capability, and which."""
     if engine.quantization in QUANTIZATION:
         yield f"engine.quantization={engine.quantization}", QUANTIZATION[engine.quantization]
     if (engine.kv_cache_dtype or "").startswith("fp8"):

@@ -1,22 +1,22 @@
 """The flags that an installed vLLM knows, read from its source.
 
-Asking it would mean to import it, which takes ten seconds and more. In vLLM 0.25.1 and 0.32.0 every
-flag of `vllm serve` is a string given to add_argument(), but for those of the front end: they are
-the fields of the classes of its arguments.
+Asking vLLM itself would mean importing it, which takes ten seconds or more. In vLLM 0.25.1 and
+0.32.0 every flag of `vllm serve` is a string passed to add_argument(), except those of the front
+end, which are the fields of its argument classes.
 """
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-# In the package's folder; the front end's arguments have moved between versions.
+# Relative to the package's folder; the front end's arguments have moved between versions.
 ENGINE = Path("engine/arg_utils.py")
 FRONT_ENDS = (Path("entrypoints/openai/cli_args.py"), Path("entrypoints/launchers/cli_args.py"))
 FRONT_END_CLASS = "FrontendArgs"  # BaseFrontendArgs and FrontendArgs
 
 
 def known_flags(package: Path | None) -> frozenset[str] | None:
-    """The flags of the vLLM in this folder, as "--max-num-seqs"; None where they cannot be read."""
+    """The flags of the vLLM in this folder, e.g. "--max-num-seqs"; None if they cannot be read."""
     if package is None:
         return None
     try:
@@ -29,12 +29,12 @@ def known_flags(package: Path | None) -> frozenset[str] | None:
 
 
 def flag_of(name: str) -> str:
-    """The flag of a setting: "max_num_seqs" is "--max-num-seqs"."""
+    """The flag of a setting: "max_num_seqs" gives "--max-num-seqs"."""
     return f"--{name.replace('_', '-')}"
 
 
 def knows(flags: frozenset[str], flag: str) -> bool:
-    """As vLLM's parser takes it: a switch also with "no-" before it, a name also cut short."""
+    """Whether vLLM's parser accepts the flag; it also takes "no-" switches and abbreviations."""
     stem = flag.partition(".")[0]  # --compilation-config.mode
     names = {stem, f"--{stem.removeprefix('--').removeprefix('no-')}"}
     return any(known.startswith(name) for known in flags for name in names)

@@ -1,6 +1,7 @@
-"""A few short HTTP requests to a server, for its start and its state. Load goes by `loadgen`.
+"""Short HTTP requests to a server, about its start and its state. Load is sent by `loadgen`.
 
-Never through a proxy: the environment's is for the way out, and would answer for 127.0.0.1.
+Never through a proxy: one set in the environment is meant for the outside, and would answer for
+127.0.0.1.
 """
 
 import http.client
@@ -19,7 +20,7 @@ class Answer:
     body: str
 
     def json(self) -> Any:
-        """The body as JSON; None where it is none."""
+        """The body as JSON; None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -50,7 +51,7 @@ def request(
 
 
 def page(url: str, *, timeout_s: float = 5.0) -> str:
-    """The body of a page; empty where there is none (no such page, no answer)."""
+    """The body of a page; empty if there is no such page, or no answer."""
     try:
         answer = request(url, timeout_s=timeout_s)
     except OSError:
@@ -61,9 +62,9 @@ def page(url: str, *, timeout_s: float = 5.0) -> str:
 def refusal(
     url: str, model: str, *, timeout_s: float, headers: Mapping[str, str] | None = None
 ) -> str | None:
-    """Ask for one generated token: None if it comes, else why not. Raises OSError like `request`.
+    """Ask for one token: None if it comes, else why it did not. Raises OSError like `request`.
 
-    `/health` is no proof: an engine may say 200 and die of its first request.
+    `/health` proves nothing: a server may answer 200 there, and die of its first request.
     """
     body = {"model": model, "prompt": [1, 2, 3], "max_tokens": 1, "temperature": 0}
     answer = request(f"{url}/v1/completions", timeout_s=timeout_s, body=body, headers=headers)

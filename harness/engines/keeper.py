@@ -1,17 +1,17 @@
-"""The keeper of one server: it owns the server's process tree and leaves nothing of it behind.
+"""The keeper of one server: it owns the server's process tree, and leaves nothing of it behind.
 
     python keeper.py LOG -- COMMAND…
 
-It stands between the harness and the server, in a session of its own, because only a process that
-outlives the harness can clean up after it. As a child subreaper (prctl(2)) it inherits every
-descendant whose parent has died, so a worker that called setsid or was orphaned is still below it.
+It sits between the harness and the server, in its own session, because only a process that outlives
+the harness can clean up after it. As a child subreaper (prctl(2)) it inherits every descendant
+whose parent has died, so even a worker that called setsid or was orphaned stays below it.
 
-It talks in lines. On its stdout: {"pid": …} once the server runs, {"exit_code": …} the moment it
-has exited, and last {"needed": …, "took_s": …, "survivors": […]}. On its stdin: "stop GRACE_S PID",
-with the descendant to interrupt: the server, or what a profiler wraps. End of file on stdin means
-that the harness is gone, in whatever way.
+It speaks in lines. On stdout it writes {"pid": …} once the server runs, {"exit_code": …} as soon as
+that has exited, and finally {"needed": …, "took_s": …, "survivors": […]}. On stdin it reads "stop
+GRACE_S PID", where PID is the descendant to interrupt: the server, or the one that a profiler
+wraps. End of file on stdin means that the harness is gone, for whatever reason.
 
-Standard library only, so that it starts in some 50 ms and can be run by its path.
+It uses the standard library only, so that it starts in some 50 ms and can be run by its path.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ import sys
 import time
 from collections.abc import Callable
 
-# Both at most, and never longer than the grace that an order to stop names.
-TIDY_S = 2.0  # after the server's exit: resource trackers and workers leave by themselves
+# The next two are maxima, further limited to the GRACE_S of an order to stop.
+TIDY_S = 2.0  # after the server's exit, for resource trackers and workers to exit by themselves
 TERM_S = 5.0  # from SIGTERM to SIGKILL
 ORPHAN_TERM_S = 1.0  # the same when the harness is gone
-KILL_S = 20.0  # SIGKILL waits for the kernel: a GPU's memory is freed before a process is gone
+KILL_S = 20.0  # after SIGKILL: the kernel frees a GPU's memory before the process is gone
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -37,17 +37,17 @@ prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 class Keeper:
-    """One server's life: start it, wait for its end or for an order, end what is left."""
+    """One server's life: start it, wait for its exit or an order to stop, and end what is left."""
 
     def __init__(self, log: str, command: list[str]) -> None:
-        self.abandoned = False  # the harness is gone, or somebody ends the keeper
+        self.abandoned = False  # the harness is gone, or somebody signalled the keeper to end
         self.exit_code: int | None = None
         self.order: list[str] | None = None
         self.needed = "already dead"
         self._input = b""
         if prctl(PR_SET_CHILD_SUBREAPER, 1) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-        # Every signal becomes a byte in a pipe, so that one select() waits for all there is.
+        # Every signal becomes a byte in a pipe, so that a single select() waits for everything.
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -57,7 +57,7 @@ class Keeper:
 
         def die_with_keeper() -> None:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != keeper:  # it died before the line above
+            if os.getppid() != keeper:  # the keeper died before the line above
                 os._exit(1)
 
         with open(log, "ab", buffering=0) as output:  # noqa: PTH123
@@ -69,7 +69,7 @@ class Keeper:
                 preexec_fn=die_with_keeper,  # safe: this process has one thread
                 process_group=0,  # a server that signals its group does not hit the keeper
             )
-        server.returncode = 0  # reaped here, with the orphans, and not by subprocess
+        server.returncode = 0  # `_reap` reaps it, with the orphans; subprocess must not
         self.pid = server.pid
 
     def run(self) -> None:
@@ -99,7 +99,7 @@ class Keeper:
         self._wait(lambda: self.exit_code is not None, grace_s)
 
     def _end_all(self, term_s: float) -> None:
-        """SIGTERM to the whole tree, a pause, SIGKILL until none is left."""
+        """SIGTERM to the whole tree, a pause, then SIGKILL until none is left."""
         if not descendants():
             return
         by_itself = self.exit_code is not None and self.needed == "already dead"
@@ -122,7 +122,7 @@ class Keeper:
     def _wait(
         self, done: Callable[[], bool], timeout_s: float | None, *, hurry: bool = True
     ) -> bool:
-        """Wait for `done`; with `hurry`, no longer than the harness lives. What `done` says."""
+        """Wait for `done`, and return what it says; with `hurry`, only while the harness lives."""
         deadline_s = None if timeout_s is None else time.perf_counter() + timeout_s
         while True:
             self._reap()
@@ -178,7 +178,7 @@ def descendants() -> dict[int, int]:
 
 
 def read_stat(pid: int) -> tuple[int, int] | None:
-    """A process' parent and start time; None when it is gone or a zombie. See proc_pid_stat(5)."""
+    """A process's parent and start time; None if it is gone or a zombie. See proc_pid_stat(5)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
             fields = file.read().rpartition(b")")[2].split()
@@ -190,13 +190,13 @@ def read_stat(pid: int) -> tuple[int, int] | None:
 
 
 def send(pid: int, started: int, number: signal.Signals) -> None:
-    """Signal that very process: a pid that was given to another one meanwhile is left alone."""
+    """Signal that very process: if its pid was reused by another one, nothing is sent."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        stat = read_stat(pid)  # the handle pins the process; the start time tells that it is ours
+        stat = read_stat(pid)  # the handle pins the process; the start time proves it is the one
         if stat is not None and stat[1] == started:
             signal.pidfd_send_signal(handle, number)
     except ProcessLookupError:

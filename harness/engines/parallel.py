@@ -1,4 +1,4 @@
-"""Over how many GPUs a setting spreads a model."""
+"""How many GPUs a setting spreads a model over."""
 
 from dataclasses import replace
 from typing import TypeVar
@@ -10,19 +10,19 @@ S = TypeVar("S", bound=ServeSettings)
 
 
 def copies(engine: ServeSettings) -> int:
-    """How often the whole model is held: data parallel engines, of each replica."""
+    """How many copies of the model there are: data parallel engines × replicas."""
     return (engine.data_parallel_size or 1) * (engine.replicas or 1)
 
 
 def ranks(engine: ServeSettings) -> int:
-    """How many GPUs that takes."""
+    """How many GPUs the setting takes."""
     return (engine.tensor_parallel_size or 1) * copies(engine)
 
 
 def decided(engine: S, model: Model, num_gpus: int) -> S:
-    """With its tensor parallel size: as asked, else all GPUs, divided by the copies of the model.
+    """The setting with a tensor parallel size; by default, all GPUs divided among the copies.
 
-    This is where the default is decided, so that plans, ids and tables know what a server does.
+    The default is decided here and not by vLLM, so that plans, ids and tables know it.
     """
     if engine.tensor_parallel_size is not None:
         return engine
@@ -31,10 +31,10 @@ def decided(engine: S, model: Model, num_gpus: int) -> S:
 
 
 def tensor_parallel_size(model: Model, num_gpus: int) -> int:
-    """The most GPUs, up to `num_gpus`, over which the model's heads can be spread evenly.
+    """The largest number of GPUs, up to `num_gpus`, that the model's heads can be spread over.
 
-    vLLM wants num_attention_heads divisible by the size; key-value heads are divided, or copied
-    where there are fewer of them than GPUs. A model whose numbers cannot be read gets all GPUs.
+    vLLM needs num_attention_heads divisible by the size. Key-value heads are divided too, or copied
+    if there are fewer of them than GPUs. A model whose config cannot be read gets all GPUs.
     """
     if model.shape is not None:
         heads, kv_heads = model.shape.num_attention_heads, model.shape.num_key_value_heads

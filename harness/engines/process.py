@@ -1,4 +1,4 @@
-"""A server's process tree, seen from the harness: started, watched and ended through its keeper."""
+"""A server's process tree, as the harness sees it: started, watched and ended by its keeper."""
 
 import contextlib
 import json
@@ -16,13 +16,13 @@ import psutil
 
 from harness.engines import keeper
 
-# What a keeper needs beyond the grace, at the very worst, to end a tree and report.
+# How long a keeper may take beyond the grace to end a tree and report, at worst.
 KEEPER_S = keeper.TIDY_S + keeper.TERM_S + 2 * keeper.KILL_S + 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a server ended: its exit code (-N: killed by signal N) and what it took to end it all."""
+    """How a server ended: its exit code (-N: killed by signal N), and what ended the tree."""
 
     code: int | None
     needed: str  # sigint | sigterm | sigkill | already dead | not ours | unknown (keeper killed)
@@ -32,12 +32,12 @@ class Exit:
 
 
 class Process:
-    """A running command with everything it starts. Use `stop`; a harness that dies is no excuse."""
+    """A running command with everything it starts. `stop` ends it; so does the harness's death."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
         self.log = log
-        # The keeper's own faults (the command does not exist) go to the log, too.
-        # -I -S: isolated from the environment and from this folder, and faster.
+        # The keeper's own errors (such as a missing command) go to the log, too.
+        # -I -S: isolated from the environment and this folder, and faster to start.
         with log.open("ab") as faults:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", keeper.__file__, str(log), "--", *command],
@@ -50,7 +50,7 @@ class Process:
             )
         self._told: dict[str, Any] = {}
         self._heard = b""
-        self._silent = False  # the keeper has said its last word
+        self._silent = False  # the keeper has closed its stdout
         self._exit: Exit | None = None
         while "pid" not in self._told and not self._silent:
             self._listen(None)
@@ -58,12 +58,12 @@ class Process:
 
     @property
     def exit_code(self) -> int | None:
-        """The server's exit code; None while it runs, and if the keeper died first."""
+        """The server's exit code; None while it runs, or if the keeper died first."""
         code: int | None = self._told.get("exit_code")
         return code
 
     def has_exited(self, within_s: float = 0.0) -> bool:
-        """Whether the server has exited; waits for it at most `within_s`."""
+        """Whether the server has exited; waits up to `within_s` for it."""
         deadline_s = perf_counter() + within_s
         while not self._silent and "exit_code" not in self._told:
             if not self._listen(max(0.0, deadline_s - perf_counter())):
@@ -71,15 +71,15 @@ class Process:
         return True
 
     def pids(self) -> frozenset[int]:
-        """All living processes of the server, orphans included."""
+        """The pids of all living processes of the server, orphans included."""
         return frozenset(process.pid for process in self._processes())
 
     def listens_on(self, port: int) -> bool:
-        """Whether a process of this tree, and not a stranger, serves that TCP port."""
+        """Whether a process of this tree listens on that TCP port."""
         return any(port in _listening_ports(process) for process in self._processes())
 
     def topmost(self, executable: str) -> int:
-        """The first process below a wrapper (a profiler) that runs `executable`; else the root."""
+        """The first process below a wrapper (a profiler) that runs `executable`, or the root."""
         for process in self._processes():  # parents come before their children
             try:
                 if Path(process.exe()).samefile(executable):
@@ -89,13 +89,13 @@ class Process:
         return self.pid
 
     def stop(self, grace_s: float, interrupt: int | None = None) -> Exit:
-        """SIGINT (to `interrupt`), `grace_s`, SIGTERM, SIGKILL: what is needed. Idempotent."""
+        """SIGINT to `interrupt`; after `grace_s`, SIGTERM and SIGKILL if needed. Idempotent."""
         if self._exit is not None:
             return self._exit
         started_at_s = perf_counter()
         assert self._keeper.stdin is not None
         assert self._keeper.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it ended with its server, or was killed
+        with contextlib.suppress(BrokenPipeError):  # the keeper has ended, or was killed
             self._keeper.stdin.write(f"stop {grace_s} {interrupt or self.pid}\n".encode())
         deadline_s = started_at_s + grace_s + KEEPER_S
         while not self._silent and perf_counter() < deadline_s:
@@ -120,7 +120,7 @@ class Process:
             return []
 
     def _listen(self, timeout_s: float | None) -> bool:
-        """Take in what the keeper says; False when it says nothing in time."""
+        """Take in what the keeper says; False if it says nothing in time."""
         assert self._keeper.stdout is not None
         stream = self._keeper.stdout.fileno()
         if not select.select([stream], [], [], timeout_s)[0]:
@@ -134,7 +134,7 @@ class Process:
 
 
 class Follower:
-    """Reads a growing log: complete lines, each stamped when it was seen, from `offset` on."""
+    """Reads a growing log from `offset` on: complete lines, each stamped when it was read."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -143,14 +143,14 @@ class Follower:
         self.lines: list[tuple[float, str]] = []
 
     def read(self) -> list[str]:
-        """The lines that came since the last call."""
+        """The lines added since the last call."""
         with self._log.open("rb") as file:
             file.seek(self.offset)
             received = file.read()
         self.offset += len(received)
         at_s = perf_counter()
         *complete, self._rest = (self._rest + received).split(b"\n")
-        # a progress bar writes itself over and over on one line: its last state counts
+        # a progress bar rewrites itself on one line: keep its last state
         new = [
             line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace") for line in complete
         ]
@@ -158,12 +158,12 @@ class Follower:
         return new
 
     def text(self) -> str:
-        """All that was read, a last incomplete line included."""
+        """Everything read so far, an incomplete last line included."""
         return "\n".join([*(line for _, line in self.lines), self._rest.decode(errors="replace")])
 
 
 def port_owner(port: int) -> int | None:
-    """The pid that listens on a TCP port of this machine; 0 if it cannot be seen, None if free."""
+    """The pid listening on a TCP port of this machine; 0 if it cannot be seen, None if free."""
     for connection in psutil.net_connections(kind="tcp"):
         if (
             connection.status == psutil.CONN_LISTEN

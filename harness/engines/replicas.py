@@ -1,7 +1,7 @@
-"""Several servers of one setting, each on GPUs of its own, measured as if they were one.
+"""Several servers with the same setting, each on its own GPUs, measured as if they were one.
 
-The client spreads the load over them (loadgen/spread.py), so there is no router in between whose
-cost would be measured too.
+The client spreads the load over them (loadgen/spread.py), so there is no router whose cost would be
+measured too.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ from harness.engines.process import Exit
 from harness.engines.server import POLL_S, Server, Setup
 from harness.engines.start import starting
 
-# What it took to end a process tree, the gentlest first.
+# What it can take to end a process tree, the gentlest first.
 NEEDED = ("sigint", "already dead", "sigterm", "sigkill", "unknown")
 T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
 class Replicas:
-    """What `Server` is for one, for several; what is known of each is added up."""
+    """The counterpart of `Server` for several servers, with what is known of each combined."""
 
     servers: tuple[Server, ...]
 
@@ -40,12 +40,12 @@ class Replicas:
 
     @property
     def model(self) -> str:
-        """By which name they serve it."""
+        """The name under which they serve the model."""
         return self.servers[0].model
 
     @property
     def facts(self) -> Facts:
-        """Each has a KV cache of its own; all else is the same for all."""
+        """The facts of the first, as all are alike, but with the KV caches of all added up."""
         facts = [server.facts for server in self.servers]
         tokens = [f.kv_cache_tokens for f in facts if f.kv_cache_tokens is not None]
         total = sum(tokens) if len(tokens) == len(facts) else None
@@ -53,7 +53,7 @@ class Replicas:
 
     @property
     def startup_s(self) -> dict[str, float]:
-        """Of the one that was up last."""
+        """The startup phases of the server that took longest."""
         return max((s.startup_s for s in self.servers), key=lambda phases: sum(phases.values()))
 
     @property
@@ -62,7 +62,7 @@ class Replicas:
         return self.servers[0].first_token_timeout_s
 
     def failure(self, token_within_s: float | None = None) -> Failure | None:
-        """As of one server: the first that has failed counts for all."""
+        """Like `Server.failure`: that of the first server that has failed."""
         for number, server in enumerate(self.servers):
             if (failure := server.failure(token_within_s)) is not None:
                 return _of_replica(number, failure)
@@ -73,17 +73,17 @@ class Replicas:
         return tuple(line for server in self.servers for line in server.tail())
 
     def settle(self) -> None:
-        """Wait until no request is left in any of them, then forget cached prefixes."""
+        """`Server.settle` for each in turn."""
         for server in self.servers:
             server.settle()
 
     def step_lag_s(self) -> float | None:
-        """How far the simulator that is furthest behind its own clock has fallen behind."""
+        """The largest `Server.step_lag_s` of all; None for real servers."""
         lags_s = [lag_s for server in self.servers if (lag_s := server.step_lag_s()) is not None]
         return max(lags_s, default=None)
 
     def stop(self) -> Exit:
-        """End all process trees, side by side. Idempotent."""
+        """End all process trees in parallel. Idempotent."""
         exits = _at_once([server.stop for server in self.servers])
         released = {end.gpu_memory_released for end in exits}
         return Exit(
@@ -101,10 +101,10 @@ AnyServer = Server | Replicas
 def launch_all(
     setups: Sequence[Setup], folder: Path, on_phase: Callable[[str], None] | None = None
 ) -> Replicas:
-    """Start servers side by side and wait for a first token of each; all of them, or none.
+    """Start servers in parallel, and wait for a first token from each; if one fails, all are ended.
 
-    Each has a folder of its own below `folder`: replica-0, replica-1, … Phases are told of the
-    first. Raises EngineFailed, with nothing left running.
+    Each has its own folder below `folder`: replica-0, replica-1, … `on_phase` hears of the first.
+    Raises EngineFailed, with nothing left running.
     """
     starts = {
         number: starting(setup, folder / f"replica-{number}", on_phase if number == 0 else None)

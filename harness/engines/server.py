@@ -1,6 +1,6 @@
-"""A server that can be measured: watched while it serves, and ended without a trace.
+"""A server that can be measured: watched while it serves, then ended with nothing left behind.
 
-How it comes to be up is harness/engines/start.py's.
+harness/engines/start.py brings it up.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ from monitors.nvml import memory_used_bytes
 
 POLL_S = 0.2
 HEALTH_TIMEOUT_S = 5.0
-DEATH_S = 10.0  # a server whose engine died takes some seconds to exit, and its log tells why
+DEATH_S = 10.0  # a server whose engine died takes some seconds to exit; then its log tells why
 SETTLE_S = 10.0
-MEMORY_BACK_S = 20.0  # seen: 6 s on two H200
+MEMORY_BACK_S = 20.0  # two H200s have taken 6 s
 MEMORY_SLACK_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What the generic start must know of a server."""
+    """What it takes to start a server, of whatever kind."""
 
-    command: Callable[[int], Sequence[str]]  # for a port
-    executable: str  # the interpreter that serves, if `command` wraps it in a profiler
+    command: Callable[[int], Sequence[str]]  # given the port
+    executable: str  # the interpreter that serves; `command` may wrap it in a profiler
     env: Mapping[str, str]
     model: str
     port: int | None
@@ -40,10 +40,10 @@ class Setup:
 
 @dataclass(slots=True, kw_only=True)
 class Server:
-    """A server that has generated a token. `own` is None for one that somebody else runs."""
+    """A server that has generated a token. `own` is None if somebody else runs it."""
 
     url: str
-    model: str  # by which name it serves it
+    model: str  # the name under which it serves the model
     facts: Facts
     startup_s: dict[str, float]
     first_token_timeout_s: float
@@ -61,20 +61,23 @@ class Server:
 
     @property
     def root_pids(self) -> tuple[int, ...]:
-        """The roots of all process trees; none of a server that somebody else runs."""
+        """The roots of all process trees; none if somebody else runs the server."""
         return () if self.pid is None else (self.pid,)
 
     @property
     def log(self) -> Path | None:
-        """Where it writes."""
+        """The server's log file; None if somebody else runs it."""
         return self.own.process.log if self.own else None
 
     def pids(self) -> frozenset[int]:
-        """All living processes of the server."""
+        """The pids of all living processes of the server."""
         return self.own.process.pids() if self.own else frozenset()
 
     def failure(self, token_within_s: float | None = None) -> Failure | None:
-        """Has it died? Cheap. With `token_within_s`, also: does it still generate a token?"""
+        """Whether it has died, which is cheap to ask.
+
+        With `token_within_s`, also whether it can still generate a token within that time.
+        """
         if self.own and self.own.process.has_exited():
             return classify(self.own.told(), self.own.process.exit_code, served=True)
         if token_within_s is None:
@@ -94,13 +97,13 @@ class Server:
         return Failure(kind=FailureKind.DIED_UNDER_LOAD, message=message, evidence=self.tail())
 
     def tail(self) -> tuple[str, ...]:
-        """The log's last lines since the server was up."""
+        """The log's last lines, of those written since the server was up."""
         return tail(self.own.told()) if self.own else ()
 
     def settle(self) -> None:
-        """Wait until no request is left in the server, then forget cached prefixes.
+        """Wait until no request is left in the server, then drop its cached prefixes.
 
-        Nothing is done to a server that somebody else runs, nor waited for: others may use it.
+        Does nothing for a server that somebody else runs: others may be using it.
         """
         if self.own is None:
             return
@@ -114,7 +117,7 @@ class Server:
             http.request(f"{self.url}/reset_prefix_cache", timeout_s=HEALTH_TIMEOUT_S, body={})
 
     def step_lag_s(self) -> float | None:
-        """How far a simulator has fallen behind its own clock, in sum; None for a real server."""
+        """How far a simulator has fallen behind its own clock in total; None for a real server."""
         return total(http.page(f"{self.url}{METRICS}"), "sim:step_lag_seconds_total")
 
     def stop(self) -> Exit:
@@ -126,12 +129,12 @@ class Server:
 
 @dataclass(slots=True, kw_only=True)
 class Own:
-    """What the harness holds of a server that it started."""
+    """What the harness keeps about a server that it started."""
 
     process: Process
     setup: Setup
-    memory_before: Mapping[str, int]  # used on each GPU, in bytes, by uuid
-    log_offset: int = 0  # where the log of the serving begins
+    memory_before: Mapping[str, int]  # bytes in use on each GPU before the start, by uuid
+    log_offset: int = 0  # where the log begins that was written since the server was up
     exit: Exit | None = None
 
     def told(self) -> str:
@@ -151,7 +154,7 @@ class Own:
 
 
 def _memory_is_back(before: Mapping[str, int]) -> bool | None:
-    """Whether the GPUs hold as little as before the start, after a while; None without NVML."""
+    """Whether the GPUs' memory is free again, waiting up to MEMORY_BACK_S; None without NVML."""
     if not before:
         return None
     deadline_s = perf_counter() + MEMORY_BACK_S

@@ -24,7 +24,7 @@ def start(
     """Start the simulator, or its replicas, and wait for a first token. Raises EngineFailed."""
     served = materialise(model, models_folder)
     arguments = flags(serving(engine) | {"gpu": engine.gpu})
-    # the server finds this very package, wherever the harness was started
+    # so that the server imports this very package, wherever the harness was started
     here = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     setup = Setup(

@@ -1,7 +1,7 @@
-"""The start of a server: from its command to one that is proven to generate, or to why it is not.
+"""The start of a server: from its command to one proven to generate, or to why it is not.
 
-Up means: `/health` says 200, a process of the server's own tree is the one that answers, and one
-real token came back. Each of these has been seen to fail while the ones before it held.
+A server is up once `/health` says 200, the process that answers belongs to the server's own tree,
+and one real token has come back. Each of these has been seen to fail while those before it held.
 """
 
 import contextlib
@@ -41,9 +41,9 @@ def launch(setup: Setup, folder: Path, on_phase: Callable[[str], None] | None = 
 def starting(
     setup: Setup, folder: Path, on_phase: Callable[[str], None] | None = None
 ) -> Generator[None, None, Server]:
-    """The same in steps: the first starts it, each one after that looks how far it is.
+    """`launch` in steps: the first starts the server, each later one checks its progress.
 
-    Nothing is left running when it raises, nor when it is closed before its end.
+    Nothing is left running when this raises, or is closed before its end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if setup.port is not None and (owner := port_owner(setup.port)) is not None:
@@ -67,7 +67,7 @@ def starting(
 
 
 class _Start:
-    """One try to start a server, on one port."""
+    """One attempt to start a server, on one port."""
 
     def __init__(
         self, setup: Setup, port: int, folder: Path, on_phase: Callable[[str], None]
@@ -85,7 +85,7 @@ class _Start:
         self._phase: str | None = None
 
     def wait(self, own: Own) -> Generator[None, None, Server]:
-        """Until the first token. Raises EngineFailed."""
+        """Wait for the first token. Raises EngineFailed."""
         self._enter(first_phase())
         yield from self._wait_for_health()
         if not self.process.listens_on(self._port):
@@ -166,7 +166,7 @@ def _free_port() -> int:
 
 
 def _shell(env: Mapping[str, str], command: Sequence[str]) -> str:
-    """The command as a shell would take it, with what it adds to the environment."""
+    """The command as one would type it in a shell, with its environment; secrets are masked."""
     told = {name: shlex.quote(masked(name, value)) for name, value in env.items()}
     words = [*(f"{name}={value}" for name, value in told.items()), shlex.join(command)]
     return " \\\n  ".join(words) + "\n"

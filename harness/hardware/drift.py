@@ -1,12 +1,12 @@
-"""What differs between two snapshots, or two validations, and whether it matters.
+"""What differs between two snapshots or two validations, and whether it matters.
 
-    harmless         says nothing about speed: another commit of the harness, another temperature
+    harmless         has no effect on speed: another commit of the harness, another temperature
     could matter     may explain a difference in speed: a driver, a package, a limit, a variable, a
                      measured value that moved by more than its spread
-    not comparable   other hardware: numbers of the two say nothing about one another
+    not comparable   other hardware: numbers of one say nothing about the other
 
-It works on the JSON of validation.json and study.json, for older ones lack what newer ones have: a
-part that only one of them knows is left out. Pure.
+It works on the JSON of validation.json and study.json, because older files lack what newer ones
+have; a part that only one of the two has is left out. Pure.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from harness.units import quantity, told
 
 
 class Grade(IntEnum):
-    """Ordered: the worst is the largest."""
+    """How much a difference matters; the worst grade is the largest."""
 
     HARMLESS = 0
     COULD_MATTER = 1
@@ -31,7 +31,7 @@ class Grade(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One thing that is not what it was. `before` and `now` are text for people."""
+    """One thing that has changed. `before` and `now` are text for people."""
 
     name: str
     before: str
@@ -39,7 +39,7 @@ class Difference:
     grade: Grade
 
 
-# The first pattern that fits a dotted name gives the grade; what fits none could matter.
+# The first pattern that matches a dotted name gives its grade; what matches none could matter.
 GRADES: tuple[tuple[str, Grade], ...] = (
     ("gpus.count", Grade.NOT_COMPARABLE),
     ("gpus.*.name", Grade.NOT_COMPARABLE),
@@ -48,7 +48,7 @@ GRADES: tuple[tuple[str, Grade], ...] = (
     ("gpus.*.index", Grade.HARMLESS),
     ("boards.*.pci_bus_id", Grade.HARMLESS),
     ("boards.*.temperature_c", Grade.HARMLESS),
-    ("boards.*.sm_clock_hz", Grade.HARMLESS),  # of a card at rest
+    ("boards.*.sm_clock_hz", Grade.HARMLESS),  # of an idle card
     ("boards.*.memory_clock_hz", Grade.HARMLESS),
     ("boards.*.pcie_generation", Grade.HARMLESS),
     ("boards.*.numa_node", Grade.COULD_MATTER),
@@ -61,7 +61,7 @@ GRADES: tuple[tuple[str, Grade], ...] = (
     ("variables.VLLM_NO_USAGE_STATS", Grade.HARMLESS),
     ("variables.*CACHE*", Grade.HARMLESS),
 )
-# A measured value moved if it did so by more than this, and by more than both spreads.
+# A measured value has moved if it changed by more than this, and by more than either spread.
 MOVED_FRAC = 0.03
 IDLE_REASONS = {"gpu_idle"}
 
@@ -69,7 +69,7 @@ IDLE_REASONS = {"gpu_idle"}
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """Everything that differs between two documents with an `environment`, the worst first.
 
-    Their `measurements` are compared, too, where both have some.
+    If both have `measurements`, these are compared too.
     """
     found = [*_of_environments(before["environment"], now["environment"])]
     if before.get("measurements") and now.get("measurements"):
@@ -78,7 +78,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
 
 
 def worst(found: Sequence[Difference]) -> Grade | None:
-    """None: nothing differs."""
+    """The worst grade; None if nothing differs."""
     return max((difference.grade for difference in found), default=None)
 
 
@@ -93,7 +93,7 @@ def _of_environments(before: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
 
 
 def flat(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names. Cards go by their place, for another card of its kind may be in it."""
+    """An environment by dotted names. Cards go by position: one may have replaced another."""
     found: dict[str, Any] = {}
     for name, value in environment.items():
         if isinstance(value, Mapping):
@@ -113,10 +113,10 @@ def flat(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_unknown_part(name: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) -> bool:
-    """Whether only one of the two harnesses knew of it: then nothing is said about it.
+    """Whether only one of the two harness versions recorded this part, so it cannot be compared.
 
-    Packages and variables are named by the machine, not by the harness: there, absent is a fact.
-    Cards that are missing are told by their count.
+    Packages and variables are named by the machine, not by the harness: if one is absent, that is a
+    difference. Missing cards show in their count.
     """
     if name.startswith(("packages.", "variables.")):
         return False
@@ -157,7 +157,7 @@ def _gpus(told: Mapping[str, Any]) -> str:
 
 
 def _texts(name: str, old: Any, new: Any) -> tuple[str, str]:
-    """Both for people; as they were stored where a display unit would round the difference away."""
+    """Both values for people, or as stored if a display unit would round the difference away."""
     shown = _text(name, old), _text(name, new)
     return shown if shown[0] != shown[1] else (str(old), str(new))
 

@@ -1,8 +1,8 @@
-"""The families of probes, and which of them this machine can run, in which order.
+"""The families of probes, which of them this machine can run, and in which order.
 
-A stage is what runs at the same time: the probes of one card run on all cards together, which is
-also how a slow card shows; what needs all cards runs alone. The steady state comes last, for its
-heat would be in what follows.
+A stage is what runs at the same time. Probes of single cards run on all cards at once, which also
+shows up a slow card; probes that need all cards run alone. The steady state comes last, because its
+heat would affect what follows.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,14 +14,14 @@ from harness.hardware.probe import Probe
 Family = Literal["host", "client", "gemm", "memory", "kernels", "p2p", "nccl", "scaling", "steady"]
 Kind = Literal["host", "card", "cards"]
 
-HANG_S = 120.0  # beyond what a family takes on an H200: it is a hang then, or a very slow machine
+HANG_S = 120.0  # beyond what a family takes on an H200; longer is a hang, or a very slow machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What a family measures, where, and how long about."""
+    """What a family measures, where, and how long that takes, roughly."""
 
-    kind: Kind  # on the host; on each card by itself; on all cards together
+    kind: Kind  # on the host, on each card by itself, or on all cards together
     meaning: str
     takes_s: float
 
@@ -41,14 +41,14 @@ FAMILIES: dict[Family, About] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cards:
-    """The cards to probe: NVML's indices and UUIDs, in CUDA's order; none: no GPU."""
+    """The cards to probe: NVML's indices and UUIDs, in CUDA's order; empty without a GPU."""
 
     indices: tuple[int, ...]
     uuids: tuple[str, ...]
 
 
 def left_out(wanted: Collection[Family], num_gpus: int) -> dict[str, str]:
-    """Why families are not run, by family."""
+    """The families that are not run, each with the reason."""
     reasons: dict[str, str] = {}
     for family, about in FAMILIES.items():
         if family not in wanted:
@@ -63,7 +63,7 @@ def left_out(wanted: Collection[Family], num_gpus: int) -> dict[str, str]:
 def stages(
     families: Sequence[Family], cards: Cards, options: dict[str, Any], python: str | None
 ) -> list[list[Probe]]:
-    """The probes of these families on these cards; `options` as the programs take them."""
+    """The probes of these families on these cards, by stage; `options` are the programs'."""
     found = []
     for family in (name for name in FAMILIES if name in families):
         about = FAMILIES[family]
@@ -78,7 +78,7 @@ def stages(
                     family=family,
                     gpus=tuple(cards.indices[place] for place in group),
                     uuids=tuple(cards.uuids[place] for place in group if cards.uuids),
-                    # one card's process asks the CPU for comparison: two would share it
+                    # only one process compares with the CPU: two would have to share it
                     options=options | {"compare_cpu": group[0] == 0},
                     limit_s=limit_s,
                     python=python,

@@ -1,4 +1,4 @@
-"""What a product should reach: conf/hardware/*.yaml, one file for each product name of NVML's.
+"""What a product should reach: conf/hardware/*.yaml, one file per product name in NVML.
 
     product: NVIDIA H200
     peaks:
@@ -6,9 +6,9 @@
     limits:
       gemm.bf16.8192: {peak: bf16, warn_below: 0.72, fail_below: 0.6, source: …}
 
-Names may hold `*`; the first entry that fits a measurement counts. With a peak, `warn_below` and
-`fail_below` are shares of it, else values in base units; `warn_above` and `fail_above` are always
-values. An entry with a peak alone gives a share and no verdict.
+Names may contain `*`; the first entry that matches a measurement counts. `warn_below` and
+`fail_below` are shares of the peak if there is one, else values in base units; `warn_above` and
+`fail_above` are always values. An entry with only a peak gives a share but no verdict.
 """
 
 from fnmatch import fnmatchcase
@@ -30,7 +30,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclass(kw_only=True, config=STRICT)
 class Peak:
-    """What the product is sold to reach, in base units, and who says so."""
+    """What the product should reach by specification, in base units, and the source."""
 
     value: float = Field(gt=0)
     source: str = Field(min_length=1)
@@ -38,7 +38,7 @@ class Peak:
 
 @dataclass(kw_only=True, config=STRICT)
 class Limit:
-    """When a measurement is to be looked at, and when it is a failure."""
+    """When a measurement is a warning, and when a failure."""
 
     peak: str | None = None
     warn_below: float | None = None
@@ -48,7 +48,7 @@ class Limit:
     source: str = ""
 
     def status(self, value: float, peak: float | None) -> Status | None:
-        """PASS, WARN or FAIL; None where there is no limit."""
+        """PASS, WARN or FAIL; None without a limit."""
         low = value if peak is None else value / peak
         bounds = (self.warn_below, self.fail_below, self.warn_above, self.fail_above)
         if all(bound is None for bound in bounds):
@@ -60,14 +60,14 @@ class Limit:
         return "PASS"
 
     def text(self, unit: str) -> str:
-        """For the card: "≥ 72.0 % (fail 60.0 %)" of a peak, "≥ 18" or "≤ 2.00 GB" in its unit."""
+        """For the card: "≥ 72.0 % (fail 60.0 %)" of a peak; in its unit, "≥ 18" or "≤ 2.00 GB"."""
         low = _bound("≥", "share" if self.peak else unit, self.warn_below, self.fail_below)
         return " ".join(filter(None, (low, _bound("≤", unit, self.warn_above, self.fail_above))))
 
 
 @dataclass(kw_only=True, config=STRICT)
 class Product:
-    """One file."""
+    """The peaks and limits of one product: one file."""
 
     product: str = Field(min_length=1)
     peaks: dict[str, Peak] = Field(default_factory=dict)
@@ -81,7 +81,7 @@ class Product:
                 raise ValueError(f"limits: {name}: a limit needs its source")
 
     def limit_of(self, name: str) -> Limit | None:
-        """The first entry that fits."""
+        """The first entry that matches this name."""
         return next((x for pattern, x in self.limits.items() if fnmatchcase(name, pattern)), None)
 
     def peak_of(self, limit: Limit | None) -> float | None:
@@ -89,7 +89,7 @@ class Product:
 
 
 def read_products(extra_conf_dir: Path | None = None) -> dict[str, Product]:
-    """Every product's limits by its name. Raises UserError for a file that is wrong."""
+    """The limits of every product, by its name. Raises UserError for an invalid file."""
     found = {}
     for path in [
         p

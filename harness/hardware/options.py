@@ -46,7 +46,7 @@ def documented() -> Iterator[tuple[str, str]]:
 
 
 def parse(words: Sequence[str]) -> Options:
-    """Raises UserError with every rule that is broken, one a line."""
+    """The options. Raises UserError with every rule that is broken, one per line."""
     values: dict[str, Any] = {}
     known = [field.name for field in fields(Options)]
     for word in words:

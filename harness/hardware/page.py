@@ -18,14 +18,14 @@ from harness.units import span
 
 REHEARSED = "REHEARSAL: the probes' programs ran on the CPU, nothing of this was measured."
 
-ON_SCREEN = (0, 1, 2, 3, 4, 5, 8)  # of the card's columns: card.md has the rest
-RANKS = {5: 1, 8: 2}  # of these, what is given up where the screen is narrow
+ON_SCREEN = (0, 1, 2, 3, 4, 5, 8)  # the card's columns on a screen; card.md has them all
+RANKS = {5: 1, 8: 2}  # of these, the ones left out on a narrow screen
 LIMIT_OF_FAIL = re.compile(r" \(fail [^)]*\)")
 UNBOUND = 1000  # columns
 
 
 def machine(environment: Environment) -> str:
-    """The box in a line: "2x NVIDIA H200, driver 580.159.04, 32 CPUs"."""
+    """The machine in one line, e.g. "2x NVIDIA H200, driver 580.159.04, 32 CPUs"."""
     names = [gpu.name for gpu in environment.gpus]
     gpus = ", ".join(f"{names.count(name)}x {name}" for name in dict.fromkeys(names)) or "no GPU"
     driver = f", driver {environment.driver_version}" if environment.driver_version else ""
@@ -33,9 +33,9 @@ def machine(environment: Environment) -> str:
 
 
 def show(validation: Validation, found: Sequence[Difference] | None) -> None:
-    """Print the short card: what was judged, what was left out, drift, the verdict."""
+    """Print the short card: what was judged, what was left out, the drift and the verdict."""
     console = Console(highlight=False)
-    if not console.is_terminal:  # a file has no width
+    if not console.is_terminal:  # a file has no limit of width
         console.width = UNBOUND
     console.print()
     console.print(_short_table(validation.card.short(), console.width), markup=False)
@@ -49,7 +49,7 @@ def show(validation: Validation, found: Sequence[Difference] | None) -> None:
 
 
 def _short_table(rows: Sequence[Row], width: int) -> Table:
-    """The short card, without the columns that are given up where they do not fit."""
+    """The short card, without those columns of RANKS that do not fit."""
     texts = [[LIMIT_OF_FAIL.sub("", text) for text in cells(row)] for row in rows]
     columns: list[Shown[list[str]]] = [
         Shown(
@@ -64,7 +64,7 @@ def _short_table(rows: Sequence[Row], width: int) -> Table:
 
 
 def drift_text(found: Sequence[Difference], since: str) -> str:
-    """A line for each difference, the worst first."""
+    """One line per difference, the worst first."""
     if not found:
         return f"drift since {since}: none"
     lines = [f"drift since {since}:"]
@@ -78,7 +78,7 @@ def write(
     series: Mapping[int, Any],
     samples: Mapping[str, Any],
 ) -> None:
-    """card.md and the plots."""
+    """Write card.md and the plots."""
     title = f"{validation.id}: {_box(validation)}"
     if validation.is_rehearsal:
         title += "\nREHEARSAL on the CPU"
@@ -94,7 +94,7 @@ def write(
 def markdown(
     validation: Validation, found: Sequence[Difference] | None, plots: Sequence[str]
 ) -> str:
-    """The whole card: what was judged first, then everything that was measured, by family."""
+    """The whole card: first what was judged, then everything that was measured, by family."""
     card = validation.card
     judged = card.short()
     parts = [f"# Validation {validation.id}", _heading(validation)]
@@ -125,7 +125,7 @@ def _heading(validation: Validation) -> str:
 
 
 def _cards(validation: Validation) -> list[str]:
-    """Each card and each pair as the snapshot has them."""
+    """A line for each card and each pair in the snapshot."""
     told = validation.document["environment"]
     boards = {board["uuid"]: board for board in told.get("boards", ())}
     lines = []

@@ -1,9 +1,9 @@
-"""A probe: one family of measurements, as a process of its own with a time limit.
+"""A probe: one family of measurements, in its own process with a time limit.
 
 The process is started ahead of its turn, so that it imports PyTorch while the family before it
-measures, and begins when it is told to. Whatever it does after that, hang or crash, costs its own
-numbers only: those that it has printed until then are kept, and its standard error says why there
-are no more. Output goes to files, for a pipe that nobody reads would stop it.
+measures, and begins when told to. If it then hangs or crashes, only its own numbers are lost: those
+printed so far are kept, and its standard error says why there are no more. Output goes to files,
+because a pipe that is not read would block it.
 """
 
 import json
@@ -23,18 +23,18 @@ from harness.hardware.probes.record import Measurement, read
 
 PROGRAMS = Path(__file__).resolve().parent  # where `python -m probes` finds them
 STDERR_LINES = 20
-KILL_S = 20.0  # the kernel frees a GPU's memory before a process is gone
+KILL_S = 20.0  # after SIGKILL: the kernel frees a GPU's memory before the process is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What to run, where, and for how long at most."""
+    """What to run, where, and the time limit."""
 
     family: str
     gpus: tuple[int, ...]  # NVML's indices
-    uuids: tuple[str, ...]  # of the same cards: all that it may see
-    options: dict[str, Any]  # of harness.hardware.probes.options.Options
-    limit_s: float  # from its turn on, the rest of its imports included
+    uuids: tuple[str, ...]  # of the same cards: the only ones it may see
+    options: dict[str, Any]  # those of harness.hardware.probes.options.Options
+    limit_s: float  # from its turn on, including the rest of its imports
     python: str | None = None  # the interpreter that has PyTorch; None: this one
 
     @property
@@ -44,22 +44,22 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a probe's process ended, and everything that it had printed by then."""
+    """How a probe's process ended, and everything it had printed by then."""
 
     probe: Probe
     measurements: tuple[Measurement, ...]
     about: tuple[dict[str, Any], ...]
-    failure: str | None  # a sentence; None: it came to its end
-    stderr: str  # its last lines
+    failure: str | None  # a sentence; None if it finished
+    stderr: str  # the last lines
     took_s: float
 
     def series(self) -> dict[str, Any] | None:
-        """The samples of the steady state, where it has any."""
+        """The samples of the steady state, if it has any."""
         return next((told["series"] for told in self.about if "series" in told), None)
 
 
 class ProbeProcess:
-    """A started probe. Leaving the context ends it and all that it started."""
+    """A started probe. Leaving the context ends it and all processes it started."""
 
     def __init__(self, probe: Probe, folder: Path) -> None:
         self.probe = probe
@@ -71,33 +71,33 @@ class ProbeProcess:
         python = shutil.which(self.probe.python or sys.executable) or str(self.probe.python)
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                # absolute, but through no link: a virtual environment is known by its own path
+                # absolute, but with links unresolved: Python finds its virtual environment by path
                 [os.path.abspath(python), "-m", "probes", self.probe.family, self._options()],  # noqa: PTH100
                 cwd=PROGRAMS,
                 env=environment(self.probe, os.environ),
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
-                start_new_session=True,  # Ctrl-C is the harness', which ends it by its group
+                start_new_session=True,  # the harness handles Ctrl-C, and ends the whole group
             )
         return self
 
     def __exit__(self, *_: object) -> None:
         self._kill()
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # a "go" that it did not live to read is still in there
+        with suppress(BrokenPipeError):  # a "go" that it never read may still be buffered
             self._process.stdin.close()
 
     def begin(self) -> None:
-        """Its turn has come."""
+        """Tell it that its turn has come."""
         self._began_at_s = perf_counter()
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it is gone already, which `outcome` tells
+        with suppress(BrokenPipeError):  # it is gone already, which `outcome` reports
             self._process.stdin.write(b"go\n")
             self._process.stdin.flush()
 
     def outcome(self) -> Outcome:
-        """Wait for its end, or its limit."""
+        """Wait until it ends or reaches its limit."""
         left_s = self.probe.limit_s - (perf_counter() - self._began_at_s)
         try:
             code: int | None = self._process.wait(max(0.0, left_s))
@@ -121,20 +121,20 @@ class ProbeProcess:
         return json.dumps(self.probe.options | {"gpus": self.probe.gpus})
 
     def _kill(self) -> None:
-        """End the whole group: a family of several cards has a process for each."""
+        """End the whole process group: a family for several cards has one process per card."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):  # in the driver's hands: nothing helps from here
+        with suppress(subprocess.TimeoutExpired):  # stuck in the driver: nothing more can be done
             self._process.wait(KILL_S)
 
 
 def environment(probe: Probe, environ: Mapping[str, str]) -> dict[str, str]:
-    """The probe's own: it sees its cards only. What is there of NCCL is left as it is."""
+    """The probe's environment, which shows its own cards only; NCCL's variables are unchanged."""
     changed = dict(environ)
     if probe.uuids:
         changed["CUDA_VISIBLE_DEVICES"] = ",".join(probe.uuids)
     if probe.options.get("rehearsal"):
-        changed["TRITON_INTERPRET"] = "1"  # its kernels, on the CPU
+        changed["TRITON_INTERPRET"] = "1"  # Triton's kernels run on the CPU
     return changed
 
 
@@ -149,7 +149,7 @@ def _failure(code: int | None, limit_s: float, *, is_done: bool) -> str | None:
 
 
 def run_together(started: Sequence[ProbeProcess]) -> list[Outcome]:
-    """Let these measure at the same time, one on each card; wait for all."""
+    """Let these measure at the same time, one on each card, and wait for all."""
     for process in started:
         process.begin()
     return [process.outcome() for process in started]

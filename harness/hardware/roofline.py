@@ -1,4 +1,4 @@
-"""Two pictures: every probe under the roofline of its card, and the steady state over time."""
+"""Two plots: every probe under the roofline of its card, and the steady state over time."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INTENSITIES = (0.05, 20_000.0)  # FLOP per byte, shown
+INTENSITIES = (0.05, 20_000.0)  # FLOP per byte: the range of the axis
 NAMED = ("kernels.", "memory.triad", "gemm.bf16.max", "gemm.fp8.max", "gemm.int8.16384")
 
 
 def draw_roofline(measurements: Sequence[Measurement], title: str, path: Path) -> Path | None:
-    """FLOP/s over intensity of all probes that have both; None where no card has a roof.
+    """Plot FLOP/s over intensity for all probes that have both; None if no card has a roof.
 
     Roofs are measured: the best of read, copy and triad, and the best product of each precision.
     """
@@ -74,9 +74,10 @@ def draw_steady_state(
     title: str,
     path: Path,
 ) -> Path | None:
-    """Rate, clock, power and temperature of each card; `series` by GPU, `samples` of the monitor.
+    """Plot rate, clock, power and temperature of each card; None if no card has a series.
 
-    None where no card has a series. A red line on top: the card was braked by power or heat.
+    `series` is by GPU; `samples` are the monitor's. A red line at the top marks where the card was
+    slowed by power or heat.
     """
     if not series:
         return None

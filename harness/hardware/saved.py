@@ -1,9 +1,10 @@
-"""Validations on disk. This module alone knows their paths.
+"""Validations on disk. Only this module knows their paths.
 
 <out>/validation/<date>-<id>/
   validation.json     options, environment, measurements, how each probe ended, rows, verdict
   card.md, plots/     made from the above
-  probes/             what each probe printed, as it did; steady_state.parquet: the monitor's
+  probes/             what each probe printed
+  steady_state.parquet  the monitor's samples of the GPUs in the steady state
 """
 
 import json
@@ -25,14 +26,14 @@ VALIDATION_VERSION = 2  # raised when a measured number changes its meaning
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """One validation as it was saved."""
+    """One saved validation."""
 
     folder: Path
     document: dict[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Raises UserError if it is none, or damaged."""
+        """The validation in a folder. Raises UserError if there is none, or it is damaged."""
         path = folder / FILE
         try:
             document = dict(json.loads(path.read_text()))
@@ -58,7 +59,7 @@ class Validation:
 
     @property
     def uuids(self) -> set[str]:
-        """Of the cards that it was made on."""
+        """The UUIDs of the cards it was made on."""
         return {gpu["uuid"] for gpu in self.document["environment"]["gpus"]}
 
     @property
@@ -68,13 +69,13 @@ class Validation:
 
     @property
     def card(self) -> Card:
-        """As it was judged then."""
+        """The card as it was judged then."""
         rows = tuple(Row(**row) for row in self.document["rows"])
         return Card(rows=rows, verdict=self.document["verdict"])
 
 
 def new_folder(out: Path) -> Path:
-    """A folder for a validation that begins now. Raises UserError if `out` cannot be written."""
+    """Make a folder for a validation that begins now. Raises UserError if that is not possible."""
     folder = out / "validation" / f"{datetime.now(UTC):%Y-%m-%d}-{token_hex(4)}"
     try:
         (folder / "probes").mkdir(parents=True)
@@ -85,7 +86,7 @@ def new_folder(out: Path) -> Path:
 
 
 def save(folder: Path, document: Mapping[str, Any]) -> Validation:
-    """Write validation.json whole, or not at all."""
+    """Write validation.json, completely or not at all."""
     draft = folder / f".{FILE}"
     draft.write_text(json.dumps(document, indent=1) + "\n")
     draft.replace(folder / FILE)
@@ -93,7 +94,7 @@ def save(folder: Path, document: Mapping[str, Any]) -> Validation:
 
 
 def saved(*outs: Path) -> Iterator[Validation]:
-    """All whole validations below these folders, the oldest first; a rehearsal is none."""
+    """All readable validations below these folders, oldest first, without rehearsals."""
     paths = {p for out in outs for p in (out / "validation").glob(f"**/{FILE}")}
     found = []
     for path in paths:
@@ -107,7 +108,7 @@ def saved(*outs: Path) -> Iterator[Validation]:
 
 
 def document_of(folder: Path) -> dict[str, Any]:
-    """validation.json or study.json of a folder: what drift compares. Raises UserError."""
+    """The validation.json or study.json of a folder, which drift compares. Raises UserError."""
     for name in (FILE, "study.json"):
         path = folder / name
         if path.is_file():

@@ -1,7 +1,7 @@
-"""The state of the cards, out of the snapshot, as measurements: what needs no kernel to be seen.
+"""The state of the cards from the snapshot, as measurements: what can be seen without a kernel.
 
-A link that trained at half width, a page that is broken, a card that is braked at rest, somebody
-else's work on it: each would make every number after it noise.
+A link that trained at half width, a broken memory page, a card that is slowed while idle, somebody
+else's work on it: each of these would make every number measured afterwards meaningless.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ BRAKED = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power
 
 
 def state(environment: Environment, memory_used_bytes: Mapping[str, int]) -> list[Measurement]:
-    """Every value that the cards told; `memory_used_bytes` by uuid, before any probe ran."""
+    """Every value that the cards report; `memory_used_bytes` by uuid, before any probe ran."""
     boards = {board.uuid: board for board in environment.boards}
     values = chain.from_iterable(
         ((gpu.index, *told) for told in _of_card(gpu, boards.get(gpu.uuid), memory_used_bytes))
@@ -52,5 +52,5 @@ def _of_card(
     yield "mig", "1", board.mig
     reasons = board.throttle_reasons
     yield "braked_at_rest", "1", None if reasons is None else len(set(reasons) & set(BRAKED))
-    # generation and width now would be a resting card's; a card in a poor slot has a low width
+    # not the generation, which an idle card lowers; a low width means a poor slot
     yield "pcie_width", "1", board.pcie_width

@@ -1,4 +1,4 @@
-"""What the monitor saw while the cards were in their steady state, as measurements."""
+"""What the monitor sampled while the cards were in their steady state, as measurements."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from harness.hardware.probes.record import Measurement
 from monitors.nvml import UNKNOWN_REASONS
 
 Series = Mapping[int, Mapping[str, Sequence[float]]]
-HEAT = 0x008 | 0x020 | 0x040 | 0x080  # slowdown by heat or by the board's power, not the power cap
+HEAT = 0x008 | 0x020 | 0x040 | 0x080  # slowed by heat or the board's power, not by the power cap
 POWER_CAP = 0x004
-# column -> name, unit, and what is told of the samples
+# column, name, unit, and the statistic to report
 SENSORS: tuple[tuple[str, str, str, Callable[[Any], Any]], ...] = (
     ("sm_clock_hz", "sm_clock", "Hz", np.nanmedian),
     ("power_instant_w", "power", "W", np.nanmean),
@@ -20,9 +20,9 @@ SENSORS: tuple[tuple[str, str, str, Callable[[Any], Any]], ...] = (
 
 
 def sensors(series: Series, samples: Mapping[str, Any]) -> list[Measurement]:
-    """Clock, power, temperature and throttling of each card, over the last half of its series.
+    """Clock, power, temperature and throttling of each card, over the second half of its series.
 
-    `samples` are the monitor's columns of GPUs; a card without samples in that time has no value.
+    `samples` are the monitor's GPU columns; a card without samples in that time has no value.
     """
     found: list[Measurement] = []
     for gpu, told in sorted(series.items()):

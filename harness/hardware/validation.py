@@ -1,4 +1,4 @@
-"""`python -m harness validate`: snapshot, probes, card, drift, files; exit code out."""
+"""`python -m harness validate`: snapshot, probes, card, drift, files, exit code."""
 
 import json
 import sys
@@ -36,7 +36,7 @@ from monitors.sampler import Sampler, Targets
 
 REHEARSED_GPUS = (0, 1)
 HOST_LIMIT_S = 120.0
-KEPT = ("probes", "seconds", "model", "rehearsal")  # of the options: the others are paths
+KEPT = ("probes", "seconds", "model", "rehearsal")  # the options to save; the others are paths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,26 +46,26 @@ class Box:
     options: Options
     environment: Environment
     cards: Cards
-    shape: Shape  # of the products of a model
+    shape: Shape  # of the model whose products gemm takes
 
 
 @dataclass(slots=True, kw_only=True)
 class Measured:
-    """What came in so far."""
+    """What has been measured so far."""
 
     measurements: list[Measurement]
     outcomes: list[Outcome]
-    samples: dict[str, Any]  # the monitor's columns of GPUs, of the steady state
+    samples: dict[str, Any]  # the monitor's GPU columns in the steady state
 
     @property
     def series(self) -> dict[int, Any]:
-        """The steady state's rates by GPU."""
+        """The rates over time in the steady state, by GPU."""
         told = [outcome.series() for outcome in self.outcomes]
         return {one["gpu"]: one for one in told if one and one["at_s"]}
 
 
 def validate(words: Sequence[str], extra_conf_dir: Path | None = None) -> int:
-    """Carry out the words. Raises UserError where nothing can be run as asked."""
+    """Run the command given by its words; returns the exit code. Raises UserError."""
     options = parse_options(words)
     if len(options.drift) == 2:
         return _compare(*map(Path, options.drift))
@@ -80,7 +80,7 @@ def validate(words: Sequence[str], extra_conf_dir: Path | None = None) -> int:
 
 
 def _measure(box: Box, products: dict[str, Product], before: dict[str, Any] | None) -> int:
-    """Run the probes, judge, save, show."""
+    """Run the probes, judge, save and show; returns the exit code."""
     from harness.hardware import page
 
     options, environment = box.options, box.environment
@@ -124,7 +124,7 @@ def _measure(box: Box, products: dict[str, Product], before: dict[str, Any] | No
 
 
 def _run(box: Box, families: Sequence[Family], folder: Path) -> Measured:
-    """Every family in its turn, on the host first: the cards' would disturb it."""
+    """Run every family in turn; those of the host first, as those of the cards would disturb it."""
     options, cards = box.options, box.cards
     used = memory_used_bytes(cards.uuids)
     measured = Measured(measurements=state(box.environment, used), outcomes=[], samples={})
@@ -164,7 +164,7 @@ def _client() -> list[Measurement]:
 
 
 def _cards_probes(measured: Measured, planned: list[list[Probe]], folder: Path) -> None:
-    """Stage after stage; while one measures, the next one imports PyTorch."""
+    """Run stage after stage; while one measures, the next one imports PyTorch."""
     with ExitStack() as stack:
 
         def start(stage: list[Probe]) -> list[ProbeProcess]:
@@ -210,7 +210,7 @@ def _cards(environment: Environment, *, rehearsal: bool) -> Cards:
 
 
 def _check_interpreter(box: Box) -> None:
-    """Probes of cards need PyTorch: without it there is nothing to certify them with."""
+    """Raise UserError if the interpreter cannot run, or lacks PyTorch that probes of cards need."""
     options, environment = box.options, box.environment
     needs = [family for family in options.probes if FAMILIES[family].kind != "host"]
     if environment.python is None:
@@ -231,7 +231,7 @@ def _shape(name: str, extra_conf_dir: Path | None) -> Shape:
 
 
 def _tensor_parallel_sizes(shape: Shape, num_gpus: int) -> list[int]:
-    """1, 2, 4, … as far as there are cards, and heads to split."""
+    """1, 2, 4, … as far as there are cards, and the heads can be split."""
     sizes = [1]
     while sizes[-1] * 2 <= num_gpus and shape.num_attention_heads % (sizes[-1] * 2) == 0:
         sizes.append(sizes[-1] * 2)
@@ -239,7 +239,7 @@ def _tensor_parallel_sizes(shape: Shape, num_gpus: int) -> list[int]:
 
 
 def _last(out: Path, environment: Environment) -> saved.Validation | None:
-    """The last validation of this box: of the same cards."""
+    """The last validation of this machine, known by its cards."""
     uuids = {gpu.uuid for gpu in environment.gpus}
     return next((one for one in reversed([*saved.saved(out)]) if one.uuids == uuids), None)
 
@@ -263,7 +263,7 @@ def _save_samples(samples: dict[str, Any], folder: Path) -> None:
 
 
 def _compare(before: Path, now: Path) -> int:
-    """Print what differs between two; 1 if they are not comparable."""
+    """Print what differs between the two; returns 1 if they are not comparable."""
     from harness.hardware import page
 
     found = drift.differences(saved.document_of(before), saved.document_of(now))

@@ -1,4 +1,4 @@
-"""A trace of a point: a server under a profiler, its load, the profiler on in the load's window."""
+"""Traces a point: a server under a profiler, driven by its load, profiled in the load's window."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -31,7 +31,7 @@ from profiles.config import Profile
 from profiles.errors import CaptureFailed, CaptureFailure, ProfileError
 from profiles.slim import slim
 
-# vLLM writes its traces before it answers /stop_profile, nsys its report before it ends.
+# vLLM writes its traces before it answers /stop_profile; nsys writes its report before it exits.
 STOP_TIMEOUT_S = 300.0
 GRACE_S = 180.0
 
@@ -42,8 +42,8 @@ class Equipment:
 
     profile: Profile
     instrument: Instrument
-    models: Path  # where models made of a shape lie
-    phase: Callable[[str], None]  # told what goes on
+    models: Path  # the folder with models made from shapes
+    phase: Callable[[str], None]  # called with the name of each phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +55,14 @@ class Trace:
 
     @classmethod
     def capture(cls, subject: Subject, folder: Path, equipment: Equipment) -> Self:
-        """Into a folder. Raises ProfileError, EngineFailed and WorkerError."""
+        """Capture into a folder. Raises ProfileError, EngineFailed and WorkerError."""
         profile, instrument = equipment.profile, equipment.instrument
         server = _start(subject, folder, equipment)
         window = _Window(server, profile.seconds)
         try:
             with Generator(instrument.client, cores=instrument.cores) as generator:
                 result = generator.run(
-                    # longer than the capture: it is stopped when that is done
+                    # longer than the capture; the run is stopped once that is done
                     replace(subject.load, duration_s=STOP_TIMEOUT_S),
                     target_of(server, subject.engine, subject.model),
                     seed=subject.seed,
@@ -98,7 +98,7 @@ def _start(subject: Subject, folder: Path, equipment: Equipment) -> Server:
 
 
 def _check(engine: VllmEngine) -> None:
-    """That its server can be started by us as it was. Raises CaptureFailed."""
+    """Check that the server can be started again as it was. Raises CaptureFailed."""
     if (engine.replicas or 1) > 1:
         message = f"a profiler looks at one server, and this point has {engine.replicas}"
         raise CaptureFailed(CaptureFailure.OTHER, message)
@@ -112,7 +112,7 @@ def _check(engine: VllmEngine) -> None:
 
 @dataclass(slots=True)
 class _Window:
-    """Turns the profiler on when the load's window has opened, and off again."""
+    """Turns the profiler on once the load's window has opened, and off again."""
 
     server: Server
     seconds: float
@@ -134,7 +134,7 @@ class _Window:
         return self.failure is not None or self.ended_at_s > 0
 
     def output_tok_per_s(self, result: Result) -> float:
-        """While the profiler was on."""
+        """The throughput while the profiler was on."""
         come = sum(
             tokens.sum(where=(at_s >= self.began_at_s) & (at_s < self.ended_at_s))
             for tokens, at_s in arrivals(result.requests, result.chunks)
@@ -152,10 +152,10 @@ class _Window:
 
 
 def _trace(kind: str, folder: Path, log: str) -> Path:
-    """What the profiler left, in the form that is read. Raises CaptureFailed if that is nothing.
+    """The trace that the profiler left, in the form to analyse. Raises CaptureFailed if none.
 
-    Beside Nsight's report, which a person opens, an export of what the findings are made of: the
-    report also holds the server's environment, so it is not to be given away.
+    For Nsight that is a slim export beside the report. The report is for people to open, but also
+    holds the server's environment, so it must not be shared.
     """
     if kind == "torch":
         return traces_of(folder / "traces", log)

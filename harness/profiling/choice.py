@@ -1,4 +1,4 @@
-"""Which of a study's points are profiled: what `profile.points` means. Pure."""
+"""Which of a study's points `profile.points` selects. Pure."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from profiles.config import POINTS
 
 
 def choose(points: pd.DataFrame, axes: dict[str, list[Any]], which: str) -> list[str]:
-    """One good run of each chosen point, by its id. Raises UserError if no point is meant.
+    """The ids of one good run for each chosen point. Raises UserError if none is selected.
 
-    Points of which no three make a series have no knee: the best stands for it.
+    Points have a knee only if at least three form a series; otherwise the best is taken instead.
     """
     good = points[(points["status"] == "ok") & points["output_tok_per_s"].notna()]
     rate = pd.to_numeric(good["output_tok_per_s"])

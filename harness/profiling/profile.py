@@ -1,7 +1,7 @@
-"""One profile: a trace of a point, its findings and its strip, in a folder of their own.
+"""One profile: a trace of a point, its findings and its strip, in their own folder.
 
-No measured number comes from it: how much slower the server is under the profiler is told beside
-the findings. A capture that fails is recorded with its reason, and nothing else is lost.
+No measured number comes from it; the findings come with how much the profiler slowed the server. A
+capture that fails is recorded with its reason, and costs nothing else.
 """
 
 import json
@@ -26,12 +26,12 @@ from profiles.strip import strip
 
 
 def folder_of(study: Study, run: str, kind: str) -> Path:
-    """Where the profile of a run lies."""
+    """The folder for the profile of a run."""
     return study.folder / "runs" / run / "profile" / kind
 
 
 def is_done(folder: Path, *, retry: bool) -> bool:
-    """Whether there is a profile, or a reason why not that is not to be tried again."""
+    """Whether there is a profile, or a failed one that is not to be retried."""
     try:
         told = json.loads((folder / RECORD).read_text())
     except (OSError, ValueError):
@@ -40,7 +40,7 @@ def is_done(folder: Path, *, retry: bool) -> bool:
 
 
 def make(subject: Subject, study: Study, run: str, equipment: Equipment) -> str:
-    """Capture and explain, in place of what is there; how it went, for people."""
+    """Capture and explain, replacing an earlier profile; returns how it went, for people."""
     profile = equipment.profile
     folder = folder_of(study, run, profile.kind)
     if folder.exists():  # a capture that failed, or was cut off
@@ -64,7 +64,7 @@ def make(subject: Subject, study: Study, run: str, equipment: Equipment) -> str:
 
 
 def _explained(subject: Subject, folder: Path, equipment: Equipment) -> float:
-    """Output tokens a second under the profiler."""
+    """Capture, write the findings, and return the output tokens/s under the profiler."""
     captured = Trace.capture(subject, folder, equipment)
     equipment.phase("analyse")
     trace = source.read(captured.path)
@@ -77,7 +77,7 @@ def _explained(subject: Subject, folder: Path, equipment: Equipment) -> float:
 
 
 def _failure(error: Exception) -> tuple[str, str]:
-    """Its kind, and its message."""
+    """The kind and the message of a failure."""
     match error:
         case EngineFailed():
             return error.failure.kind, error.failure.message
@@ -90,7 +90,7 @@ def _failure(error: Exception) -> tuple[str, str]:
 
 
 def _measured(study: Study, run: str) -> float | None:
-    """output_tok_per_s of the same run without a profiler."""
+    """The output_tok_per_s of the same run without a profiler."""
     path = study.folder / "table.parquet"
     if not path.is_file():
         return None

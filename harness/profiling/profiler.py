@@ -1,4 +1,4 @@
-"""The profiles of a sweep: after its measured runs, the points that `profile.points` means."""
+"""The profiles of a sweep: the points that `profile.points` selects, after the measured runs."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ from harness.runner import Runner
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profiler:
-    """Profiles the points of a study that its configuration names, and that have no profile yet."""
+    """Profiles those points of a study that its configuration selects, unless done already."""
 
     runner: Runner
     plan: Plan
 
     def work(self, points: pd.DataFrame) -> None:
-        """Capture and explain, one point after the other."""
+        """Capture and explain one point after another."""
         config, study, display = self.runner.config, self.runner.study, self.runner.display
         equipment = Equipment(
             profile=config.profile,

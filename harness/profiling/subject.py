@@ -1,4 +1,4 @@
-"""What is profiled: a point as it was measured, on a server of its own."""
+"""What is profiled: a point as it was measured, on a separate server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ class Subject:
     """An engine setting under a load, as one run of a study had them."""
 
     engine: VllmEngine
-    load: Load  # its rate found, where it was a share of the capacity
+    load: Load  # with the rate that was found, if it was a share of the capacity
     model: Model
     seed: int
-    gpu_uuids: tuple[str, ...]  # that its server takes, in CUDA's order
+    gpu_uuids: tuple[str, ...]  # those its server uses, in CUDA's order
     title: str
 
     @classmethod
     def of(
         cls, run: SavedRun, model: Model, engine: Engine, gpus: tuple[str, ...], title: str
     ) -> Self:
-        """A run that measured something. `gpus` are all that servers may take."""
+        """The subject of a run that measured something; `gpus` are all that servers may use."""
         assert isinstance(engine, VllmEngine)
         return cls(
             engine=engine,
@@ -43,13 +43,13 @@ class Subject:
 
 
 def stored_engine(run: SavedRun) -> Engine:
-    """As run.json has it: the secrets of its environment are masked. Raises UserError."""
+    """The engine as stored in run.json, with masked secrets. Raises UserError."""
     engine: Engine = _known(Engine, run.record["engine"], f"engine of {run.folder}")
     return engine
 
 
 def stored_model(about: Mapping[str, Any]) -> Model:
-    """As study.json has it. Raises UserError."""
+    """The model as stored in study.json. Raises UserError."""
     model: Model = _known(Model, about["model"], f"model of the study of {about['sweep']}")
     return model
 

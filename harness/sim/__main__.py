@@ -1,4 +1,4 @@
-"""`python -m harness.sim MODEL_DIR`: the simulator's process."""
+"""`python -m harness.sim MODEL_DIR`: the simulator's server process."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from harness.sim.launch import StartError, build
 from harness.sim.options import Options, parse_options
 from harness.sim.server import VERSION, Server
 
-SHUTDOWN_S = 0.2  # for open streams
+SHUTDOWN_S = 0.2  # for open streams to end
 
 log = logging.getLogger("harness.sim")
 

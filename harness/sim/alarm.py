@@ -1,7 +1,7 @@
-"""One timer that rings at an absolute time of the monotonic clock.
+"""A timer that rings at an absolute time of the monotonic clock.
 
-An event loop's own timers are rounded to milliseconds, a decode step takes two: Linux's timerfd
-is exact to some 0.05 ms. Where there is none, the event loop's timer has to do.
+An event loop's own timers are rounded to milliseconds, and a decode step takes two. Linux's timerfd
+is accurate to about 0.05 ms; where there is none, the event loop's timer is used.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Alarm:
             self._loop.add_reader(self._fd, self._on_timer)
 
     def set(self, at_s: float) -> None:
-        """Ring once at `at_s` (at once if that is past) instead of whenever it was to ring."""
+        """Ring once at `at_s`, or immediately if that has passed; replaces any earlier setting."""
         if self._fd is None:
             if self._handle is not None:
                 self._handle.cancel()
@@ -41,6 +41,6 @@ class Alarm:
         assert self._fd is not None
         try:
             os.read(self._fd, 8)
-        except BlockingIOError:  # set anew between its ringing and now
+        except BlockingIOError:  # set again between the ring and now
             return
         self._ring()

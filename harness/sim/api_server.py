@@ -1,12 +1,12 @@
-"""The API server's process: where outputs become chunks, and HTTP requests become the engine's.
+"""The API server's process, which turns outputs into chunks and HTTP requests into engine requests.
 
-One core does both, in turns, as an event loop does. What a step of the engine put out becomes
-chunks in slices of SLICE_STREAMS streams, a slice a turn; while what waits is no more than a slice,
-vLLM takes all of it in one turn, and a stream that got several tokens meanwhile gets them in one
-chunk. Between two such turns a request has one. It needs REQUEST_TURNS until it is on its way to
-the engine, and ROTATION requests at most take turns with each other, first come, first served: so
-requests reach the engine in bunches. `--api-server-count` servers are modelled as one that is so
-many times as fast.
+One core does both in turns, like an event loop. The outputs of an engine step become chunks in
+slices of up to SLICE_STREAMS streams. As in vLLM, a turn takes all outputs that wait, step by step,
+up to and including the first slice of a step that has more than one; a stream with several tokens
+among them gets these in a single chunk. Between two such turns, one request gets a turn. A request
+needs REQUEST_TURNS turns before it is on its way to the engine. Up to ROTATION requests alternate,
+first come, first served, so requests reach the engine in bunches. `--api-server-count` N is
+modelled as one server that is N times as fast.
 """
 
 from collections import deque
@@ -22,22 +22,25 @@ ROTATION = 16
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Job:
-    """A request on its way through the server, with its times."""
+    """A request on its way through the server, with its timestamps."""
 
     request: Request
     on_tokens: Callable[[int, bool], None]  # number of new tokens, whether they are the last
     stream_interval: int
     arrived_at_s: float
-    queued: bool = False  # the scheduler has it
+    queued: bool = False  # whether the scheduler has it
     scheduled_at_s: float | None = None
-    first_at_s: float | None = None  # the engine had it; the API server delivers later
-    computed_at_s: float = 0.0  # its newest token
+    first_at_s: float | None = None  # when the engine had its first token; it is delivered later
+    computed_at_s: float = 0.0  # when the engine had its newest token
     delivered_at_s: float | None = None
     held: int = 0  # tokens kept back for the next chunk
-    turns_left: int = REQUEST_TURNS  # of the API server, until it is on its way to the engine
+    turns_left: int = REQUEST_TURNS  # of the API server, before it is on its way to the engine
 
     def takes_token(self) -> int:
-        """Count one token; how many leave in a chunk now: the first, every Nth, the last."""
+        """Count one token, and return how many leave now in a chunk.
+
+        Chunks leave with the first token, at every `stream_interval`-th, and with the last.
+        """
         self.held += 1
         generated = self.request.generated
         if generated > 1 and self.held < self.stream_interval and not self.request.finished:
@@ -46,12 +49,12 @@ class Job:
         return leaving
 
 
-Output = tuple[Job, int, bool]  # stream, its number of tokens, whether they are the last
+Output = tuple[Job, int, bool]  # stream, number of tokens, whether they are the last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One piece of work: chunks, or a part of a request's way."""
+    """One piece of work: writing chunks, or one of a request's REQUEST_TURNS."""
 
     ends_at_s: float
     chunks: Sequence[Output] = ()
@@ -60,7 +63,7 @@ class Turn:
 
 
 class ApiServer:
-    """It knows no clock: the engine ends a turn when it is due and begins the next one."""
+    """The API server, without a clock: the engine ends each turn on time and begins the next."""
 
     def __init__(
         self, *, slice_s: float, chunk_s: float, request_s: float, api_server_count: int = 1
@@ -70,12 +73,12 @@ class ApiServer:
         self.chunk_s = chunk_s / api_server_count
         self.request_turn_s = request_s / api_server_count / REQUEST_TURNS
         self._slice_streams = SLICE_STREAMS * api_server_count
-        self._outputs: deque[list[Output]] = deque()  # of a step each, or what is left of one
+        self._outputs: deque[list[Output]] = deque()  # one list per step, or what is left of it
         self._requests: deque[Job] = deque()
-        self._had_outputs = False  # in the turn before
+        self._had_outputs = False  # whether the turn before wrote chunks
 
     def take_outputs(self, outputs: list[Output]) -> None:
-        """Of one step."""
+        """Queue the outputs of one engine step."""
         if outputs:
             self._outputs.append(outputs)
 
@@ -83,7 +86,7 @@ class ApiServer:
         self._requests.append(job)
 
     def begin_turn(self, at_s: float) -> None:
-        """There is none when nothing waits."""
+        """Begin the next turn; `turn` is None if nothing waits."""
         if self._requests and (self._had_outputs or not self._outputs):
             self.turn = self._request_turn(at_s)
         elif self._outputs:
@@ -93,7 +96,7 @@ class ApiServer:
         self._had_outputs = self.turn is not None and bool(self.turn.chunks)
 
     def _output_turn(self, at_s: float) -> Turn:
-        """All that waits, up to the first slice of what is more than one."""
+        """Takes all waiting outputs, up to the first slice of a step that has more than one."""
         num_tokens: dict[Job, int] = {}
         last: set[Job] = set()
         num_slices, more = 0, False

@@ -1,8 +1,8 @@
-"""The KV cache's blocks: reference counts, a least-recently-used free list, a prefix cache.
+"""The KV cache's blocks: reference counts, a least-recently-used free list, and a prefix cache.
 
-A block is free or used. A free block keeps its content, and its hash, until it is taken for
-something else: a later request with the same prefix can have it back. Never-used blocks are taken
-before any freed one, freed ones in the order of their freeing, as in vLLM V1's block pool.
+A block is free or used. A free block keeps its content and its hash until it is taken for something
+else, so a later request with the same prefix can reuse it. As in vLLM V1's block pool, blocks never
+used are taken first, then freed ones in the order in which they were freed.
 """
 
 from collections import OrderedDict
@@ -28,11 +28,11 @@ class BlockPool:
         return self.num_blocks - self._never_used + len(self._freed)
 
     def find(self, hashes: Iterable[int]) -> list[int]:
-        """Blocks of the longest known prefix of a hash chain."""
+        """The blocks of the longest cached prefix of a hash chain."""
         return [self._block_of[h] for h in takewhile(self._block_of.__contains__, hashes)]
 
     def fits(self, num_new: int, shared: Sequence[int] = ()) -> bool:
-        """Whether `num_new` blocks are free beside the `shared` ones, which may be free too."""
+        """Whether `num_new` blocks are free, not counting `shared` ones, which may be free too."""
         return num_new <= self.num_free - sum(block in self._freed for block in shared)
 
     def take(self, num_new: int) -> list[int]:
@@ -50,19 +50,19 @@ class BlockPool:
         return block
 
     def share(self, blocks: Iterable[int]) -> None:
-        """One more user for each block found in the prefix cache."""
+        """Count one more user for each block found in the prefix cache."""
         for block in blocks:
             self._freed.pop(block, None)
             self._users[block] = self._users.get(block, 0) + 1
 
     def publish(self, block: int, block_hash: int) -> None:
-        """Let a full block be found by its hash; of two equal blocks the first is found."""
+        """Make a full block findable by its hash; of two equal blocks, the first is found."""
         if block_hash not in self._block_of:
             self._block_of[block_hash] = block
             self._hash_of[block] = block_hash
 
     def release(self, blocks: Sequence[int]) -> None:
-        """One user fewer; the tail is freed first, so that it is evicted before its prefix."""
+        """Count one user less; the tail is freed first, so that it is evicted before its prefix."""
         for block in reversed(blocks):
             self._users[block] -= 1
             if not self._users[block]:

@@ -1,4 +1,4 @@
-"""A dense decoder's sizes, from the config.json of a llama- or qwen2-type model."""
+"""The sizes of a dense decoder, from the config.json of a llama- or qwen2-type model."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ BYTES_OF = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
-    """Config numbers by Hugging Face's names; biases and norms are too small to count."""
+    """Config values under Hugging Face's names; biases and norms are too small to count."""
 
     hidden_size: int
     intermediate_size: int
@@ -26,7 +26,7 @@ class Decoder:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
-        """The decoder of a config.json. Raises KeyError, TypeError or ValueError if it is none."""
+        """The decoder in a config.json. Raises KeyError, TypeError or ValueError if it has none."""
         heads = int(config["num_attention_heads"])
         return cls(
             hidden_size=int(config["hidden_size"]),
@@ -43,7 +43,7 @@ class Decoder:
 
     @property
     def layer_parameters(self) -> int:
-        """All layers: query, key, value, output projection, and the three MLP matrices."""
+        """Of all layers: query, key, value and output projections, and the three MLP matrices."""
         heads = 2 * self.num_attention_heads + 2 * self.num_key_value_heads
         attention = heads * self.head_dim * self.hidden_size
         mlp = 3 * self.hidden_size * self.intermediate_size
@@ -59,7 +59,7 @@ class Decoder:
         return self.layer_parameters + embeddings * self.head_parameters
 
     def kv_bytes_per_token(self, tensor_parallel_size: int, bytes_per_value: int) -> int:
-        """Key and value of one token on one GPU; a KV head is copied when there are too few."""
+        """Key and value of a token on one GPU; with fewer KV heads than GPUs, heads are copied."""
         heads = max(1, self.num_key_value_heads // tensor_parallel_size)
         return 2 * heads * self.head_dim * self.num_hidden_layers * bytes_per_value
 

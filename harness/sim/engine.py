@@ -1,10 +1,10 @@
 """The loop that runs the scheduler's steps in time.
 
-A step begins where the last one ended on the roofline's time line, not when the CPU got round to
-it, so that lateness of the timer does not add up; the API server's turns and the requests on their
-way are on the same line. Only when this process is more than CATCH_UP_S
-late is the time line moved; the sum of these moves is `sim:step_lag_seconds_total`, the time by
-which the simulator was slower than the GPU it imitates.
+All is scheduled on one simulated timeline: engine steps, the API server's turns, and requests on
+their way. A step begins on it exactly where the last one ended, not when the CPU got round to it,
+so timer lateness does not accumulate. Only when this process is more than CATCH_UP_S late is the
+timeline shifted. These shifts add up to `sim:step_lag_seconds_total`: by how much the simulator was
+slower than the GPU it imitates.
 """
 
 import logging
@@ -30,7 +30,7 @@ class Timer(Protocol):
 
 
 class Engine:
-    """`start` gives it its timer, whose ringing must call `wake`."""
+    """The simulated engine. `start` sets its timer, which must call `wake` when it rings."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Engine:
             request_s=roofline.api_request_s,
             api_server_count=roofline.api_server_count,
         )
-        self._travelling: deque[tuple[float, Job]] = deque()  # when they reach the engine
+        self._travelling: deque[tuple[float, Job]] = deque()  # by when they reach the engine
         self._unplanned: list[Job] = []
         self._generated = 0
 
@@ -88,14 +88,14 @@ class Engine:
         return job
 
     def abort(self, job: Job) -> None:
-        """The client is gone. What was computed for it already is dropped."""
+        """Drop a request whose client is gone, with what was computed for it so far."""
         if self._jobs.pop(job.request, None) is not None:
             if job.queued:
                 self.scheduler.abort(job.request)
             self.metrics.aborted(len(job.request.prompt), job.request.generated)
 
     def wake(self) -> None:
-        """Do what is due, in its order: end the API server's turn, queue requests, end the step."""
+        """Do what is due, in order of time: end an API server turn, queue a request, end a step."""
         now_s = self._clock()
         while (due_at_s := self._due_at_s()) <= now_s:
             turn = self.api_server.turn
@@ -127,9 +127,9 @@ class Engine:
         self.api_server.begin_turn(turn.ends_at_s)
 
     def _queue(self, at_s: float, job: Job) -> None:
-        """A request reaches the engine.
+        """Handle a request that reaches the engine.
 
-        With asynchronous scheduling the next step is planned already: it is in the one after.
+        With asynchronous scheduling the next step is planned already, so it joins the one after.
         """
         if self._step is not None and self._roofline.async_scheduling:
             self._unplanned.append(job)
@@ -218,7 +218,7 @@ class Engine:
                 prompt_tokens=len(job.request.prompt),
                 generation_tokens=job.request.generated,
                 e2e_s=at_s - job.arrived_at_s,
-                # a step may begin in the past, so before a request that it takes
+                # a step may begin in the past, and so before a request in it arrived
                 queue_s=max(0.0, job.scheduled_at_s - job.arrived_at_s),
                 prefill_s=job.first_at_s - job.scheduled_at_s,
                 decode_s=job.computed_at_s - job.first_at_s,

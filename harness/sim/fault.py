@@ -1,14 +1,14 @@
-"""Ways in which the simulator misbehaves when asked to: an instrument for the harness's own tests.
+"""Ways in which the simulator can be told to misbehave, for the harness's own tests.
 
 die_at_start            a missing module, as vLLM reports it; exit code 1
 oom_at_start            out of GPU memory while loading; exit code 1
 slow_start_s=X          starts X seconds later
-die_after_tokens=N      the process is gone, without a good-bye, after N generated tokens in total
+die_after_tokens=N      the process exits without cleaning up after N generated tokens in total
 die_over_prompt_of=N    the same at a prompt of more than N tokens
-hang_after_tokens=N     no more tokens after N in total; /health stays 200
+hang_after_tokens=N     no more tokens after N in total; /health still says 200
 no_first_token          never a token; /health says 200
 error_chunk_every=N     every Nth request gets HTTP 200 and one error chunk, as from a broken engine
-truncate_every=N        every Nth stream is cut in its middle: no finish_reason, no [DONE]
+truncate_every=N        every Nth stream is cut off halfway: no finish_reason, no [DONE]
 """
 
 from argparse import ArgumentTypeError

@@ -1,10 +1,10 @@
-"""GPUs the simulator can imitate, by the peaks of their data sheets.
+"""The GPUs that the simulator can imitate, with the peaks from their data sheets.
 
 Sources: NVIDIA's data sheets of B200 (HGX), H200 SXM, H100 SXM, A100 80GB SXM, L40S and L4, and
-AWS's page of the G5 instances for A10G. Compute is dense BF16 (data sheets often print twice that,
-with sparsity). The link is what one GPU sends to its peers in one direction: half of NVLink's
-printed bandwidth, or PCIe 4.0 x16. H200's memory is what NVML says of the card; the others are
-their nominal sizes.
+AWS's page on the G5 instances for A10G. Compute is dense BF16 (data sheets often print twice that,
+with sparsity). The link's bandwidth is what one GPU can send to its peers in one direction: half of
+NVLink's printed bandwidth, or PCIe 4.0 x16. H200's memory is what NVML reports of the card; the
+others have their nominal sizes.
 """
 
 from dataclasses import dataclass

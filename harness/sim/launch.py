@@ -1,4 +1,4 @@
-"""From options to an engine: what vLLM works out at its start, what it logs, what it refuses."""
+"""From options to an engine: what vLLM computes, logs and refuses when it starts."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class StartError(Exception):
-    """The server cannot start; the message is what vLLM's last lines say."""
+    """The server cannot start; the message is what vLLM's last log lines would say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Launch:
 
 
 def build(options: Options) -> Launch:
-    """Raises StartError."""
+    """The engine for these options. Raises StartError."""
     roofline = _roofline(options)
     decoder = roofline.decoder
     max_model_len = options.max_model_len or decoder.max_position_embeddings

@@ -1,4 +1,4 @@
-"""The /metrics page: vLLM's names, labels and buckets, and two series of the simulator's own."""
+"""The /metrics page: vLLM's names, labels and buckets, plus two series of the simulator's own."""
 
 from prometheus_client import (
     CollectorRegistry,

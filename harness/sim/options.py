@@ -1,8 +1,8 @@
-"""The command line: the flags of `vllm serve` with its defaults, and the simulator's own three.
+"""The command line: the flags of `vllm serve` with its defaults, and three of the simulator's own.
 
-Defaults are vLLM 0.25.1's for an API server. It chooses two by the GPU: 1,024 sequences and 8,192
-tokens a step from 70 GiB of memory on (16,384 tokens from 160 GiB), except on A100, else 256
-sequences and 2,048 tokens.
+Defaults are those of vLLM 0.25.1 for an API server. Two depend on the GPU. With at least 70 GiB of
+memory, except on A100, a step has up to 1,024 sequences and 8,192 tokens (16,384 with at least 160
+GiB); otherwise 256 sequences and 2,048 tokens.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 from harness.sim.fault import Fault, parse_fault
 from harness.sim.gpus import GIB, GPUS, Gpu
 
-# Flags of vLLM that a sweep may set and that change nothing here. Any other flag is refused.
+# vLLM's flags that a sweep may set, but that change nothing here. Unknown flags are refused.
 NO_EFFECT = (
     "--attention-backend",
     "--compilation-config",
@@ -82,7 +82,7 @@ def _is_large(gpu: Gpu) -> bool:
 
 
 def parse_options(argv: Sequence[str]) -> Options:
-    """Exits with code 2 and argparse's message when an argument is wrong, as vLLM does."""
+    """The options. Like vLLM, exits with code 2 and argparse's message on a wrong argument."""
     parser = _parser()
     values = vars(parser.parse_args(argv))
     ignored = {flag: _name(flag) for flag in NO_EFFECT}
@@ -100,7 +100,7 @@ def parse_options(argv: Sequence[str]) -> Options:
 
 
 def flags_with_effect() -> frozenset[str]:
-    """Every flag that changes how the simulator behaves."""
+    """Every flag that affects the simulator."""
     told = {flag for action in _parser()._actions for flag in action.option_strings}
     return frozenset(told - set(NO_EFFECT))
 

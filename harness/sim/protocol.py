@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NUM_WORDS = 997  # different token texts; a prime, so that a text walks through all of them
+NUM_WORDS = 997  # different token texts; a prime, so that a text cycles through all of them
 
 
 class BadRequestError(Exception):
@@ -19,7 +19,7 @@ class ModelNotFoundError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What a request asks for. `stop` and sampling parameters change nothing: text is noise."""
+    """What a request asks for. `stop` and sampling parameters are ignored: the text is noise."""
 
     chat: bool
     prompt: Sequence[int]
@@ -29,7 +29,7 @@ class Ask:
 
 
 def parse_ask(body: Any, *, chat: bool, model: str, max_model_len: int) -> Ask:
-    """Raises BadRequestError or ModelNotFoundError with vLLM's messages."""
+    """Parse a request. Raises BadRequestError or ModelNotFoundError, with vLLM's messages."""
     if not isinstance(body, dict):
         raise BadRequestError("Input should be a valid dictionary")
     if body.get("model", model) != model:
@@ -68,7 +68,7 @@ def _words(text: str) -> list[int]:
 
 
 def _prompt_tokens(prompt: Any) -> list[int]:
-    """Token ids as they are, one token a word of text; a list of one prompt is that prompt."""
+    """Token ids as given, or one token per word of text; a list of one prompt is that prompt."""
     if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
         return _prompt_tokens(prompt[0])
     tokens = _words(prompt) if isinstance(prompt, str) else prompt
@@ -80,7 +80,7 @@ def _prompt_tokens(prompt: Any) -> list[int]:
 
 
 def _chat_tokens(messages: Any) -> list[int]:
-    """One token a word, none for roles and template."""
+    """One token per word; roles and the chat template count for none."""
     try:
         contents = [message["content"] for message in messages]
         texts = [
@@ -93,7 +93,7 @@ def _chat_tokens(messages: Any) -> list[int]:
 
 
 class Writer:
-    """The texts and the chunks of one reply; what does not change in a chunk is built once."""
+    """The text and the chunks of one reply; the constant parts of a chunk are built once."""
 
     def __init__(self, ask: Ask, *, model: str, request_id: str, created: int, seed: int) -> None:
         self._ask = ask
@@ -109,7 +109,7 @@ class Writer:
         self._words = self._texts(seed)
 
     def _texts(self, seed: int) -> Iterator[str]:
-        """Endless, the same for the same seed and prompt."""
+        """An endless text; the same seed and prompt give the same one."""
         prompt = ",".join(map(str, self._ask.prompt)).encode()
         word = zlib.crc32(prompt, seed & 0xFFFFFFFF)
         while True:
@@ -125,7 +125,7 @@ class Writer:
         return _event(self._head | {"choices": [choice]})
 
     def role(self) -> bytes:
-        """A chat stream's first chunk, sent when the first token is there."""
+        """The first chunk of a chat stream, sent along with the first token."""
         return self._chunk({"role": "assistant", "content": ""}).encode()
 
     def content(self, num_tokens: int, *, last: bool) -> bytes:
@@ -138,7 +138,7 @@ class Writer:
         return _event(self._head | {"choices": [], "usage": self._usage(cached_tokens)}).encode()
 
     def reply(self, cached_tokens: int) -> dict[str, Any]:
-        """The whole reply, when it is not streamed."""
+        """The whole reply, if it is not streamed."""
         text = self.text(self._ask.max_tokens)
         content: dict[str, Any] = {"text": text}
         if self._ask.chat:
@@ -164,7 +164,7 @@ def error_body(message: str, kind: str, code: int) -> dict[str, Any]:
 
 
 def error_event(message: str) -> bytes:
-    """An error after the status line was sent: HTTP 200 and this, as vLLM does."""
+    """An error that occurs after the status line was sent, so under HTTP 200, as in vLLM."""
     return _event(error_body(message, "InternalServerError", 500)).encode()
 
 

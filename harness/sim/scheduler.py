@@ -1,11 +1,11 @@
 """vLLM V1's scheduling rules: what each step computes. No clock, no I/O.
 
-Each step has a budget of tokens. Running requests take from it first, in the order in which they
-were admitted: one token each when they decode, as many as are left of the prompt (or of the budget)
-when they prefill. Then waiting requests are admitted first come, first served, while there is
-budget, a free seat (`max_num_seqs`), and room in the KV cache for all their known tokens. When a
-running request finds no free block, the last one admitted is preempted: it loses its blocks and
-goes to the front of the queue, to be computed again. A step with a preemption admits nobody.
+Each step has a token budget. Running requests take from it first, in the order in which they were
+admitted: one token each when decoding, and what is left of the prompt (or of the budget) when
+prefilling. Then waiting requests are admitted first come, first served, as long as there is budget,
+a free slot (`max_num_seqs`), and room in the KV cache for all their known tokens. When a running
+request finds no free block, the request admitted last is preempted: it loses its blocks and goes to
+the front of the queue, to be computed again. A step with a preemption admits no request.
 """
 
 from collections import deque
@@ -20,7 +20,7 @@ from harness.sim.roofline import Work
 class Request:
     prompt: Sequence[int]
     max_tokens: int
-    serial: int = 0  # which of the scheduler's requests it is
+    serial: int = 0  # its number among the scheduler's requests
     computed: int = 0  # tokens whose keys and values are in the cache
     generated: int = 0
     cached: int | None = None  # prompt tokens found in the prefix cache at first admission
@@ -33,10 +33,10 @@ class Request:
         return len(self.prompt) + self.generated
 
     def hash_chain(self, num_blocks: int, block_size: int) -> list[int]:
-        """Hashes of the first full blocks, each over its tokens and all before it.
+        """Hashes of the first full blocks, each over its own tokens and all before it.
 
-        Generated tokens are noise, so a block that holds some is like no other request's: its
-        own hash serves the request itself, when it comes back after a preemption.
+        Generated tokens are noise, so a block that contains some matches no other request's. It
+        gets a unique hash, by which the request finds it again after a preemption.
         """
         while len(self.hashes) < num_blocks:
             first = len(self.hashes) * block_size
@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(slots=True, kw_only=True)
 class Step:
-    """Which request computes how many tokens, and what that asks of the GPU."""
+    """How many tokens each request computes, and how much work that is for the GPU."""
 
     shares: list[tuple[Request, int]] = field(default_factory=list)
     tokens: int = 0
@@ -103,7 +103,7 @@ class Scheduler:
         self.waiting.append(request)
 
     def abort(self, request: Request) -> None:
-        """Forget a request; its share of a step under way is computed for nothing."""
+        """Drop a request; its share of a step in progress is computed in vain."""
         if request.finished:
             return
         if request in self.running:
@@ -113,7 +113,7 @@ class Scheduler:
         self._end(request)
 
     def schedule(self) -> Step:
-        """The next step; empty when there is nothing to compute."""
+        """The next step; empty if there is nothing to compute."""
         step = Step()
         if self._continue_running(step):
             self._admit_waiting(step)
@@ -122,7 +122,8 @@ class Scheduler:
     def complete(self, step: Step) -> list[Request]:
         """Account for a computed step; returns the requests that got a token from it, in order.
 
-        A request whose known tokens are all computed gets one new token: prefill ends so too.
+        A request whose known tokens are all computed gets one new token; that is also how prefill
+        ends.
         """
         got_token = []
         for request, num_new in step.shares:
@@ -138,7 +139,7 @@ class Scheduler:
         return got_token
 
     def _continue_running(self, step: Step) -> bool:
-        """False when somebody was preempted."""
+        """Schedule the running requests; False if one was preempted."""
         preempted = False
         index = 0
         while index < len(self.running) and step.tokens < self.max_num_batched_tokens:
@@ -176,14 +177,14 @@ class Scheduler:
             self.pool.share(shared)
             request.blocks = shared
             request.computed = cached
-            if request.cached is None:  # a preempted request finds its own blocks: no true hit
+            if request.cached is None:  # a preempted request finding its own blocks is no hit
                 request.cached = cached
                 self.prefix_queries += request.num_tokens if self.prefix_caching else 0
                 self.prefix_hits += cached
             self._schedule(step, request, min(num_new, budget))
 
     def _cached_blocks(self, request: Request) -> list[int]:
-        """At least the last token is computed anew: its logits give the next one."""
+        """Cached blocks of a request's prefix, without its last token: its logits are needed."""
         if not self.prefix_caching:
             return []
         num_full = (request.num_tokens - 1) // self.block_size

@@ -1,9 +1,9 @@
-"""The HTTP side: vLLM's endpoints over one engine.
+"""The HTTP side: vLLM's endpoints on top of one engine.
 
-aiohttp.web on uvloop, one task a request and one write a chunk. On one core of an AMD EPYC, 256
-streams, the client on another core: 74,000 chunks/s bare, 30,600 with the engine and its metrics
-(`benchmarks/simulator_speed.py`), which is what the roofline asked for. Enough: no server of our
-own.
+aiohttp.web on uvloop, with one task per request and one write per chunk. On one core of an AMD
+EPYC, with 256 streams and the client on another core, it reaches 74,000 chunks/s bare, and 30,600
+with the engine and its metrics (`benchmarks/simulator_speed.py`), which is the rate the roofline
+asked for. That is fast enough not to need a server of our own.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Server:
         self._seed = seed
         self._fault = fault
         self._number = itertools.count(1)
-        self._created = time.time_ns() // 10**9  # the API speaks of wall-clock time
+        self._created = time.time_ns() // 10**9  # the API reports wall-clock time
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -162,7 +162,7 @@ class Server:
                 return web.json_response(writer.reply(job.request.cached or 0))
             cut = _is_turn(number, self._fault.truncate_every)
             return await self._stream(request, ask, job, writer, chunks.get, cut=cut)
-        except ConnectionError:  # the client is gone; what is returned is not sent
+        except ConnectionError:  # the client is gone, so this response is never sent
             return web.Response()
         finally:
             self._engine.abort(job)  # does nothing to a completed one

@@ -1,10 +1,10 @@
-"""One family of probes, in the interpreter that has PyTorch.
+"""Runs one family of probes, in the interpreter that has PyTorch.
 
     python -m probes FAMILY OPTIONS        in the folder harness/hardware; OPTIONS is JSON
 
 It imports PyTorch, says so, and waits for a line on standard input, so that the harness can have
-the next family ready while one measures. When standard input ends, the harness is gone, and so is
-this process.
+the next family ready while one measures. When standard input closes, the harness is gone, and this
+process ends.
 """
 
 import importlib
@@ -32,9 +32,9 @@ def main() -> None:
 
 
 def _die_with_harness() -> None:
-    while os.read(STDIN, 100):  # unbuffered: a lock held here would disturb the interpreter's end
+    while os.read(STDIN, 100):  # unbuffered: a lock held here would disturb the interpreter's exit
         pass
-    if os.getpgrp() == os.getpid():  # the harness starts it so: its own children end with it
+    if os.getpgrp() == os.getpid():  # as the harness starts it: its children end with it
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 

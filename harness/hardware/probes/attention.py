@@ -1,12 +1,12 @@
-"""Attention as serving does it: one new token against a paged cache, and a whole prompt at once.
+"""Attention as in serving: one new token against a paged cache, and a whole prompt at once.
 
-Decode reads every key and value of every request once for one token a request. Its FLOPs are
-4 · requests · heads · context · dim, over 2 · requests · KV heads · context · dim · 2 bytes: with g
-query heads to a KV head the intensity is g FLOP a byte, far below any card's ridge, so memory
-bounds it, and pages that lie anywhere make it a gather.
+Decode reads every key and value of every request once, for one token per request. Its FLOPs are
+4 · requests · heads · context · dim, over 2 · requests · KV heads · context · dim · 2 bytes. With g
+query heads per KV head, the intensity is g FLOP per byte, far below any card's ridge, so it is
+memory-bound; scattered pages make it a gather.
 
-Prefill has 4 · requests · heads · tokens² / 2 · dim FLOPs, for causality leaves half, over inputs
-and output of 4 · tokens values: compute bounds it.
+Prefill has 4 · requests · heads · tokens² / 2 · dim FLOPs, because causality leaves half, over
+inputs and output of 4 · tokens values: it is compute-bound.
 """
 
 import torch
@@ -94,7 +94,7 @@ def paged_decode(bench: Bench, name: str) -> Kernel:
 def plain_decode(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pages_of: torch.Tensor
 ) -> torch.Tensor:
-    """Gather the pages into one array a request, then softmax(q·kᵀ)·v in the query's type."""
+    """Gather the pages into one array per request, then softmax(q·kᵀ)·v in the query's type."""
     requests, heads, dim = query.shape
     kv_heads = keys.shape[2]
     flat = (requests, -1, kv_heads, dim)
@@ -140,7 +140,7 @@ def flash_prefill(bench: Bench, name: str) -> Kernel:
 
 
 def plain_prefill(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """softmax(q·kᵀ / √dim, without what comes later)·v; the queries are the last tokens."""
+    """softmax(q·kᵀ / √dim, later tokens masked)·v; the queries are the last tokens."""
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     behind = k.shape[-2] - q.shape[-2]
     later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(behind + 1)

@@ -1,8 +1,8 @@
 """Where a probe runs, how a call is timed, and how far a result is from its reference.
 
-Time is CUDA's: an event before the call and one after it, on the card's own clock. Before each
-repeat the L2 is filled with something else, where `flush` says so; filling it takes long enough
-that the call has been launched when the card gets to it, so the CPU's time to launch is not in it.
+Times are from CUDA events before and after the call, on the card's own clock. With `flush`, the L2
+is filled with other data before each repeat. That takes long enough for the call to be launched
+before the card gets to it, so the CPU's launch time is not included.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from .options import Options
 FLUSH_BYTES = 2**29  # several times any L2, and 0.1 ms on the fastest memory
 WAKE_S = 0.5
 WARMUP_CALLS = 3
-BUDGET_S = 0.15  # for the repeats of one call
+BUDGET_S = 0.15  # for all repeats of one call
 REPEATS = (10, 100)
 REHEARSAL_REPEATS = 3
 
@@ -27,7 +27,7 @@ class Bench:
     """One card, or the CPU in a rehearsal."""
 
     def __init__(self, options: Options, place: int = 0) -> None:
-        """`place`: which of the cards that CUDA shows to this process."""
+        """`place`: the card's index among those that CUDA shows to this process."""
         self.is_cuda = not options.rehearsal
         self.options = options
         self.gpus = options.gpus[place : place + 1]
@@ -42,7 +42,7 @@ class Bench:
             self._wake()
 
     def _wake(self) -> None:
-        """Some work, until the clocks of a card at rest are up."""
+        """Do some work until an idle card has raised its clocks."""
         a = self.normal(4096, 4096, dtype=torch.bfloat16)
         began_at_s = perf_counter()
         while perf_counter() - began_at_s < WAKE_S:
@@ -50,7 +50,7 @@ class Bench:
             self.sync()
 
     def size(self, measured: int, rehearsed: int) -> int:
-        """A size, or its stand-in on the CPU."""
+        """A size, or the one to rehearse with on the CPU."""
         return measured if self.is_cuda else rehearsed
 
     def normal(self, *shape: int, dtype: torch.dtype) -> torch.Tensor:
@@ -62,7 +62,7 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
     def times_s(self, call: Call, *, flush: bool = True, budget_s: float = BUDGET_S) -> list[float]:
-        """What each of some repeats took, after a warm-up."""
+        """The time of each repeat, after a warm-up."""
         for _ in range(WARMUP_CALLS):
             call()
         if not self.is_cuda:

@@ -1,21 +1,23 @@
 """Matrix products: what the tensor cores can do.
 
-C = A·Bᵀ with A of (m, k) and B of (n, k), as a linear layer keeps its weights: 2·m·n·k FLOPs over
-at least (m·k + n·k)·bytes in and m·n·bytes out. Large squares are bound by compute and, on random
-data, by power; a decode's few rows are bound by reading B.
+C = A·Bᵀ with A of (m, k) and B of (n, k), the layout of a linear layer's weights: 2·m·n·k FLOPs
+over at least (m·k + n·k)·bytes in and m·n·bytes out. Large squares are bound by compute and, on
+random data, by power. A decode step's few rows are bound by reading B.
 
-bf16, fp16 accumulate in fp32 (torch.mm); fp8 is e4m3 with one scale a tensor and fast accumulation,
-out in bf16 (torch._scaled_mm); int8 accumulates in int32 (torch._int_mm), and its unit is op/s.
+bf16 and fp16 accumulate in fp32 (torch.mm). fp8 is e4m3 with one scale per tensor and fast
+accumulation, with output in bf16 (torch._scaled_mm). int8 accumulates in int32 (torch._int_mm), and
+its unit is op/s.
 
-Checked against float64 on 64 rows and 64 columns drawn at random. The limits of the error are what
-rounding the result and the partial sums of a split k give, with some air; fp8 has more, for on
-Hopper its fast accumulation keeps some 14 bits (DeepSeek-V3 technical report, section 3.3.2).
+Results are checked against float64 on 64 rows and 64 columns drawn at random. The error limits
+allow for rounding the result and the partial sums of a split k, with some margin. fp8 has a higher
+one, because on Hopper its fast accumulation keeps some 14 bits (DeepSeek-V3 technical report,
+section 3.3.2).
 
-The best shape is searched for as mamf-finder does (Bekman, "Maximum Achievable Matmul FLOPS"), in a
-fixed random order until the budget is used, and the best five are timed again. That is seconds of
-products in a row, so it finds what the power limit leaves, while a small square, with the L2
-flushed between its repeats, stays below the limit: `max` is the best of the search, of
-the squares and of the model's products, so that no product of its precision is above it.
+The best shape is searched for like in mamf-finder (Bekman, "Maximum Achievable Matmul FLOPS"): in a
+fixed random order until the budget is used up; then the best five are timed again. These are
+seconds of products in a row, so the search finds what the power limit leaves. A small square, with
+the L2 flushed between its repeats, stays below that limit. `max` is therefore the best of the
+search, the squares and the model's products, so that no product of its precision is above it.
 """
 
 from collections.abc import Callable
@@ -145,7 +147,7 @@ def run(options: Options) -> None:
 
 
 def _of_model(bench: Bench, model: Shape, tp: int) -> list[Measurement]:
-    """The products of one decoder layer and of the LM head on one of `tp` ranks."""
+    """The products of one decoder layer and the LM head on one of `tp` ranks."""
     products = []
     for name, (n, k) in matrices(model, tp).items():
         for batch in BATCHES if bench.is_cuda else (1, 16):
@@ -157,7 +159,7 @@ def _of_model(bench: Bench, model: Shape, tp: int) -> list[Measurement]:
 
 
 def matrices(model: Shape, tp: int) -> dict[str, tuple[int, int]]:
-    """(out, in) of each weight on one rank; a KV head is kept twice when there are more ranks."""
+    """(out, in) of each weight on one rank; with more ranks than KV heads, heads are copied."""
     heads = model.num_attention_heads // tp
     kv_heads = max(1, model.num_key_value_heads // tp)
     middle = model.intermediate_size // tp
@@ -173,7 +175,7 @@ def matrices(model: Shape, tp: int) -> dict[str, tuple[int, int]]:
 def measured(
     bench: Bench, precision: Precision, name: str, size: tuple[int, int, int]
 ) -> Measurement:
-    """One shape, (m, n, k)."""
+    """Measure one shape, (m, n, k)."""
     m, n, k = size
     if not precision.fits(m, n, k):
         reason = f"{precision.name} takes {precision.least_rows} rows or more, in multiples of 16"
@@ -195,7 +197,7 @@ def check(bench: Bench, precision: Precision, a: torch.Tensor, b: torch.Tensor) 
 
 
 def _exact(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    if values.dtype == torch.float8_e4m3fn:  # which cannot be indexed everywhere
+    if values.dtype == torch.float8_e4m3fn:  # not every device can index it
         return values.view(torch.uint8)[rows].view(values.dtype).float().double()
     return values[rows].double()
 
@@ -227,7 +229,7 @@ def _told(
 
 
 def searched(bench: Bench, precision: Precision, name: str) -> Measurement:
-    """The fastest shape that was found in the budget."""
+    """The fastest shape found within the budget."""
     sizes = SEARCHED if bench.is_cuda else range(32, 129, 32)
     budget_s = SEARCH_S[precision.name] if bench.is_cuda else 0.05
     pools = [precision.random(bench, max(sizes), max(sizes)).flatten() for _ in range(2)]

@@ -1,8 +1,9 @@
-"""The host: its memory, and its matrix products. NumPy only, in the harness' own interpreter.
+"""The host: its memory and its matrix products. NumPy only, in the harness's own interpreter.
 
-Bandwidth: arrays much larger than a cache, copied by one thread and by as many as may run; a copy
-moves 2n bytes, and NumPy lets go of the interpreter's lock meanwhile. GEMM: NumPy's BLAS with its
-own threads, 2·n³ FLOPs, checked against float64; n is as large as a short time allows.
+Bandwidth: arrays much larger than a cache, copied by one thread, and by as many as there are cores
+to run on (MOST_THREADS at most). A copy moves 2n bytes; NumPy releases the interpreter's lock for
+it. GEMM: NumPy's BLAS with its own threads, 2·n³ FLOPs, checked against float64; n is as large as a
+short time allows.
 """
 
 import os
@@ -57,7 +58,7 @@ def _copy(name: str, threads: int, num_bytes: int) -> Measurement:
 
 
 def _affordable(dtype: str) -> int:
-    """The largest size whose product should take no longer than `PRODUCT_S`."""
+    """The largest size whose product is expected to take at most `PRODUCT_S`."""
     a = np.ones((SIZES[0], SIZES[0]), dtype)
     least_s = min(_times_s(lambda: a @ a))
     fitting = [size for size in SIZES if least_s * (size / SIZES[0]) ** 3 <= PRODUCT_S]
@@ -86,7 +87,7 @@ def _gemm(dtype: str, size: int) -> Measurement:
 
 
 def _times_s(call: Callable[[], object]) -> list[float]:
-    call()  # touches the memory, starts the threads
+    call()  # touches the memory, and starts the threads
     times_s = []
     for _ in range(REPEATS):
         began_at_s = perf_counter()

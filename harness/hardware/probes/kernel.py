@@ -1,4 +1,4 @@
-"""A kernel against the plain form of the same thing, its reference, and the CPU."""
+"""A kernel, compared with its reference, its plain form in PyTorch, and the CPU."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,24 +16,24 @@ Checked = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """Work of so many FLOPs over so few bytes, and who does it."""
+    """The work in FLOPs and bytes, and the calls that do it."""
 
     name: str
-    unit: str  # FLOP/s where compute bounds it, else B/s
+    unit: str  # FLOP/s if compute-bound, else B/s
     how: str
     flops: float  # of one call
     moved_bytes: float  # each input read once, each result written once
     call: Call
     plain: Call | None  # the same in PyTorch's own operations, unfused
-    checked: Checked  # after a call: (part of the result, the same in float64)
+    checked: Checked  # after a call: (part of the result, the same part in float64)
     error_limit: float
-    cpu: Call | None = None  # the plain form on the CPU, over `cpu_share` of the work
+    cpu: Call | None = None  # the plain form on the CPU, for `cpu_share` of the work
     cpu_share: float = 1.0
     detail: dict[str, Any] = field(default_factory=dict)
 
 
 def measured(bench: Bench, kernel: Kernel) -> Measurement:
-    """Check it, then time it, the plain form, and the CPU."""
+    """Check the kernel, then time it, its plain form, and the CPU."""
     kernel.call()
     error = relative_error(*kernel.checked())
     times_s = bench.times_s(kernel.call)
@@ -58,7 +58,7 @@ def measured(bench: Bench, kernel: Kernel) -> Measurement:
 
 
 def _speedup_cpu(bench: Bench, kernel: Kernel, time_s: float) -> float | None:
-    """Over the CPU's second call: the first one allocates, and more would take long."""
+    """The speedup over the CPU's second call: the first allocates, and more would take long."""
     if kernel.cpu is None or not bench.options.compare_cpu:
         return None
     kernel.cpu()

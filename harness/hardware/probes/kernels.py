@@ -1,4 +1,4 @@
-"""Serving kernels: one for each pattern that a serving and data path is made of."""
+"""Serving kernels: one for each pattern found in serving and its data path."""
 
 from collections.abc import Callable
 

@@ -1,8 +1,8 @@
 """Launches: what a kernel costs beyond its work.
 
-A chain of kernels that do almost nothing, each waiting for the one before. Launched one by one from
-Python the CPU sets the pace; replayed as a CUDA graph the card does. A decode step is some hundred
-such kernels, which is why vLLM captures it.
+A chain of kernels that do almost nothing, each waiting for the one before it. If they are launched
+one by one from Python, the CPU sets the pace; replayed as a CUDA graph, the card does. A decode
+step has hundreds of such kernels, which is why vLLM captures it.
 """
 
 from statistics import median
@@ -38,7 +38,7 @@ def _chain(values: torch.Tensor) -> Call:
 
 
 def _captured(values: torch.Tensor) -> Call:
-    """The chain as a graph. Capture wants a warm-up on a side stream first."""
+    """The chain as a CUDA graph. Capture needs a warm-up on a side stream first."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -52,7 +52,7 @@ def _captured(values: torch.Tensor) -> Call:
 
 
 def _told(bench: Bench, name: str, values: torch.Tensor, call: Call, how: str) -> Measurement:
-    """Wall time of a chain, from an idle card to an idle card, over its kernels."""
+    """Wall time of a chain, from idle card to idle card, divided by its number of kernels."""
     values.zero_()
     times_s = []
     for _ in range(REPEATS):

@@ -1,8 +1,8 @@
 """Memory: how fast bytes move inside a card, and between a card and the host.
 
-HBM, over arrays much larger than the L2, with the bytes that STREAM counts (McCalpin 1995): read n,
-write n, copy 2n, triad a = b + s·c 3n. L2: the same 16 MB read again and again. Host: pinned memory
-is moved by the card's copy engine over PCIe; pageable memory is first copied by the CPU.
+HBM: arrays much larger than the L2, with bytes counted like in STREAM (McCalpin 1995): read n,
+write n, copy 2n, triad a = b + s·c 3n. L2: the same 16 MB, read again and again. Host: the card's
+copy engine moves pinned memory over PCIe; pageable memory is first copied by the CPU.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def _told(
 
 
 def _read_times_s(bench: Bench, values: torch.Tensor, rounds: int) -> tuple[list[float], float]:
-    """Times of `rounds` readings of all values, and the error of their sum."""
+    """Times for reading all values `rounds` times, and the error of their sum."""
     from .triton_kernels import read_rows
 
     programs = 2

@@ -1,15 +1,16 @@
-"""Collectives over NCCL: one process a card, as a tensor-parallel server has them.
+"""Collectives over NCCL: one process per card, as in a tensor-parallel server.
 
     algbw = size / time        busbw = algbw · factor
 
-The factor makes busbw comparable with the speed of a link, whatever the number of ranks n (see
-nccl-tests' doc/PERFORMANCE.md): all-reduce 2(n − 1)/n; all-gather, reduce-scatter, all-to-all
-(n − 1)/n; broadcast 1. Sizes are nccl-tests', too: the larger of what goes in and what comes out of
-one rank. The time is that of the slowest rank. Small sizes are launched one by one through
-PyTorch, so their latency holds its overhead, which a server's CUDA graphs leave out.
+The factor makes busbw comparable with the speed of a link for any number of ranks n (see
+nccl-tests' doc/PERFORMANCE.md): all-reduce 2(n − 1)/n; all-gather, reduce-scatter and all-to-all
+(n − 1)/n; broadcast 1. The size is also defined as in nccl-tests: the larger of what goes into and
+comes out of one rank. The time is that of the slowest rank. Collectives are launched one by one
+through PyTorch, so the latency at small sizes includes its overhead, which CUDA graphs save a
+server.
 
-Values are small whole numbers in fp32, so that every sum is exact and any error is one. Nothing
-here sets an NCCL variable: what the environment says of NVLink multicast stands.
+Values are small whole numbers in fp32, so that all sums are exact and any difference is an error.
+No NCCL variable is set here, so what the environment says about NVLink multicast applies.
 """
 
 import tempfile
@@ -33,12 +34,12 @@ REHEARSED_SIZES = (2**10, 2**14)
 WARMUP_CALLS = 3
 REPEATS = 5
 RANK_TIMEOUT = timedelta(seconds=60)
-TOKENS, WIDTH = (1, 32, 256), 8192  # of the all-reduce with its norm: a decode's batch
+TOKENS, WIDTH = (1, 32, 256), 8192  # for all-reduce plus norm: batches of decode steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collective:
-    """An operation over a buffer of `size` bytes; `make` gives (call, result, expected)."""
+    """A collective; `make(ranks, num_values)` gives (call, result, expected result)."""
 
     name: str
     factor: Callable[[int], float]
@@ -47,14 +48,14 @@ class Collective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """This process among its peers."""
+    """This process's rank among all."""
 
     bench: Bench
     rank: int
     world: int
 
     def of(self, rank: int, num_values: int) -> torch.Tensor:
-        """What `rank` brings along: small whole numbers that differ by rank and place."""
+        """The input of a rank: small whole numbers that differ by rank and position."""
         place = torch.arange(num_values, device=self.bench.device, dtype=torch.int32)
         return ((place + 3 * rank) % 13).float()
 
@@ -130,7 +131,7 @@ def _measured(ranks: Ranks, collective: Collective, size: int, name: str) -> Mea
 
 
 def _times_s(ranks: Ranks, call: Callable[[], object], calls: int) -> list[float]:
-    """Time a call of the slowest rank, over runs of `calls`, for some repeats."""
+    """The slowest rank's time per call, averaged over `calls`, for each repeat."""
     for _ in range(WARMUP_CALLS):
         call()
     times_s = []
@@ -155,7 +156,7 @@ def _largest(ranks: Ranks, value: float) -> float:
 def _all_reduce(
     ranks: Ranks, num_values: int
 ) -> tuple[Callable[[], object], torch.Tensor, torch.Tensor]:
-    """In place: the first call is checked; later ones sum sums, up to infinity, as fast."""
+    """In place: only the first call is checked; later ones add up sums, at the same speed."""
     values = ranks.of(ranks.rank, num_values)
     return lambda: dist.all_reduce(values), values, ranks.sum_of_all(num_values)
 
@@ -208,7 +209,7 @@ COLLECTIVES = (
 def _all_reduce_norm(ranks: Ranks, tokens: int, name: str) -> Measurement:
     """What follows each row-parallel layer: sum over ranks, add the residual, RMS norm.
 
-    The norm is one Triton kernel; the plain form adds and normalises in PyTorch's operations.
+    Addition and norm are one Triton kernel; the plain form uses PyTorch's operations.
     """
     from .norms import EPSILON, plain_rms_norm, power_of_two
     from .triton_kernels import add_rms_norm
@@ -234,7 +235,7 @@ def _all_reduce_norm(ranks: Ranks, tokens: int, name: str) -> Measurement:
     reference = plain_rms_norm(summed.double() + 1, weight.double())
     told, true = result.double(), reference
     error = float((told - true).norm() / true.norm())
-    x.zero_()  # the sums of sums would overflow
+    x.zero_()  # repeated sums would overflow
     times_s, plain_s = (_times_s(ranks, form, 20) for form in (call, plain))
     return Measurement(
         name=name,

@@ -1,9 +1,9 @@
-"""Norms: a few FLOPs a value, so memory bounds them. Each value is read once and written once.
+"""Norms: a few FLOPs per value, so memory-bound. Each value is read once and written once.
 
-    layer norm   (x − mean) / sqrt(variance + ε) · weight + bias        8 FLOPs a value, about
+    layer norm   (x − mean) / sqrt(variance + ε) · weight + bias        about 8 FLOPs per value
     RMS norm     x / sqrt(mean(x²) + ε) · weight                        4
 
-The plain forms are the formulas in PyTorch's operations: each goes through memory by itself.
+The plain forms are these formulas in PyTorch's operations, each of which passes through memory.
 """
 
 import torch
@@ -91,7 +91,7 @@ def plain_rms_norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def power_of_two(number: int) -> int:
-    """The smallest that is no less: a block of a Triton kernel."""
+    """The smallest power of two that is not less: the block size of a Triton kernel."""
     return 1 << (number - 1).bit_length()
 
 

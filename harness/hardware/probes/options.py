@@ -1,11 +1,11 @@
-"""What the harness asks of a family of probes."""
+"""The options that the harness gives to a family of probes."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A decoder's sizes, by Hugging Face's names."""
+    """A decoder's sizes, under Hugging Face's names."""
 
     hidden_size: int
     intermediate_size: int
@@ -17,7 +17,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`gpus` are NVML's indices of the cards that CUDA shows to this process, in CUDA's order."""
+    """`gpus` has NVML's indices of the cards that CUDA shows to this process, in CUDA's order."""
 
     gpus: tuple[int, ...] = ()
     seconds: float = 60.0  # of the steady state

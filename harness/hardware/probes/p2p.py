@@ -1,10 +1,10 @@
 """Peer to peer: bandwidth one way and both ways, and latency, for every pair of cards.
 
-One process sees all cards. A copy runs on the copy engine of the source over NVLink where the cards
-have it, over PCIe where they have not, and through the host where neither can read the other. Both
-ways at once need two streams a card, for PyTorch lets a copy wait for the current streams at both
-ends. The latency is half of a copy to the other card and back, with what PyTorch does to order the
-two streams: an upper bound of the link's own.
+One process sees all cards. A copy runs on the source's copy engine: over NVLink if the cards have
+it, otherwise over PCIe, and through the host if neither can read the other. Both ways at once need
+two streams per card, because PyTorch makes a copy wait for the current streams at both ends. The
+latency is half the time of a copy to the other card and back. It includes what PyTorch does to
+order the two streams, so it is an upper bound on the link's own.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ PING_PONGS = 100
 
 
 class Cards:
-    """All cards that CUDA shows to this process; twice the CPU in a rehearsal."""
+    """All cards that CUDA shows to this process; in a rehearsal, the CPU for each."""
 
     def __init__(self, options: Options) -> None:
         self.gpus = options.gpus
@@ -43,7 +43,7 @@ class Cards:
         return torch.randint(2**31 - 1, shape, device=self.devices[place], dtype=torch.int32)
 
     def streams(self, *places: int) -> ExitStack:
-        """A context in which these cards have streams of their own as the current ones."""
+        """A context in which each of these cards has a new stream as its current one."""
         stack = ExitStack()
         for place in places if self.is_cuda else ():
             stream = torch.cuda.Stream(self.devices[place])
@@ -51,7 +51,7 @@ class Cards:
         return stack
 
     def times_s(self, call: Callable[[], None], calls: int) -> list[float]:
-        """Wall time of some repeats of `calls` calls, over their number."""
+        """The wall time per call, averaged over `calls`, for each repeat."""
         call()
         times_s = []
         for _ in range(REPEATS):
@@ -82,7 +82,7 @@ def run(options: Options) -> None:
 
 
 def _access(cards: Cards, one: int, other: int) -> Measurement:
-    """1 where each card can read the other's memory."""
+    """1 if each card can read the other's memory, else 0."""
     ways = ((one, other), (other, one))
     can = cards.is_cuda and all(
         torch.cuda.can_device_access_peer(*(cards.devices[place] for place in way)) for way in ways
@@ -108,7 +108,7 @@ def _both_ways(cards: Cards, one: int, other: int, num_bytes: int) -> Measuremen
     ]
     ways = []
     for source, target in zip(sources, targets, strict=True):
-        with cards.streams(one, other):  # its own two streams, kept for all its copies
+        with cards.streams(one, other):  # two streams for this direction, kept for all its copies
             ways.append((source, target, _current(cards, one), _current(cards, other)))
 
     def call() -> None:
@@ -157,7 +157,7 @@ def _copy(target: torch.Tensor, source: torch.Tensor) -> None:
 
 
 def _wrong(source: torch.Tensor, target: torch.Tensor) -> float:
-    """The share of values that did not arrive, both taken through the host."""
+    """The share of values that did not arrive, compared on the host."""
     return float((source.cpu() != target.cpu()).double().mean())
 
 

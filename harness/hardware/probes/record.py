@@ -1,7 +1,7 @@
-"""What a probe measured, as one line of JSON on its standard output.
+"""What a probe measured: one line of JSON per measurement on its standard output.
 
-This file is read by both sides: by the programs that run where PyTorch is, and by the harness.
-A line is written when a number is there, so that a crash later on does not cost it.
+Both sides import this file: the programs that run where PyTorch is, and the harness. A line is
+written as soon as its number is known, so that a later crash does not lose it.
 """
 
 import json
@@ -15,17 +15,17 @@ from typing import Any, TypedDict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One number of the hardware, in base units, or the reason why there is none."""
+    """One number about the hardware, in base units, or the reason why there is none."""
 
     name: str  # family.what
-    gpus: tuple[int, ...] = ()  # NVML's indices; none: the host
+    gpus: tuple[int, ...] = ()  # NVML's indices; empty for the host
     unit: str  # FLOP/s, op/s, B/s, s, Hz, W, °C, 1
     value: float | None = None  # a median over `repeats`
     spread_frac: float | None = None  # interquartile range of the repeats over their median
     repeats: int = 0
-    time_s: float | None = None  # of one call; None where the value is no call's
+    time_s: float | None = None  # of one call; None if the value is not that of a call
     flops: float | None = None  # of one call
-    moved_bytes: float | None = None  # of one call: the fewest that its result needs
+    moved_bytes: float | None = None  # of one call: the least that its result needs
     error: float | None = None  # ‖result − reference‖ / ‖reference‖
     error_limit: float | None = None
     how: str | None = None  # which kernel
@@ -36,14 +36,14 @@ class Measurement:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether its result differs from the reference by more than it may; NaN does."""
+        """Whether its error exceeds the limit, or is NaN."""
         if self.error is None or self.error_limit is None:
             return False
         return not self.error <= self.error_limit
 
 
 def spread_frac(times_s: Sequence[float]) -> float | None:
-    """Interquartile range over median; None for fewer than four."""
+    """Interquartile range / median; None for fewer than four times."""
     if len(times_s) < 4:
         return None
     low, middle, high = quantiles(times_s, n=4)
@@ -64,10 +64,10 @@ def timing(times_s: Sequence[float]) -> Timing:
 
 
 def highest(searched: Measurement, others: Sequence[Measurement]) -> Measurement:
-    """The best of what a search found and of others that measured the same, under its name.
+    """The best of a search and of other measurements of the same kind, under the search's name.
 
-    What the search itself found stays in its detail. A search with a wrong result stays as it is:
-    it is a failure, whatever the others gave.
+    What the search itself found stays in the detail. A search with a wrong result is returned as it
+    is: it is a failure, whatever the others gave.
     """
     right = [one for one in others if one.value is not None and not one.is_wrong]
     if searched.value is None or searched.is_wrong or not right:
@@ -78,7 +78,7 @@ def highest(searched: Measurement, others: Sequence[Measurement]) -> Measurement
 
 
 def emit(measurement: Measurement) -> None:
-    """Print it, for the harness to read."""
+    """Print a measurement, for the harness to read."""
     print(json.dumps({"measurement": asdict(measurement)}), flush=True)
 
 
@@ -89,10 +89,10 @@ def tell(**about: Any) -> None:
 
 @contextmanager
 def reported(name: str, gpus: tuple[int, ...], unit: str) -> Iterator[None]:
-    """What goes wrong inside costs this number only; its traceback goes to standard error."""
+    """An error inside costs this number only; its traceback goes to standard error."""
     try:
         yield
-    except Exception as error:  # any: a probe must not take the others with it
+    except Exception as error:  # any, so that the other numbers of the family are not lost
         traceback.print_exc()
         first_line = (str(error).splitlines() or [""])[0]
         reason = f"{type(error).__name__}: {first_line}"
@@ -100,7 +100,7 @@ def reported(name: str, gpus: tuple[int, ...], unit: str) -> Iterator[None]:
 
 
 def read(line: str) -> Measurement | dict[str, Any] | None:
-    """A line of a program's output; None for what libraries print in between."""
+    """Parse a line of a program's output; None for what libraries print in between."""
     try:
         told = json.loads(line)
     except ValueError:

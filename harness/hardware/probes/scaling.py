@@ -1,9 +1,9 @@
-"""Scaling: what can be split, on 1 … N cards at the same time.
+"""Scaling: independent work on 1 … N cards at the same time.
 
-Efficiency of n cards = their total rate together over the sum of the rates that each has alone. The
-work is the same a card and nothing is exchanged, so what is lost is lost to shared power, heat, or
-the one process that feeds them. Each card works for a second before it is timed: one that rested is
-above its power limit's rate until the limit acts, which would look like a loss to the others.
+Efficiency of n cards = their total rate together / the sum of the rates that each has alone. Each
+card has the same work and nothing is exchanged, so any loss comes from shared power, heat, or the
+single process that feeds them. Each card works for a second before it is timed: a rested card
+exceeds the rate at its power limit until the limit acts, which would look like a loss when sharing.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ SIZE = 8192
 ARRAY_BYTES = 2**31
 WARMUP_CALLS = 3
 WARMUP_S = 1.0  # the steady state's first second is within 1 % of its last
-TOGETHER_S = 0.3  # of work for each card
+TOGETHER_S = 0.3  # of work per card
 REPEATS = 3
 
-Work = tuple[Callable[[], object], float]  # a call, and what it does in FLOPs or bytes
+Work = tuple[Callable[[], object], float]  # a call, and its FLOPs or bytes
 
 
 def run(options: Options) -> None:
@@ -55,7 +55,7 @@ def _scaled(cards: Cards, name: str, unit: str, works: list[Work]) -> None:
             f"{name}.{num}.efficiency": (together / sum(alone[:num]), "share"),
         }
         for told, (value, its_unit) in values.items():
-            if num > 1 or its_unit == unit:  # one card is what one card is
+            if num > 1 or its_unit == unit:  # the efficiency of one card is always 1
                 emit(
                     Measurement(
                         name=told,
@@ -70,7 +70,7 @@ def _scaled(cards: Cards, name: str, unit: str, works: list[Work]) -> None:
 
 
 def _rate(cards: Cards, works: list[Work]) -> float:
-    """Work a second of these cards at once: the median over repeats."""
+    """Work per second of these cards together: the median over repeats."""
     once_s = _together_s(cards, works, WARMUP_CALLS) / WARMUP_CALLS
     if cards.is_cuda:
         _together_s(cards, works, max(1, int(WARMUP_S / once_s)))

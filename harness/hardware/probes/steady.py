@@ -1,9 +1,9 @@
-"""The steady state: one large product again and again, for as long as heat takes to arrive.
+"""The steady state: one large product, repeated until heat has built up.
 
-The first second of a product is a cold card's. What a server will have is the rate of the last
-half. While this runs the harness samples clocks, power, temperature and throttle reasons. Two
-batches are always in flight, so the card never waits for Python; random data, because a card draws
-less power on zeros.
+The first second shows a cold card; what a server will get is the rate of the second half. While
+this runs, the harness samples clocks, power, temperature and throttle reasons. Two batches are
+always in flight, so the card never waits for Python. The data is random, because a card draws less
+power on zeros.
 """
 
 from time import perf_counter
@@ -27,7 +27,7 @@ def run(options: Options) -> None:
 
 
 def _rates(bench: Bench, seconds: float) -> tuple[list[float], list[float]]:
-    """When each batch had ended, by CLOCK_MONOTONIC, and its FLOP/s."""
+    """When each batch ended, by CLOCK_MONOTONIC, and its FLOP/s."""
     size = bench.size(SIZE, 64)
     a, b = (bench.normal(size, size, dtype=torch.bfloat16) for _ in range(2))
     result = torch.empty_like(a)
@@ -62,7 +62,7 @@ def _rates(bench: Bench, seconds: float) -> tuple[list[float], list[float]]:
 
 
 class _Mark:
-    """A place in the stream of work."""
+    """A mark in the stream of work."""
 
     def __init__(self, bench: Bench) -> None:
         self._event = torch.cuda.Event(enable_timing=True) if bench.is_cuda else None
@@ -81,7 +81,7 @@ class _Mark:
 
 
 def _told(bench: Bench, at_s: list[float], rates: list[float]) -> Measurement:
-    """The sustained rate: work over time of the last half, so a harmonic mean of its batches."""
+    """The sustained rate: work / time in the second half, so a harmonic mean over its batches."""
     span_s = at_s[-1] - at_s[0]
     late = [rate for t, rate in zip(at_s, rates, strict=True) if t >= at_s[0] + span_s / 2]
     early = [rate for t, rate in zip(at_s, rates, strict=True) if t <= at_s[0] + 1.0]

@@ -1,7 +1,7 @@
-"""Trajectories onto another clock: for each wanted time, find its interval, draw a straight line.
+"""Resamples trajectories: for each wanted time, finds its interval and interpolates linearly.
 
 Binary search over n times takes ⌈log2 n⌉ dependent loads, which hit a cache after the first few;
-what is read at last lies anywhere. So latency and gathers bound it, and its share of the memory's
+the final reads are scattered. So latency and gathers bound it, and its share of the memory
 bandwidth (each time, point and result once) says how well they are hidden. The plain form is
 searchsorted and gathers.
 """

@@ -1,7 +1,7 @@
-"""The kernels of ours, in Triton. With TRITON_INTERPRET=1 they run on the CPU, for correctness.
+"""Our own kernels, in Triton. With TRITON_INTERPRET=1 they run on the CPU, to check correctness.
 
-Each is the plain form of its pattern, without tuning by shape: what it reaches tells of the
-hardware and the compiler, and is no bound of what a tuned library reaches.
+Each is the plain form of its pattern, without tuning by shape. What it reaches says something about
+the hardware and the compiler, but is no bound on what a tuned library reaches.
 """
 
 import triton
@@ -10,10 +10,10 @@ import triton.language as tl
 
 @triton.jit
 def read_rows(source, sums, num_values, rounds, BLOCK: tl.constexpr):
-    """sums[p] = Σ of what program p read: every program strides over all blocks, `rounds` times.
+    """sums[p] = the sum of what program p reads, striding over all blocks `rounds` times.
 
     In each round a program reads the blocks after those of the round before, so that no value can
-    be kept in a register. Offsets are of 32 bits: fewer than 2³¹ values.
+    stay in a register. Offsets have 32 bits, so there must be fewer than 2³¹ values.
     """
     program = tl.program_id(0)
     programs = tl.num_programs(0)
@@ -27,7 +27,7 @@ def read_rows(source, sums, num_values, rounds, BLOCK: tl.constexpr):
 
 @triton.jit
 def rms_norm(source, weight, result, width, epsilon, BLOCK: tl.constexpr):
-    """A row a program: x · weight / sqrt(mean(x²) + ε), in fp32."""
+    """x · weight / sqrt(mean(x²) + ε), in fp32; one row per program."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < width
@@ -39,7 +39,7 @@ def rms_norm(source, weight, result, width, epsilon, BLOCK: tl.constexpr):
 
 @triton.jit
 def add_rms_norm(source, residual, weight, result, width, epsilon, BLOCK: tl.constexpr):
-    """residual += source; result = RMS norm of that, a row a program."""
+    """residual += source; result = RMS norm of that; one row per program."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < width
@@ -63,13 +63,13 @@ def paged_decode(
     scale,
     pages_per_request,
     KV_HEADS: tl.constexpr,
-    GROUP: tl.constexpr,  # query heads of one KV head
-    ROWS: tl.constexpr,  # GROUP, or the 16 that the tensor cores take at least
+    GROUP: tl.constexpr,  # query heads per KV head
+    ROWS: tl.constexpr,  # GROUP, but at least the 16 that tensor cores need
     DIM: tl.constexpr,
     PAGE: tl.constexpr,
     TILE: tl.constexpr,  # tokens at a time
 ):
-    """Attention of one new token to all before it; a program has one KV head of one request."""
+    """Attention of one new token to all before it; one program per KV head and request."""
     request, kv_head = tl.program_id(0), tl.program_id(1)
     rows, dims = tl.arange(0, ROWS), tl.arange(0, DIM)
     is_head = rows < GROUP
@@ -112,7 +112,7 @@ def resize_normalise(
     out_width,
     BLOCK: tl.constexpr,
 ):
-    """A row of one image a program: bilinear, half-pixel centres, no antialiasing."""
+    """Bilinear, half-pixel centres, no antialiasing; one row of one image per program."""
     image, y_out = tl.program_id(0).to(tl.int64), tl.program_id(1)
     x_out = tl.arange(0, BLOCK)
     inside = x_out < out_width
@@ -146,7 +146,7 @@ def resample(
     DIMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Binary search for the interval of each wanted time, then a straight line inside it."""
+    """Binary search for the interval of each wanted time, then linear interpolation in it."""
     trajectory = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < num_wanted
