@@ -103,9 +103,9 @@ def client_cores(usable: Collection[int]) -> tuple[int, ...]:
 def demand(loads: Sequence[Load]) -> tuple[int, float]:
     """The most streams in flight, and the most chunks per second, that these loads may ask for.
 
-    The server determines a closed loop's rate: at most a chunk per stream in each fastest decode
-    step, and no more than two H200 were seen to give. An open loop's rate is that of its arrivals
-    times the mean length of its replies.
+    The server determines a closed loop's rate: at most one chunk per stream and FASTEST_STEP_S, and
+    no more than two H200 were seen to give. An open loop's rate is that of its arrivals times the
+    mean length of its replies.
     """
     streams, chunks_per_s = 1, 100.0
     for load in loads:

@@ -13,7 +13,7 @@ from monitors.nvml import Gpu
 
 
 def engine_label(engine: Engine, axes: Mapping[str, Sequence[Any]]) -> str:
-    """What distinguishes this engine from the grid's others; empty if there are none."""
+    """What distinguishes this engine from the grid's others; empty if nothing does."""
     return _named(engine, _swept("engine.", axes))
 
 

@@ -178,7 +178,7 @@ def _is_nan(value: Any) -> bool:
 
 
 def _over_setting(good: pd.DataFrame, x: str, others: list[str], about: dict[str, Any]) -> "Figure":
-    """Output tok/s and TPOT p50/p99 against the first swept setting, a line per other setting."""
+    """Output tok/s and TPOT p50/p99 against the first axis, a line per value of the others."""
     figure, (top, bottom) = _figure(_heading(about, good), rows=2)
     ticks = list(dict.fromkeys(map(value_text, good[x])))
     for label, group in _groups(good, others):

@@ -100,7 +100,7 @@ class Lines:
             print(f"note: {text}", flush=True)
 
     def tell(self, text: str) -> None:
-        """What came of what was done so far."""
+        """A line on the result so far."""
         print(text, flush=True)
 
 
@@ -206,7 +206,7 @@ class Bars:
             self._progress.console.print(f"note: {text}", markup=False)
 
     def tell(self, text: str) -> None:
-        """What came of what was done so far."""
+        """A line on the result so far."""
         self._progress.console.print(text, markup=False)
 
 

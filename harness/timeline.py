@@ -1,4 +1,4 @@
-"""Everything that was sampled in one run, joined on a common time grid.
+"""Everything that was sampled in one run on one clock, joined on a common grid.
 
 Requests and chunks are known exactly. Samples are not: a gauge is taken to hold until the next
 sample, and a mean over the time since the previous sample (GPM, CPU) to hold back to that one.

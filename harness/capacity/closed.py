@@ -9,7 +9,7 @@ from loadgen.records import Window
 def capacity_rps(study: Study, launch: str, load: Load) -> float | None:
     """The highest rate among a launch's closed-loop runs whose requests are like those of `load`.
 
-    `launch` is its id. None if no such run ended well.
+    `launch` is the launch's id. None if no such run ended well.
     """
     rates = [
         rate

@@ -122,7 +122,7 @@ def _worthless(baseline: Evidence, candidate: Evidence) -> Iterator[Difference]:
 
 
 def _has_samples(evidence: Evidence) -> bool:
-    """Whether all good runs have raw samples; aggregates alone do not show their noise."""
+    """Whether there are runs, all good ones with raw samples: aggregates do not show noise."""
     return bool(evidence.runs) and all(run.has_samples for run in evidence.good)
 
 

@@ -174,7 +174,7 @@ def _codes(contents: Contents) -> Block:
 
 
 def _notes(contents: Contents) -> Iterator[Block]:
-    """What the monitors could not measure."""
+    """Notes from the monitors on what they had to leave out."""
     notes = Counter(note for run in contents.saved for note in run.record.get("monitor_notes", ()))
     if notes:
         items = tuple(f"{note} ({plural(n, 'run')})" for note, n in notes.items())

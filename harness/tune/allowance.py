@@ -66,8 +66,8 @@ class Allowance:
         """Why no further trial may start; None if one more is allowed.
 
         `spent` counts all launches so far, including those of earlier proofs. `seen_s` is how long
-        they took, `proof_s` how long they would have taken in the proof, if that is known. Where
-        time is short, the ablation is dropped first.
+        each complete one took, `proof_s` how long it would have taken in the proof, if that is
+        known. Where time is short, the ablation is dropped first.
         """
         if spent >= self.search_launches:
             return f"{spent} launches are spent, {self.reserved} are kept for the proof"

@@ -33,7 +33,7 @@ class Deployment:
 
     @classmethod
     def of(cls, engine: Served, model: Model, vllm_version: str | None) -> "Deployment":
-        """Of an engine as it is in a plan, with all that the harness decides filled in."""
+        """From an engine as in a plan, with all that the harness decides filled in."""
         arguments = (*_model(model), *flags(serving(engine)))
         env = stored(engine).get("env", {})
         return cls(

@@ -4,12 +4,12 @@ After the defaults comes the setting with the highest
 
     expected improvement of the score · P(all constraints hold) · P(it starts)
 
-over the setting that the model rates best so far. Each goal, and each constraint's margin, is
-modelled by a Gaussian process around the prior (harness/tune/surrogate.py). At first the prior
-decides the order, and a setting that it cannot tell from one already tried promises less than one
-that it can; measurements come to outweigh it. Settings that should not fit according to the prior
-are not tried. A setting that failed is never tried again, and the more a setting resembles it, the
-less likely it is to start.
+where the improvement is over the trial that the model rates best so far. Each goal, and each
+constraint's margin, is modelled by a Gaussian process around the prior (harness/tune/surrogate.py).
+At first the prior decides the order, and a setting that it cannot tell from one already tried
+promises less than one that it can; measurements come to outweigh it. Settings that should not fit
+according to the prior are not tried. A setting that failed is never tried again, and the more a
+setting resembles it, the less likely it is to start.
 
 A clear loser enters the models with the estimate of its full run, at the first load only. If it
 were left out, settings like it would be tried next.
@@ -17,11 +17,11 @@ were left out, settings like it would be tried next.
 Two goals are searched as a front. Each trial weights them anew, and minimises the largest weighted
 distance from the best of each goal (J. Knowles, ParEGO, IEEE Trans. Evol. Comput. 10, 2006).
 
-The search ends when, after at least LEAST trials, the best expected improvement is below ENOUGH of
-the noise and so not worth a launch. With two goals there is no such end. The best trial is chosen
-by the model's mean, not by the highest measurement, which among many was mostly lucky.
+The search ends when, after at least LEAST trials, the best product is below ENOUGH times the noise
+and so not worth a launch. With two goals there is no such end. The best trial is chosen by the
+model's mean, not by the highest measurement, which among many was mostly lucky.
 
-Trials whose means are within EQUAL of the noise count as equal, and the best of them is the one
+Trials whose means lie within EQUAL times the noise count as equal, and the best of them is the one
 that changes the fewest settings: a winner should carry nothing that does nothing. Proposals do not
 prefer simple settings: where the prior was wrong, searches that tried simple ones first missed what
 only others show (benchmarks/tune_search.py).
@@ -108,9 +108,9 @@ class Strategy:
         return Proposal(setting=self._settings[best])
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
-        """The simplest of the best: trials that kept all constraints, within EQUAL of the top mean.
+        """The simplest of the best trials; None if no trial kept all constraints.
 
-        None if no trial kept all constraints.
+        The best are those that kept all constraints and whose mean is equal to the highest.
         """
         feasible = {self._index[trial.setting]: trial for trial in trials if trial.is_feasible}
         if not feasible:
