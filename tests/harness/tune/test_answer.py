@@ -15,7 +15,7 @@ from harness.tune.answer import JSON, Outcome, Tried, read
 from harness.tune.plots import _history, draw
 from harness.tune.proof import Proof
 from harness.tune.screen import screen
-from harness.tune.summary import progress_text
+from harness.tune.summary import progress_text, so_far_text
 from harness.tune.trial import Outcome as Outcomes
 from harness.tune.trial import Trial
 from tests.harness.tune.answers import ANSWER, GAIN, KEPT, PROOF, TRIED, tried
@@ -74,6 +74,16 @@ def test_a_best_so_far_with_the_lower_score_is_told_with_the_reason() -> None:
     assert progress_text(lucky, best).endswith(told)
     assert progress_text(replace(lucky, score=0.9), best).endswith("so far is trial 7 with +1.3 %")
     assert progress_text(best, best).endswith("+1.3 %; the best so far")
+
+
+def test_an_interrupted_tuning_names_its_best_and_calls_it_unproven() -> None:
+    row, setting = {"output_tok_per_s": 1.0}, (("max_num_seqs", 8),)
+    best = Trial(number=1, setting=setting, outcome=Outcomes.measured([row]), score=1.5)
+    told = so_far_text(3, best, 1)
+    assert told.startswith("3 trials so far, the best is max_num_seqs=8 with +50.0 %, not proven")
+    assert told.endswith("(1 launch of its proof)")
+    defaults = replace(best, setting=(("max_num_seqs", None),), score=1.0)
+    assert so_far_text(1, defaults, 0) == so_far_text(1, None, 0) == "1 trial so far"
 
 
 def test_simulated_numbers_say_so_first() -> None:
