@@ -203,7 +203,7 @@ def test_help_lists_the_sweeps_with_their_first_comment_line(
     assert run(["--help"]) == 0
     told = capsys.readouterr().out
     assert "batching   Batching: batch size, step size" in told
-    assert "throughput  Throughput: the most output tokens a second" in told
+    assert "throughput  Throughput: the most output tok/s at a fixed concurrency" in told
     assert run([]) == 0
     assert capsys.readouterr().out == told, "no words: help, not a server"
 
