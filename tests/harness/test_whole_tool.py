@@ -81,7 +81,7 @@ def test_the_same_command_finds_everything_done_and_fresh_measures_again(
     before = run_times(study)
     again = tool(*COMMAND)
     assert again.returncode == 0
-    assert "all runs are there" in again.stdout
+    assert "all runs are done" in again.stdout
     assert run_times(study) == before
     assert tool(*COMMAND, "fresh=true").returncode == 0
     assert len(list((tool.folder / "results" / "single").iterdir())) == 2, "in a study of its own"
