@@ -135,14 +135,14 @@ MEASURES = (
         "server_steps_per_s",
         "engine steps per second that produced tokens, as the server counts them",
     ),
-    _("server_ttft_mean_s", "the server's own time to first token, mean"),
+    _("server_ttft_mean_s", "the server's own TTFT, mean"),
     _(
         "server_ttft_p50_s",
-        "the server's own time to first token, median, interpolated within a bucket",
+        "the server's own TTFT, median, interpolated within a bucket",
     ),
     _(
         "server_ttft_p99_s",
-        "the server's own time to first token, 99th percentile, interpolated within a bucket",
+        "the server's own TTFT, 99th percentile, interpolated within a bucket",
     ),
     _("server_queue_mean_s", "time in the server's queue before the first step, mean"),
     _("server_prefill_mean_s", "time in the server from first step to first token, mean"),
@@ -255,7 +255,7 @@ MEASURES = (
     ),
     _(
         "ceiling",
-        "source of the peaks in mfu_frac and mbu_frac: datasheet, or a validation of these GPUs",
+        "peaks used for mfu_frac and mbu_frac: datasheet, or a validation of these GPUs",
     ),
     _("gpu_memory_used_bytes", "memory in use on the fullest GPU, peak", "GPU mem GiB", gibibytes),
     _("gpu_power_w", "mean power, summed over GPUs", "power W", whole),

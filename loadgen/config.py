@@ -153,7 +153,7 @@ class Search:
         default=0.05,
         gt=0,
         lt=1,
-        description="stop when the highest that held and the lowest that did not are this close",
+        description="stop when the bracket between held and missed is this narrow (relative)",
     )
     tries: int = Field(
         default=3, ge=1, description="maximum runs at one value while its answer is unclear"
@@ -381,7 +381,7 @@ class Client:
 
     transport: Literal["auto", "direct", "aiohttp"] = Field(
         default="auto",
-        description="direct: plain HTTP/1.1, least overhead; aiohttp: for TLS; auto: by the URL",
+        description="direct: plain HTTP/1.1, least overhead; aiohttp: TLS; auto: by the URL",
     )
     workers: int | None = Field(
         default=None,

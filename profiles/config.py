@@ -16,7 +16,7 @@ class Profile:
 
     kind: Literal["none", "nsys", "torch"] = Field(
         default="none",
-        description="nsys (Nsight Systems, GPUs only) or torch (PyTorch's profiler, also on a CPU)",
+        description="nsys: Nsight Systems, for GPUs; torch: PyTorch's profiler, also on a CPU",
     )
     points: str = Field(
         default="knee",

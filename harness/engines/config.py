@@ -31,7 +31,7 @@ class ServeSettings:
     tensor_parallel_size: int | None = Field(
         None,
         ge=1,
-        description="GPUs that each layer is split across; default: all, as far as the heads allow",
+        description="GPUs that each layer is split across; default: all that the heads allow",
     )
     data_parallel_size: int | None = Field(
         None, ge=1, description="engines behind one API, each with the whole model"
