@@ -79,9 +79,9 @@ def documented_settings() -> Iterator[tuple[str, str]]:
             if name not in told and field.description:
                 told.add(name)
                 default = field.get_default(call_default_factory=True)
-                default = value_text(getattr(default, "kind", default))
+                default = getattr(default, "kind", default)
                 is_bare = field.is_required() or is_dataclass(default)
-                shown = "" if is_bare or default in (None, {}, []) else f" [{default}]"
+                shown = "" if is_bare or default in (None, {}, []) else f" [{value_text(default)}]"
                 yield name, field.description + shown
 
 
