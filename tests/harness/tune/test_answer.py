@@ -213,7 +213,7 @@ def test_the_section_has_the_answer_the_proof_and_every_trial(tmp_path: Path) ->
     )
     page = markdown(report, tmp_path)
     for text in ("**PROVEN.**", "vllm serve", "### Proof", "failed: out\\_of\\_memory",
-                 "| 22.9 | 21.8 | 20.6 to 23.1 | ms | open |",
+                 "| 22.9 ms | 21.8 ms | 20.6 to 23.1 | open |",
                  "clear loser", "the winner", "breaks tpot\\_p99\\_s", "plots/tune_importance.png",
                  "engine.dtype=bfloat16 pins it"):  # fmt: skip
         assert text in page, text
