@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 from harness.errors import UserError
@@ -245,6 +246,7 @@ def test_a_gain_of_some_percent_can_be_seen_and_noise_does_not_look_like_one(
     figure = _history(few)
     assert figure is not None
     low, high = figure.axes[0].get_ylim()
+    plt.close(figure)
     assert ends[0] <= low < min(1.0, score)
     assert high == pytest.approx(ends[1])
 
