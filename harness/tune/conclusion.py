@@ -112,8 +112,8 @@ def _not_ablated(tuning: Tuning, proven: Proven, spent_launches: int) -> tuple[s
     if spent:
         needed = spent_launches + launches_for(tune.proof.launches, len(mine) - len(bound))
         told.append(
-            f"{', '.join(spent)} not left out: the budget has no launches for that;"
-            f" tune.budget.launches={needed} has"
+            f"the winner was not measured without {', '.join(spent)}: that needs"
+            f" tune.budget.launches={needed}"
         )
     return tuple(told)
 

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 from harness.errors import UserError
@@ -213,7 +214,7 @@ def test_the_section_has_the_answer_the_proof_and_every_trial(tmp_path: Path) ->
     )
     page = markdown(report, tmp_path)
     for text in ("**PROVEN.**", "vllm serve", "### Proof", "failed: out\\_of\\_memory",
-                 "| 22.9 | 21.8 | 20.6 to 23.1 | ms | open |",
+                 "| 22.9 ms | 21.8 ms | 20.6 to 23.1 | open |",
                  "clear loser", "the winner", "breaks tpot\\_p99\\_s", "plots/tune_importance.png",
                  "engine.dtype=bfloat16 pins it"):  # fmt: skip
         assert text in page, text
@@ -245,6 +246,7 @@ def test_a_gain_of_some_percent_can_be_seen_and_noise_does_not_look_like_one(
     figure = _history(few)
     assert figure is not None
     low, high = figure.axes[0].get_ylim()
+    plt.close(figure)
     assert ends[0] <= low < min(1.0, score)
     assert high == pytest.approx(ends[1])
 
