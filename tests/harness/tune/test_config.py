@@ -176,5 +176,5 @@ def test_external_servers_are_not_tuned() -> None:
 
 def test_what_can_be_said_of_a_tuning_is_in_the_help() -> None:
     told = dict(documented_settings())
-    assert "server starts, at most" in told["tune.budget.launches"]
+    assert "maximum server starts" in told["tune.budget.launches"]
     assert "tune.space" in told
