@@ -38,7 +38,7 @@ def tabulate(study: Study) -> bool:
     A terminal gets the columns that fit, anything else Markdown.
     """
     for run in study.damaged():
-        print(f"note: run {run} is damaged and left out; the sweep's command measures it again")
+        print(f"note: run {run} is damaged and left out; the sweep's command will measure it again")
     if (made := make(study)) is None:
         return False
     points = made.points
@@ -55,7 +55,7 @@ def tabulate(study: Study) -> bool:
     plots = plural(len(made.plots), "plot")
     print(f"table.md, .csv, .parquet and {plots}: {study.folder}", flush=True)
     if len(study.about["runs"]) > MAX_RUNS:
-        print(f"no timelines: there are more than {MAX_RUNS} runs", flush=True)
+        print(f"no timelines, because there are more than {MAX_RUNS} runs", flush=True)
     return True
 
 

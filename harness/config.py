@@ -151,7 +151,8 @@ def _compose_tree(choices: dict[str, str], place: str, conf_dirs: list[Path]) ->
         tree = _hydra_tree(choices | chosen, conf_dirs)
     for key in [key for key in tree if key.startswith("on_")]:
         if key not in PLACES:
-            raise UserError(f"there is no '{key}' in a sweep.{did_you_mean(key, PLACES)}")
+            what = "tuning" if "tune" in choices else "sweep"
+            raise UserError(f"there is no '{key}' in a {what}.{did_you_mean(key, PLACES)}")
         del tree[key]
     there = tree.get("cases") or {}
     for name, case in (overlay.get("cases") or {}).items():
@@ -192,7 +193,8 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
         if name in known and group in ("sweep", "tune"):
             path = options(group, conf_dirs)[name]
             if not path.read_text(errors="replace").startswith(GLOBAL):
-                raise UserError(f"{path}: a {group}'s first line must be '{GLOBAL}'.")
+                what = "tuning" if group == "tune" else group
+                raise UserError(f"{path}: a {what}'s first line must be '{GLOBAL}'.")
         is_folder = name.startswith(("/", ".", "~"))
         if group == "model" and is_folder and not (Path(name) / "config.json").is_file():
             lacks = "config.json in that folder" if Path(name).is_dir() else "such folder"

@@ -8,9 +8,9 @@ from harness.errors import UserError
 
 VERBS = {
     "compare": "regression verdict: compare BASELINE CANDIDATE, or compare STUDY policy=NAME",
-    "report": "a study as one page: report STUDY [against=BASELINE [profile=nsys]]",
-    "table": "make a study's table and plots again: python -m harness table STUDY",
-    "validate": "what this hardware can do, and whether it is what it was: --help validate",
+    "report": "a study on one page: report STUDY [against=BASELINE [profile=nsys]]",
+    "table": "rebuild a study's table and plots: table STUDY",
+    "validate": "what this hardware can do, and whether that has changed: --help validate",
 }
 
 _HELP = """\
@@ -18,8 +18,8 @@ vLLM serving benchmark and tuning harness.
 
   python -m harness sweep=NAME [setting=value ...]     measure
   python -m harness sweep=NAME ... against=BASELINE    measure both until there is a verdict
-  python -m harness tune=NAME [setting=value ...]      find the best settings, and prove it
-  python -m harness VERB ...                           work on what was measured
+  python -m harness tune=NAME [setting=value ...]      find the best settings, and prove the gain
+  python -m harness VERB ...                           one of the verbs below
 
 Sweeps
 {sweeps}
@@ -35,81 +35,81 @@ Examples
   python -m harness sweep=batching engine.max_num_seqs=128,256 load.concurrency=64
   python -m harness sweep=batching plan=true
 
-A value pins a setting, a list of values (a,b,c) makes it an axis. Engines are chosen by
-engine=auto, vllm, sim or external; the same command continues a study that was cut off.
+One value pins a setting; several (a,b,c) make it an axis. engine= is auto, vllm, sim or external.
+The same command resumes a study that was interrupted.
 Exit code 0: all is done; 1: runs or checks failed; 2: nothing was started; verbs have their own.
 
-  --help sweep=NAME  what a sweep or a tuning does: its own file
+  --help sweep=NAME  a sweep's own file, with comments; also: tune=NAME
   --help settings    every setting, with its meaning and default
   --help columns     every column of a table
-  --help validity    the codes beside the numbers
-  --help compare     what a verb can be told; also: tune, report, table, validate
-  --config-dir DIR   a folder like conf/ with sweeps, models, loads, policies of your own
+  --help validity    every validity code: the reasons not to believe a number
+  --help compare     the options of a verb; also: report, table, tune, validate
+  --config-dir DIR   a folder like conf/, with your own sweeps, models, loads, policies
   --version\
 """
 
 _COMPARE = """\
-  python -m harness compare BASELINE CANDIDATE [name=value ...]    judge a study by another
-  python -m harness compare STUDY policy=NAME [name=value ...]     judge it by what was promised
+  python -m harness compare BASELINE CANDIDATE [name=value ...]    judge a study against another
+  python -m harness compare STUDY policy=NAME [name=value ...]     judge it against fixed limits
   python -m harness sweep=NAME ... against=BASELINE [name=value ...]
                      measure both anew, interleaved, until the verdict is settled; BASELINE is a
                      study's folder, or `defaults`: the same command without its engine settings
 
-  metrics=a,b,...    columns to compare instead of those of the guard file
-  allow=what,...     differences and fatal codes to let through, by the name they are refused by
-  policy=NAME        limits, from conf/policy/ or a file; also beside a baseline; not with against=
+  metrics=a,b,...    columns to compare, instead of those in the guard file
+  allow=what,...     differences and fatal codes to accept, by the names that the refusal gives
+  policy=NAME        limits, from conf/policy/ or a file; also with a baseline; not with against=
   guard=NAME         thresholds, metrics and confidence, from conf/guard/ or a file [default]
-  guard.SETTING=...  with against= only: guard.max_launches=N is the budget, launches of
-                     each side; guard.first_look=N of them come before the first verdict
-  json=FILE          everything that was found, for programs
-  junit=FILE         for CI systems: a test case for each metric at each point
-  markdown=FILE      a paragraph for a pull request
+  guard.SETTING=...  with against= only: guard.max_launches=N is the budget, in launches per
+                     side; the first verdict comes after guard.first_look=N of them
+  json=FILE          write all findings, for programs
+  junit=FILE         write a test case for each metric at each point, for CI systems
+  markdown=FILE      write a paragraph for a pull request
 
 Exit code 0: pass; 1: regressed, or a limit is broken; 2: inconclusive, refused, or bad input.
 The unit of evidence is the launch: measure with repeats.launches=5 or more, or let against= decide
-how many it takes (docs/verdict.md).\
+how many are needed (docs/verdict.md).\
 """
 
 
 _REPORT = """\
   python -m harness report STUDY [name=value ...]    write report.html and report.md into the study
 
-  against=BASELINE   the verdict on top, and the evidence for each point that regressed
-  allow=what,...     as compare has it
-  comparison=FILE    the verdict as compare json=FILE wrote it, instead of against
-  profile=KIND       capture traces of both sides where it regressed, if they are not there: nsys,
-                     or torch, which also works on a CPU; on the machine that was measured
-  profile.points=N   at how many points, the worst first: each costs two server starts [2]
-  profile.seconds=S  of the steady window that are captured [1.5]
+  against=BASELINE   start with the verdict, and the evidence for each point that regressed
+  allow=what,...     as for compare
+  comparison=FILE    a verdict that compare json=FILE wrote, instead of against=
+  profile=KIND       capture missing traces of both sides at points that regressed: nsys, or torch,
+                     which also works on a CPU; only on the machine that was measured
+  profile.points=N   how many points to capture, worst first; each costs two server starts [2]
+  profile.seconds=S  seconds of the steady window to capture [1.5]
 
-Traces are kept with the runs of either study; one that failed is told with its reason, and tried
-again. Exit code 0: the report is made; 2: bad input, or another environment: nothing was started.\
+Traces are kept with the runs of each study; a failed one is reported with its reason, and retried.
+Exit code 0: the report is written; 2: bad input, or another environment: nothing was started.\
 """
 
 _TABLE = """\
-  python -m harness table STUDY    make table.md, .csv, .parquet, plots/ and vllm_bench.json again
+  python -m harness table STUDY    rebuild table.md, .csv, .parquet, plots/ and vllm_bench.json
 
-All of it is made of the raw samples of the study's runs, which nothing changes. Columns and plots
-are those that the sweep's last command asked for; a plot that nothing asks for any more is removed.
-Damaged runs are named and left out. Exit code 0: made; 2: there are no samples.\
+All of it comes from the raw samples of the study's runs, which never change. Columns and plots are
+those that the sweep's last command asked for; plots that are no longer asked for are removed.
+Damaged runs are named and left out. Exit code 0: written; 2: there are no samples.\
 """
 
 _TUNE = """\
-  python -m harness tune=NAME [setting=value ...]    search, prove, answer, or go on with that
-  python -m harness tune=NAME plan=true              the space, how many launches and minutes
+  python -m harness tune=NAME [setting=value ...]    search, prove, answer; or resume that
+  python -m harness tune=NAME plan=true              show the space, launches and minutes
 
 {settings}
 
 engine.NAME=VALUE pins a setting for all trials and the defaults. tune.space.NAME=[1,2] changes an
-axis, null takes it out. Budgets cover search and proof together.
+axis, null removes it. Budgets cover search and proof together.
 
-Exit code 0: a gain is proven, or the defaults are best; 1: neither; 2: bad input, and limits that
-one request alone misses. docs/tune.md has the method.\
+Exit code 0: a gain is proven, or the defaults are best; 1: neither; 2: bad input, or limits that
+even one request at a time misses. docs/tune.md describes the method.\
 """
 
 
 _VALIDATE = """\
-  python -m harness validate [setting=value ...]    measure this machine, and judge it
+  python -m harness validate [setting=value ...]    measure this machine's hardware, and judge it
 
 {settings}
 

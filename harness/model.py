@@ -60,10 +60,12 @@ class Shape:
 class Model:
     """What to serve. Exactly one of `path` and `shape`."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="how tables call it")
-    path: str | None = Field(None, description="a folder with weights, or a hub id")
+    name: str = Field(pattern=r"^[\w.-]+$", description="name shown in tables")
+    path: str | None = Field(None, description="folder with weights, or a hub id")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
-    shape: Shape | None = Field(None, description="config numbers to serve with dummy weights")
+    shape: Shape | None = Field(
+        None, description="config numbers of a model to serve with dummy weights"
+    )
 
     @model_validator(mode="after")
     def _exactly_one_of_path_and_shape(self) -> Self:

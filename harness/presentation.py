@@ -22,10 +22,10 @@ Names = Annotated[list[str], BeforeValidator(_listed)]
 class Plot:
     """Columns `y` against column `x`, one panel each, with a line for each value of `by`."""
 
-    x: str = Field(description="column along the axis")
-    y: Names = Field(min_length=1, description="columns, one panel each")
-    by: str | None = Field(None, description="column whose values are lines of their own")
-    cases: Names | None = Field(None, description="of these cases alone")
+    x: str = Field(description="column on the x axis")
+    y: Names = Field(min_length=1, description="columns to plot, one panel each")
+    by: str | None = Field(None, description="column with one line per value")
+    cases: Names | None = Field(None, description="only these cases")
     log_x: bool = False
     log_y: bool = False
 

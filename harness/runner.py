@@ -130,7 +130,7 @@ class Runner:
                 record["exit"] = asdict(server.stop())
                 if record["exit"].get("gpu_memory_released") is False:
                     self.display.note(
-                        "GPU memory did not come back after a launch; see launch.json"
+                        "GPU memory was not released after a launch; see launch.json"
                     )
             self.study.save_launch(folder, record)
 

@@ -19,6 +19,7 @@ from harness.model import Model
 from harness.overrides import GROUPS, did_you_mean
 from harness.presentation import Names, Plot
 from harness.tune.config import Tune
+from harness.units import value_text
 from loadgen.config import Client, Load, Slo
 from monitors.config import Monitor
 from profiles.config import Profile
@@ -40,7 +41,7 @@ class Repeats:
     """How often each point is measured."""
 
     launches: int = Field(1, ge=1, description="server starts per engine setting")
-    runs: int = Field(1, ge=1, description="measurements per point inside one launch")
+    runs: int = Field(1, ge=1, description="measurements per point within one launch")
 
 
 @schema(kw_only=True, config=STRICT)
@@ -49,21 +50,23 @@ class Options:
 
     repeats: Repeats = Field(default_factory=lambda: Repeats(launches=1, runs=1))
     client: Client = Field(default_factory=Client)
-    case: Names | None = Field(None, description="which of the sweep's cases [all]")
+    case: Names | None = Field(None, description="which of the sweep's cases to run [all]")
     checks: Checks = Field(default_factory=Checks)
     slo: Slo = Field(default_factory=Slo)
     columns: Names = Field(
-        default_factory=list, description="what table.md shows besides the axes [the usual]"
+        default_factory=list, description="columns of table.md besides the axes [the usual ones]"
     )
     plots: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Plot] = Field(
-        default_factory=dict, description="plots/NAME.png: x, y, by, cases, log"
+        default_factory=dict, description="plots/NAME.png: x, y, by, cases, log_x, log_y"
     )
-    order: Literal["listed", "shuffled"] = Field("listed", description="of launches and runs")
-    seed: int = Field(0, ge=0, description="of every random draw")
+    order: Literal["listed", "shuffled"] = Field(
+        "listed", description="order of launches and runs: listed or shuffled"
+    )
+    seed: int = Field(0, ge=0, description="seed of all random draws")
     out: str = Field("results", min_length=1, description="studies go to OUT/<sweep>/<study>/")
-    plan: bool = Field(False, description="print what would run, then stop")
-    fresh: bool = Field(False, description="measure again although the study is complete")
-    retry: bool = Field(False, description="run the study's failed runs again")
+    plan: bool = Field(False, description="only print what would run")
+    fresh: bool = Field(False, description="measure again even if the study is complete")
+    retry: bool = Field(False, description="rerun the study's failed runs and checks")
 
 
 def documented_settings() -> Iterator[tuple[str, str]]:
@@ -78,7 +81,7 @@ def documented_settings() -> Iterator[tuple[str, str]]:
                 default = field.get_default(call_default_factory=True)
                 default = getattr(default, "kind", default)
                 is_bare = field.is_required() or is_dataclass(default)
-                shown = "" if is_bare or default in (None, {}, []) else f" [{default}]"
+                shown = "" if is_bare or default in (None, {}, []) else f" [{value_text(default)}]"
                 yield name, field.description + shown
 
 

@@ -71,7 +71,7 @@ class Sweep:
                 lines.append(f"    not possible here: {launch.obstacle}")
             lines += [f"    run {run.id}: {run.label}" for run in launch.runs]
             lines += [f"    check {name}" for name in self._checks if launch.repeat == 1]
-        without = ", the checks not counted" if self._checks else ""
+        without = ", not counting the checks" if self._checks else ""
         lines.append(
             f"{plural(launches, 'launch')}, {plural(runs, 'run')},"
             f" {between(least_s, most_s)}{without}; nothing was started"
@@ -215,15 +215,15 @@ class Sweep:
         print(f"study: {study.folder}", flush=True)
         if not left_runs and left_launches:
             settings = plural(left_launches, "engine setting")
-            print(f"all runs are there, checks of {settings} to do", flush=True)
+            print(f"all runs are done, checks of {settings} to do", flush=True)
         elif not left_runs:
-            print("all runs are there; fresh=true measures again", flush=True)
+            print("all runs are done; fresh=true measures again", flush=True)
         else:
             least_s, most_s = self.plan.span_s()
             share = left_runs / len(self.plan.runs)
-            had = f"{done} runs are there, " if done else ""
+            had = f"{done} done, " if done else ""
             time = between(least_s * share, most_s * share)
-            print(f"{had}{left_runs} to do, {time}", flush=True)
+            print(f"runs: {had}{left_runs} to do, {time}", flush=True)
 
     def about(self) -> dict[str, Any]:
         """The entries of study.json besides the plan."""
@@ -245,7 +245,7 @@ class Sweep:
     def _served_by(self) -> str:
         choice = self.config.choice
         if choice.kind == "external":
-            return "a server somebody runs"
+            return "a server that somebody else runs"
         gpus = " and ".join(dict.fromkeys(launch.gpus for launch in self.plan.launches))
         return f"vLLM {choice.vllm_version} on {gpus}" if choice.vllm_version else gpus
 

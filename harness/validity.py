@@ -21,50 +21,52 @@ class Code:
 
 
 CODES = {
-    "simulated": Code(meaning="no hardware was measured: the simulator's model of a GPU"),
-    "failures": Code(meaning="requests failed; latencies are of those that did not", fatal=True),
-    "no_samples": Code(meaning="no request completed inside the sample", fatal=True),
-    "few_samples": Code(meaning=f"p99 of fewer than {MIN_P99} requests"),
+    "simulated": Code(meaning="no hardware was measured: a model of a GPU was simulated"),
+    "failures": Code(
+        meaning="requests failed; latencies cover only those that did not", fatal=True
+    ),
+    "no_samples": Code(meaning="no request completed in the sample", fatal=True),
+    "few_samples": Code(meaning=f"p99 from fewer than {MIN_P99} requests"),
     "not_steady": Code(
-        meaning="the window opened before every stream had one request through (TTFT still holds"
+        meaning="the window opened before every stream had completed a request (TTFT still includes"
         " the start), or throughput changed by over 10 % from its first half to its second, more"
         " than streams in step explain"
     ),
     "short_window": Code(
-        meaning="a request took longer than the window, which shows a part of a wave where streams"
-        f" go in step: load.duration_s=N makes it longer, {MIN_REPLIES} requests are long enough"
+        meaning="a request took longer than the window, which then shows only part of a wave where"
+        f" streams run in step: set a longer load.duration_s; {MIN_REPLIES} requests are enough"
     ),
-    "cut": Code(meaning="requests due in the window had not ended when the run was over"),
-    "lengths_off": Code(meaning="token counts came back different from those asked", fatal=True),
+    "cut": Code(meaning="requests due in the window were unfinished when the run ended"),
+    "lengths_off": Code(meaning="token counts differ from what was asked for", fatal=True),
     "token_bundles": Code(
-        meaning="more than 1.05 tokens a chunk, or most chunks in one read with the one before:"
-        " ITL is not per token, and TPOT not what the server took"
+        meaning="more than 1.05 tokens per chunk, or most chunks arrived in one read with the one"
+        " before: ITL is not per token, and TPOT is not the time the server took"
     ),
-    "prefix_hits": Code(meaning="prompts were found in the prefix cache, though none is shared"),
-    "preempted": Code(meaning="the KV cache was full: requests were put back and done again"),
-    "throttled": Code(meaning="a GPU was slowed down (power, heat or hardware)"),
+    "prefix_hits": Code(meaning="prompts hit the prefix cache, although none share a prefix"),
+    "preempted": Code(meaning="the KV cache was full: requests were preempted and recomputed"),
+    "throttled": Code(meaning="a GPU was throttled (power, heat or hardware)"),
     "clock_moved": Code(meaning="the SM clock fell more than 5 % below its mean"),
-    "foreign_gpu_process": Code(meaning="somebody else's process was on the GPU", fatal=True),
+    "foreign_gpu_process": Code(meaning="a process other than ours was using the GPU", fatal=True),
     "monitor_gap": Code(meaning="more than two seconds without a sample"),
     "not_monitored": Code(meaning="a monitor could not run"),
     "client_late": Code(meaning="requests were written more than 10 ms late (p99)", fatal=True),
     "client_busy": Code(
         meaning="our load generator used over 80 % of its core, or its timers were over 20 ms late"
-        " (p99): TTFT may be its own queue; client.workers=N gives it more processes",
+        " (p99): TTFT may include its own queue; client.workers=N gives it more processes",
         fatal=True,
     ),
     "client_limit": Code(
-        meaning="more chunks a second than our load generator was calibrated for: its TTFT may be"
-        " over 5 ms too high; client.workers=N gives it more processes"
+        meaning="more chunks per second than our load generator was calibrated for: it may report"
+        " TTFT over 5 ms too high; client.workers=N gives it more processes"
     ),
     "not_calibrated": Code(meaning="the load generator's own error was not measured"),
     "sim_late": Code(meaning="the simulator fell behind its own clock by over 2 %", fatal=True),
     "stopped": Code(
-        meaning="the run was ended before its window was over: its answer was clear", fatal=True
+        meaning="the run was ended early because its answer was already clear", fatal=True
     ),
     "died": Code(meaning="the server died or hung in this run, or did not start", fatal=True),
     "not_possible": Code(
-        meaning="this machine has not what the setting asks for: nothing was started", fatal=True
+        meaning="this machine lacks what the setting needs: nothing was started", fatal=True
     ),
     "harness_fault": Code(meaning="the harness itself failed in this run", fatal=True),
 }

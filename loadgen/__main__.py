@@ -1,4 +1,4 @@
-"""Drive an OpenAI-compatible server that is already up, and print what it does.
+"""Load a running OpenAI-compatible server, and print its latency and throughput.
 
 python -m loadgen http://127.0.0.1:8000 --concurrency 64
 python -m loadgen http://127.0.0.1:8000 --rate 10 --dataset conversations.json --endpoint chat
@@ -85,34 +85,67 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("url", help="e.g. http://127.0.0.1:8000")
-    add("--model", help="default: the first of /v1/models")
-    add("--vocab-size", type=int, default=32000, help="of the model, or less [32000]")
+    add("url", metavar="URL", help="e.g. http://127.0.0.1:8000")
+    add("--model", metavar="NAME", help="default: the first of /v1/models")
+    add(
+        "--vocab-size",
+        metavar="N",
+        type=int,
+        default=32000,
+        help="vocabulary size of the model, or less [32000]",
+    )
     add("--api-key-env", metavar="NAME", help="environment variable with the API key")
-    add("--header-env", metavar="HEADER=NAME", action="append", default=[], help="more headers")
-    add("--concurrency", type=int, help="closed loop: requests kept in flight [1]")
-    add("--rate", type=float, help="open loop: arrivals a second")
-    add("--arrival", help="of --rate: poisson, constant, gamma or ramp [poisson]")
-    add("--burstiness", type=float, help="gamma: shape; below 1 comes in bursts")
-    add("--rate-end", type=float, help="ramp: arrivals a second at the window's end")
-    add("--trace", metavar="FILE", help="arrivals and lengths: Mooncake JSONL, BurstGPT CSV")
-    add("--speed", type=float, default=1.0, help="of the trace [1]")
-    add("--input-tokens", type=int, default=512, help="[512]")
-    add("--output-tokens", type=int, default=128, help="[128]")
+    add(
+        "--header-env",
+        metavar="HEADER=NAME",
+        action="append",
+        default=[],
+        help="one more header, from an environment variable; repeatable",
+    )
+    add("--concurrency", metavar="N", type=int, help="closed loop: requests kept in flight [1]")
+    add("--rate", metavar="RPS", type=float, help="open loop: arrivals per second")
+    add("--arrival", metavar="KIND", help="with --rate: poisson, constant, gamma or ramp [poisson]")
+    add("--burstiness", metavar="SHAPE", type=float, help="gamma: 1 is Poisson, below 1 is bursty")
+    add("--rate-end", metavar="RPS", type=float, help="ramp: arrivals per second at window end")
+    add("--trace", metavar="FILE", help="replay arrivals and lengths: Mooncake JSONL, BurstGPT CSV")
+    add("--speed", metavar="X", type=float, default=1.0, help="trace: replay speed [1]")
+    add("--input-tokens", metavar="N", type=int, default=512, help="prompt length [512]")
+    add("--output-tokens", metavar="N", type=int, default=128, help="reply length [128]")
     add("--dataset", metavar="FILE", help="text prompts: ShareGPT JSON or OpenAI messages JSONL")
-    add("--prefix-groups", type=int, help="prompts share the prefixes of so many groups")
-    add("--prefix-hit-frac", type=float, default=0.5, help="… which are this share of each [0.5]")
-    add("--turns", type=int, help="chat: requests in a conversation")
-    add("--think", type=float, default=0.0, help="… and seconds between them [0]")
-    add("--endpoint", default="completions", help="completions or chat [completions]")
-    add("--no-stream", dest="stream", action="store_false", help="whole replies")
-    add("--warmup", type=float, default=5.0, help="seconds before the window, at least [5]")
-    add("--duration", type=float, default=20.0, help="seconds measured [20]")
-    add("--seed", type=int, default=0, help="another one, other prompts [0]")
-    add("--transport", default="auto", help="direct, aiohttp or auto [auto]")
-    add("--workers", type=int, help="processes that send [1]")
-    add("--calibrate", action="store_true", help="measure the client's own error first")
-    add("--out", type=Path, metavar="FOLDER", help="write the records there")
+    add(
+        "--prefix-groups", metavar="N", type=int, help="prompts start with one of N shared prefixes"
+    )
+    add(
+        "--prefix-hit-frac",
+        metavar="X",
+        type=float,
+        default=0.5,
+        help="… which makes up this share of the prompt [0.5]",
+    )
+    add("--turns", metavar="N", type=int, help="chat: requests per conversation")
+    add("--think", metavar="S", type=float, default=0.0, help="… and seconds between turns [0]")
+    add(
+        "--endpoint",
+        metavar="KIND",
+        default="completions",
+        help="completions or chat [completions]",
+    )
+    add("--no-stream", dest="stream", action="store_false", help="ask for whole replies")
+    add(
+        "--warmup",
+        metavar="S",
+        type=float,
+        default=5.0,
+        help="minimum seconds of load before the window [5]",
+    )
+    add("--duration", metavar="S", type=float, default=20.0, help="seconds to measure [20]")
+    add(
+        "--seed", metavar="N", type=int, default=0, help="seed; another one gives other prompts [0]"
+    )
+    add("--transport", metavar="KIND", default="auto", help="direct, aiohttp or auto [auto]")
+    add("--workers", metavar="N", type=int, help="number of sending processes [1]")
+    add("--calibrate", action="store_true", help="first measure the client's own error")
+    add("--out", type=Path, metavar="FOLDER", help="write every request and chunk to this folder")
     return parser.parse_args(arguments)
 
 
@@ -206,7 +239,7 @@ def show(progress: Progress) -> None:
 def print_calibration(measured: Calibration) -> None:
     probe = measured.at_load
     print(
-        f"client        TTFT too high by {milliseconds(probe.ttft_error_p50_s)} ms (p50), "
+        f"client        overstates TTFT by {milliseconds(probe.ttft_error_p50_s)} ms (p50), "
         f"{milliseconds(probe.ttft_error_p99_s)} ms (p99) at {probe.streams} streams and "
         f"{probe.chunks_per_s:,.0f} chunks/s; good to {measured.clean_chunks_per_s:,.0f} chunks/s"
     )
@@ -225,7 +258,7 @@ def print_summary(summary: Summary, result: Result) -> None:
         f"requests      {summary.requests_ok} ok, {summary.requests_failed} failed, "
         f"{summary.requests_cut} cut off\n"
         f"client        {result.client.transport}, {result.client.workers} worker(s), "
-        f"{number(result.client.cpu_frac)} of a core, requests sent at most "
+        f"{number(result.client.cpu_frac)} of a core, requests sent "
         f"{milliseconds(summary.send_lag_p99_s)} ms late (p99)"
     )
     took_s, window_s = reply_s(result.requests), summary.window_s

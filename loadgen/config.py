@@ -14,8 +14,8 @@ class Uniform:
     """Lengths drawn uniformly from `min` to `max`, both included."""
 
     dist: Literal["uniform"] = Field("uniform", description="uniform, lognormal or empirical")
-    min: int = Field(ge=1, description="tokens")
-    max: int = Field(ge=1, description="tokens")
+    min: int = Field(ge=1, description="shortest length, in tokens")
+    max: int = Field(ge=1, description="longest length, in tokens")
 
     @model_validator(mode="after")
     def check(self) -> "Uniform":
@@ -29,10 +29,10 @@ class LogNormal:
     """Lengths median·exp(sigma·z), z standard normal, rounded and clipped to `min` .. `max`."""
 
     dist: Literal["lognormal"] = "lognormal"
-    median: float = Field(gt=0, description="tokens")
-    sigma: float = Field(ge=0, description="standard deviation of the logarithm")
-    min: int = Field(default=1, ge=1, description="tokens")
-    max: int = Field(ge=1, description="tokens")
+    median: float = Field(gt=0, description="lognormal: median length, in tokens")
+    sigma: float = Field(ge=0, description="lognormal: standard deviation of the logarithm")
+    min: int = Field(default=1, ge=1, description="shortest length, in tokens")
+    max: int = Field(ge=1, description="longest length, in tokens")
 
     @model_validator(mode="after")
     def check(self) -> "LogNormal":
@@ -48,7 +48,9 @@ class Empirical:
     """Lengths drawn with replacement from a file with one number of tokens per line."""
 
     dist: Literal["empirical"] = "empirical"
-    path: str = Field(min_length=1, description="text file, one number of tokens a line")
+    path: str = Field(
+        min_length=1, description="empirical: text file with one length in tokens per line"
+    )
 
 
 def _dist(value: Any) -> str:
@@ -93,9 +95,9 @@ class SharedPrefix:
     """Random tokens; the first `hit_frac` of each prompt is the prefix of one of the `groups`."""
 
     kind: Literal["shared_prefix"] = "shared_prefix"
-    groups: int = Field(ge=1, description="different prefixes, each drawn as often")
+    groups: int = Field(ge=1, description="shared_prefix: number of prefixes, all equally likely")
     hit_frac: float = Field(
-        ge=0, lt=1, description="share of each prompt that its group has in common"
+        ge=0, lt=1, description="shared_prefix: share of each prompt that is its group's prefix"
     )
 
 
@@ -105,10 +107,10 @@ class Dataset:
 
     kind: Literal["dataset"] = "dataset"
     path: str = Field(
-        min_length=1, description="ShareGPT-like JSON, or JSONL with OpenAI `messages`"
+        min_length=1, description="dataset: ShareGPT-like JSON, or JSONL with OpenAI `messages`"
     )
     unique: bool = Field(
-        default=True, description="each prompt gets a number in front, so that none is cached"
+        default=True, description="dataset: start each prompt with a number, so that none is cached"
     )
 
 
@@ -128,8 +130,10 @@ PromptSource = Annotated[
 class Conversation:
     """Several turns; each is sent after the reply to the last one, with all messages before it."""
 
-    turns: int = Field(ge=1, le=1000, description="requests in a conversation")
-    think_s: float = Field(default=0.0, ge=0, description="from a reply's end to the next turn")
+    turns: int = Field(ge=1, le=1000, description="requests per conversation")
+    think_s: float = Field(
+        default=0.0, ge=0, description="pause from the end of a reply to the next turn"
+    )
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -137,22 +141,25 @@ class Trace:
     """Arrivals and lengths from a published or recorded trace."""
 
     path: str = Field(min_length=1, description="Mooncake JSONL or BurstGPT CSV")
-    speed: float = Field(default=1.0, gt=0, description="2 plays it twice as fast")
+    speed: float = Field(default=1.0, gt=0, description="replay speed: 2 is twice as fast")
 
 
 @dataclass(kw_only=True, config=STRICT)
 class Search:
     """Runs that search for the highest rate, or concurrency, at which the limits hold."""
 
-    probes: int = Field(default=12, ge=4, le=100, description="runs that look for it, at most")
+    probes: int = Field(default=12, ge=4, le=100, description="maximum number of runs")
     resolution_frac: float = Field(
-        default=0.05, gt=0, lt=1, description="found when what held and what did not are so near"
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="stop when the bracket between held and missed is this narrow (relative)",
     )
     tries: int = Field(
-        default=3, ge=1, description="runs at one rate while its answer is not clear, at most"
+        default=3, ge=1, description="maximum runs at one value while its answer is unclear"
     )
     start_rps: float | None = Field(
-        default=None, gt=0, description="first rate [what closed loops of the launch suggest]"
+        default=None, gt=0, description="first rate [derived from the launch's closed loops]"
     )
 
 
@@ -161,27 +168,32 @@ class Load:
     """How the server is driven."""
 
     arrival: Literal["closed", "constant", "poisson", "gamma", "ramp", "trace"] = Field(
-        description="closed: streams that wait for their reply; all others: arrivals that do not"
+        description="closed: streams wait for their replies; all others: arrivals do not wait"
     )
     concurrency: int | None = Field(
         default=None, ge=1, description="closed: streams kept in flight"
     )
     rate_rps: float | None = Field(
-        default=None, gt=0, description="constant, poisson, gamma: mean arrivals a second"
+        default=None, gt=0, description="constant, poisson, gamma: mean arrivals per second"
     )
     rate_frac: float | None = Field(
-        default=None, gt=0, description="instead of rate_rps: share of a capacity found before"
+        default=None,
+        gt=0,
+        description="instead of rate_rps: share of the capacity found by closed loops",
     )
     search: Search | None = Field(
-        default=None, description="instead of a rate or concurrency: the largest that keeps slo"
+        default=None,
+        description="instead of a rate or concurrency: search for the highest that meets slo",
     )
     burstiness: float | None = Field(
-        default=None, gt=0, description="gamma: shape; 1 is poisson, below 1 comes in bursts"
+        default=None, gt=0, description="gamma: shape; 1 is Poisson, below 1 is bursty"
     )
     rate_end_rps: float | None = Field(
-        default=None, gt=0, description="ramp: poisson from rate_rps to this at the window's end"
+        default=None,
+        gt=0,
+        description="ramp: Poisson arrivals, from rate_rps to this rate at the window's end",
     )
-    trace: Trace | None = Field(default=None, description="trace: what is played")
+    trace: Trace | None = Field(default=None, description="trace: the recording to replay")
     input_tokens: Length = Field(
         default=512, description="prompt length: a number or a distribution"
     )
@@ -190,7 +202,7 @@ class Load:
     )
     prompts: PromptSource = Field(
         default_factory=lambda: Unique(kind="unique"),
-        description="what prompts are made of, and what they share",
+        description="what prompts consist of, and what they share",
     )
     conversation: Conversation | None = Field(
         default=None, description="chat: several turns instead of one"
@@ -198,30 +210,36 @@ class Load:
     endpoint: Literal["completions", "chat"] = Field(
         default="completions", description="completions sends token ids, chat sends text"
     )
-    stream: bool = Field(default=True, description="false: whole replies, so without TTFT and TPOT")
-    ignore_eos: bool = Field(default=True, description="replies are exactly as long as asked")
+    stream: bool = Field(
+        default=True, description="false: replies arrive whole, so without TTFT and TPOT"
+    )
+    ignore_eos: bool = Field(default=True, description="make replies exactly as long as asked for")
     temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0 is greedy")
-    warmup_s: float = Field(default=5.0, ge=0, description="load before the window, at least")
+    warmup_s: float = Field(
+        default=5.0, ge=0, description="minimum time under load before the window"
+    )
     warmup_max_s: float = Field(
-        default=30.0, ge=0, description="closed: longest wait for every stream's first reply"
+        default=30.0, ge=0, description="closed: maximum wait for every stream's first reply"
     )
     ramp_s: float = Field(
-        default=1.0, ge=0, description="closed: streams start spread over this time"
+        default=1.0, ge=0, description="closed: time over which stream starts are spread"
     )
-    duration_s: float = Field(default=20.0, gt=0, description="the window that is measured")
+    duration_s: float = Field(default=20.0, gt=0, description="length of the measurement window")
     drain_s: float = Field(
         default=30.0,
         ge=0,
-        description="open loop: longest wait for requests that were due in the window",
+        description="open loop: maximum wait for requests that were due in the window",
     )
     request_timeout_s: float = Field(
-        default=600.0, gt=0, description="one request, from start to end"
+        default=600.0, gt=0, description="limit for one request, from start to end"
     )
     ttft_timeout_s: float = Field(
-        default=600.0, gt=0, description="one request, from start to the first byte of its reply"
+        default=600.0,
+        gt=0,
+        description="limit for one request, from start to the first byte of its reply",
     )
     stall_timeout_s: float = Field(
-        default=120.0, gt=0, description="longest silence inside a reply that has begun"
+        default=120.0, gt=0, description="limit for silence within a reply that has begun"
     )
 
     @model_validator(mode="after")
@@ -335,11 +353,13 @@ _KIND_OF_REQUEST = (
 class Slo:
     """The latency limits that make a request useful; every request keeps a limit that is unset."""
 
-    ttft_s: float | None = Field(default=None, gt=0, description="time to first token, at most")
-    tpot_s: float | None = Field(default=None, gt=0, description="time per output token, at most")
-    e2e_s: float | None = Field(default=None, gt=0, description="a whole request, at most")
+    ttft_s: float | None = Field(default=None, gt=0, description="limit on the time to first token")
+    tpot_s: float | None = Field(
+        default=None, gt=0, description="limit on the time per output token"
+    )
+    e2e_s: float | None = Field(default=None, gt=0, description="limit on the whole request")
     share_frac: float = Field(
-        default=0.99, gt=0, lt=1, description="search: share of requests that must keep them all"
+        default=0.99, gt=0, lt=1, description="search: share of requests that must meet all limits"
     )
 
     @property
@@ -360,12 +380,12 @@ class Client:
 
     transport: Literal["auto", "direct", "aiohttp"] = Field(
         default="auto",
-        description="direct: plain HTTP/1.1 and least overhead; aiohttp: TLS; auto: by the URL",
+        description="direct: plain HTTP/1.1, least overhead; aiohttp: TLS; auto: by the URL",
     )
     workers: int | None = Field(
         default=None,
         ge=1,
-        description="processes that send [default: as many as calibration needs]",
+        description="number of sending processes [as many as calibration finds necessary]",
     )
     calibrate: bool = Field(
         default=True, description="measure the client's own error before the study"

@@ -1,4 +1,4 @@
-"""Sample the GPUs, a server and its processes for a while, and print a summary.
+"""Sample GPUs, a server's metrics and a process tree, and print a summary.
 
 python -m monitors --interval 0.1 --seconds 10
 python -m monitors --metrics-url http://127.0.0.1:8000/metrics --pid 4242
@@ -73,10 +73,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--interval", type=float, default=0.1, help="seconds between two readings of a GPU [0.1]")
-    add("--seconds", type=float, default=10.0, help="how long [10]")
-    add("--metrics-url", help="e.g. http://127.0.0.1:8000/metrics")
-    add("--pid", type=int, help="root of a process tree to watch")
+    add(
+        "--interval", metavar="S", type=float, default=0.1, help="seconds between GPU samples [0.1]"
+    )
+    add("--seconds", metavar="S", type=float, default=10.0, help="how long to sample [10]")
+    add("--metrics-url", metavar="URL", help="e.g. http://127.0.0.1:8000/metrics")
+    add("--pid", metavar="PID", type=int, help="root of the process tree to watch")
     return parser.parse_args(arguments)
 
 

@@ -8,15 +8,13 @@ from pydantic.dataclasses import dataclass
 class Monitor:
     """Sampling intervals. GPUs change fastest; a scrape of /metrics costs the server CPU time."""
 
-    enabled: bool = Field(
-        default=True, description="sample GPUs, server and host while a run lasts"
-    )
+    enabled: bool = Field(default=True, description="sample GPUs, server and host during each run")
     gpu_interval_s: float = Field(
-        default=0.1, ge=0.01, description="between two readings of every GPU"
+        default=0.1, ge=0.01, description="time between readings of every GPU"
     )
     server_interval_s: float = Field(
-        default=0.25, ge=0.01, description="between two scrapes of /metrics"
+        default=0.25, ge=0.01, description="time between scrapes of /metrics"
     )
     host_interval_s: float = Field(
-        default=0.5, ge=0.01, description="between two readings of the processes"
+        default=0.5, ge=0.01, description="time between readings of the server's processes"
     )

@@ -79,9 +79,11 @@ class Track:
             notes.append(f"{self._name}: {count} of {self._attempts} samples failed: {failure}")
         if self._late:
             due = self._attempts + self._late
-            notes.append(f"{self._name}: {self._late} of {due} samples were left out, being late")
+            notes.append(f"{self._name}: {self._late} of {due} samples were late and skipped")
         if self._thread.is_alive():
-            notes.append(f"{self._name}: the last sample had not come after {STOP_TIMEOUT_S:g} s")
+            notes.append(
+                f"{self._name}: the last sample did not arrive within {STOP_TIMEOUT_S:g} s"
+            )
         return notes
 
     def _run(self) -> None:

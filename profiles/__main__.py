@@ -1,12 +1,13 @@
-"""Print what a trace says, and what changed since an earlier one.
+"""Print the findings of a trace, or what changed since an earlier one.
 
 python -m profiles trace.nsys-rep
 python -m profiles trace.sqlite.xz --against earlier.sqlite.xz --json changed.json
 python -m profiles folder-of-torch-traces
 
-TRACE is an export or report of Nsight Systems (.sqlite, .nsys-rep, .qdstrm), a PyTorch trace (.json
-or a folder with one per rank), any of these files as .xz or .gz, findings that --json wrote, or the
-folder of one of the harness's captures (runs/ID/profile/KIND).
+TRACE is an export or report of Nsight Systems (.sqlite, .nsys-rep, .qdstrm), a
+PyTorch trace (.json, or a folder with one per rank), any of these files with
+.xz or .gz, findings written by --json, or a capture folder of the harness
+(runs/ID/profile/KIND).
 """
 
 import argparse
@@ -34,10 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("trace", type=Path, metavar="TRACE")
     parser.add_argument(
-        "--against", type=Path, metavar="EARLIER", help="what changed since that one"
+        "--against", type=Path, metavar="EARLIER", help="print what changed since that trace"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help=f"write all numbers there (name it *{FINDINGS})"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help=f"write all numbers there; to read them back, name it *{FINDINGS}",
     )
     args = parser.parse_args(arguments)
     try:

@@ -15,14 +15,15 @@ class Profile:
     """A short extra run after the measured ones; no measured number comes from it."""
 
     kind: Literal["none", "nsys", "torch"] = Field(
-        default="none", description="Nsight Systems (GPUs), or PyTorch's profiler (also on a CPU)"
+        default="none",
+        description="nsys: Nsight Systems, for GPUs; torch: PyTorch's profiler, also on a CPU",
     )
     points: str = Field(
         default="knee",
-        description="all, best, worst, knee, or axes with values: max_num_seqs=64,concurrency=8",
+        description="all, best, worst, knee, or values of axes: max_num_seqs=64,concurrency=8",
     )
     seconds: float = Field(
-        default=1.5, gt=0, le=60, description="of the steady window that are captured"
+        default=1.5, gt=0, le=60, description="seconds of the steady window to capture"
     )
 
     @model_validator(mode="after")

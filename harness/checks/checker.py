@@ -100,7 +100,7 @@ class Checker:
             self._failed(launch, "accuracy", server.failure() or failure)
             return
         found = {"cases": launch.cases, "prompts": len(prompts)}
-        told = f"{len(prompts)} prompts asked {len(passes)} times"
+        told = f"{len(prompts)} prompts, asked {len(passes)} times each"
         self._save(launch, "accuracy", found, told, **columns(passes))
 
     def _task_accuracy(self, launch: Launch, server: AnyServer) -> None:

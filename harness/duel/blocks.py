@@ -153,11 +153,11 @@ def _side(plan: Plan, name: str, duel: str, points: Collection[str]) -> Plan:
 def _left_out(name: str, plan: Plan, alone: int) -> Iterator[str]:
     """Notes on what is not measured of a side, which has `alone` points without a partner."""
     if alone:
-        yield f"{plural(alone, 'point')} of the {name} alone: not measured"
+        yield f"{plural(alone, 'point')} of the {name} only: not measured"
     if shares := {run.point for run in plan.runs if run.load.rate_frac is not None}:
         yield (
             f"{plural(len(shares), 'point')} of the {name} at a share of its capacity: not"
-            " measured, each side would have a rate of its own"
+            " measured, because each side would have its own rate"
         )
     found = (launch.obstacle for launch in plan.launches if launch.obstacle is not None)
     yield from (f"{name}, not possible here: {text}" for text in dict.fromkeys(found))

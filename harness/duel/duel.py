@@ -175,13 +175,13 @@ class Duel:
         changes = list(self._changes())
         yield from changes
         if mine == theirs and not changes:
-            yield "nothing differs: the same is measured twice"
+            yield "nothing differs: this is an A/A comparison"
         yield from (f"note: {note}" for note in self.schedule.notes)
         first, most = self.looks[0], self.looks[-1]
         (least_s, _), (_, most_s) = (self.schedule.span_s(n) for n in (first, most))
         numbers = " and ".join(filter(None, [", ".join(map(str, self.looks[:-1])), str(most)]))
         yield (
-            f"at most {plural(most, 'launch')} of each engine setting and side, a verdict after"
+            f"at most {plural(most, 'launch')} per engine setting and side, with a verdict after"
             f" {numbers}: {between(least_s, most_s)}"
         )
 

@@ -51,7 +51,11 @@ def choose(requested: str, python: str | None) -> Choice:
         return Choice(kind="sim", place="sim", num_gpus=gpus, vllm_version=None, why=why)
     if not build.is_cpu and not gpus and requested == "auto":
         return Choice(
-            kind="sim", place="sim", num_gpus=0, vllm_version=None, why="vLLM is here, but no GPU"
+            kind="sim",
+            place="sim",
+            num_gpus=0,
+            vllm_version=None,
+            why="vLLM is installed, but there is no GPU",
         )
     where = "its CPU build" if build.is_cpu else f"{gpus} GPU{'s' if gpus != 1 else ''}"
     return Choice(

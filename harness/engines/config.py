@@ -31,33 +31,39 @@ class ServeSettings:
     """
 
     tensor_parallel_size: int | None = Field(
-        None, ge=1, description="GPUs that share each layer; default: all, as the heads allow"
+        None,
+        ge=1,
+        description="GPUs that each layer is split across; default: all that the heads allow",
     )
     data_parallel_size: int | None = Field(
         None, ge=1, description="engines behind one API, each with the whole model"
     )
-    max_num_seqs: int | None = Field(None, ge=1, description="requests in one step, at most")
+    max_num_seqs: int | None = Field(None, ge=1, description="maximum requests per step")
     max_num_batched_tokens: int | None = Field(
-        None, ge=1, description="tokens in one step, at most (the scheduler's budget)"
+        None, ge=1, description="maximum tokens per step (the scheduler's budget)"
     )
-    max_model_len: int | None = Field(None, ge=1, description="prompt + output tokens, at most")
+    max_model_len: int | None = Field(None, ge=1, description="maximum prompt + output tokens")
     gpu_memory_utilization: float | None = Field(
-        None, gt=0, le=1, description="share of each GPU's memory vLLM may take"
+        None, gt=0, le=1, description="share of each GPU's memory that vLLM may take"
     )
-    dtype: str | None = Field(None, description="weights and activations, e.g. bfloat16")
+    dtype: str | None = Field(None, description="type of weights and activations, e.g. bfloat16")
     quantization: str | None = Field(None, description="weight quantisation, e.g. fp8")
-    kv_cache_dtype: str | None = Field(None, description="KV cache, e.g. fp8")
-    block_size: int | None = Field(None, ge=1, description="tokens in one KV block")
+    kv_cache_dtype: str | None = Field(None, description="type of the KV cache, e.g. fp8")
+    block_size: int | None = Field(None, ge=1, description="tokens per KV cache block")
     enable_prefix_caching: bool | None = Field(
-        None, description="reuse KV blocks of equal prefixes"
+        None, description="reuse KV cache blocks of identical prefixes"
     )
-    enable_chunked_prefill: bool | None = Field(None, description="split long prompts over steps")
-    async_scheduling: bool | None = Field(None, description="plan a step while the last one runs")
+    enable_chunked_prefill: bool | None = Field(None, description="split long prompts across steps")
+    async_scheduling: bool | None = Field(
+        None, description="schedule a step while the previous one runs"
+    )
     enforce_eager: bool | None = Field(None, description="no CUDA graphs, no compilation")
-    api_server_count: int | None = Field(None, ge=1, description="API server processes")
-    stream_interval: int | None = Field(None, ge=1, description="tokens in one streamed chunk")
+    api_server_count: int | None = Field(None, ge=1, description="number of API server processes")
+    stream_interval: int | None = Field(None, ge=1, description="tokens per streamed chunk")
     replicas: int | None = Field(
-        None, ge=1, description="such servers, each on its own GPUs; the client spreads the load"
+        None,
+        ge=1,
+        description="number of such servers, each on its own GPUs; the client spreads the load",
     )
     extra: dict[str, Any] = Field(
         default_factory=dict, description="any other flag: engine.extra.NAME=VALUE -> --name value"
@@ -75,12 +81,19 @@ class VllmEngine(ServeSettings):
     kind: Literal["vllm"] = "vllm"
     python: str | None = Field(None, description="interpreter that has vLLM; default: this one")
     env: dict[str, Text] = Field(
-        default_factory=dict, description="environment of the server: engine.env.NAME=VALUE"
+        default_factory=dict,
+        description="environment variables of the server: engine.env.NAME=VALUE",
     )
-    port: int | None = Field(None, ge=1, le=65535, description="default: a free one")
-    start_timeout_s: float = Field(900.0, gt=0, description="from start to /health")
-    first_token_timeout_s: float = Field(120.0, gt=0, description="from /health to a first token")
-    stop_timeout_s: float = Field(30.0, gt=0, description="from SIGINT to SIGTERM")
+    port: int | None = Field(
+        None, ge=1, le=65535, description="port of the server; default: a free one"
+    )
+    start_timeout_s: float = Field(900.0, gt=0, description="limit from process start to /health")
+    first_token_timeout_s: float = Field(
+        120.0, gt=0, description="limit from /health to a first token"
+    )
+    stop_timeout_s: float = Field(
+        30.0, gt=0, description="time to exit after SIGINT, before SIGTERM"
+    )
 
     @model_validator(mode="after")
     def _replicas_do_not_collide(self) -> Self:
@@ -102,13 +115,16 @@ class SimEngine(ServeSettings):
     kind: Literal["sim"] = "sim"
     gpu: Literal["b200", "h200", "h100", "a100", "l40s", "l4", "a10g"] = Field(
         "h200",
-        description="the GPU to imitate; on 2x H200 the simulator's median error is 11 % in "
-        "throughput, 18 % in TTFT, 11 % in TPOT, with extra.cpu_slowdown=1.35 where the host was "
-        "busy; no other GPU was compared",
+        description="GPU to simulate; median error on 2x H200: 11 % in throughput, 18 % in TTFT, "
+        "11 % in TPOT (extra.cpu_slowdown=1.35 where the host was busy); no other GPU was compared",
     )
-    start_timeout_s: float = Field(60.0, gt=0, description="from start to /health")
-    first_token_timeout_s: float = Field(30.0, gt=0, description="from /health to a first token")
-    stop_timeout_s: float = Field(5.0, gt=0, description="from SIGINT to SIGTERM")
+    start_timeout_s: float = Field(60.0, gt=0, description="limit from process start to /health")
+    first_token_timeout_s: float = Field(
+        30.0, gt=0, description="limit from /health to a first token"
+    )
+    stop_timeout_s: float = Field(
+        5.0, gt=0, description="time to exit after SIGINT, before SIGTERM"
+    )
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
@@ -137,15 +153,20 @@ class ExternalEngine:
     """A server that somebody else runs; it is neither started nor stopped."""
 
     kind: Literal["external"] = "external"
-    url: Annotated[str, AfterValidator(_is_url)] = Field(description="e.g. http://127.0.0.1:8000")
-    served_model: str | None = Field(None, description="default: the first of /v1/models")
+    url: Annotated[str, AfterValidator(_is_url)] = Field(
+        description="address of the server, e.g. http://127.0.0.1:8000"
+    )
+    served_model: str | None = Field(
+        None, description="model to ask for; default: the first of /v1/models"
+    )
     api_key_env: str | None = Field(
         None, description="environment variable with the API key, sent as a bearer token"
     )
     header_env: dict[str, str] = Field(
-        default_factory=dict, description="header -> environment variable with its value"
+        default_factory=dict,
+        description="more headers: NAME -> environment variable with its value",
     )
-    first_token_timeout_s: float = Field(120.0, gt=0, description="wait for a first token")
+    first_token_timeout_s: float = Field(120.0, gt=0, description="limit for a first token")
 
     def headers(self) -> dict[str, str]:
         """Headers sent with every request; read from the environment, and never stored.

@@ -23,10 +23,10 @@ class Guard:
     """Thresholds, error rate and launch budget."""
 
     alpha: float = Field(gt=0, lt=0.5, description="family-wise chance of a wrong verdict")
-    first_look: int = Field(3, ge=2, description="launches of each side before there is a verdict")
-    max_launches: int = Field(ge=2, description="launches of each side, at most")
-    metrics: list[str] = Field(min_length=1, description="columns that are compared")
-    thresholds_frac: dict[str, float] = Field(description="column -> change that matters")
+    first_look: int = Field(3, ge=2, description="launches per side before the first verdict")
+    max_launches: int = Field(ge=2, description="maximum launches per side")
+    metrics: list[str] = Field(min_length=1, description="columns to compare")
+    thresholds_frac: dict[str, float] = Field(description="column -> smallest change that matters")
 
     @model_validator(mode="after")
     def _every_metric_has_a_threshold(self) -> "Guard":

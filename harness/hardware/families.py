@@ -28,14 +28,14 @@ class About:
 
 FAMILIES: dict[Family, About] = {
     "host": About(kind="host", meaning="memory bandwidth and BLAS of the CPUs", takes_s=10),
-    "client": About(kind="host", meaning="loopback round trip, the load client", takes_s=10),
+    "client": About(kind="host", meaning="loopback round trip and the load client", takes_s=10),
     "gemm": About(kind="card", meaning="matrix products by precision and shape", takes_s=40),
-    "memory": About(kind="card", meaning="HBM, L2, to and from the host", takes_s=15),
+    "memory": About(kind="card", meaning="bandwidth of HBM, L2 and host transfers", takes_s=15),
     "kernels": About(kind="card", meaning="serving kernels against their roofline", takes_s=40),
     "p2p": About(kind="cards", meaning="copies between every pair of cards", takes_s=15),
     "nccl": About(kind="cards", meaning="collectives by size", takes_s=40),
     "scaling": About(kind="cards", meaning="the same work on 1 … N cards", takes_s=15),
-    "steady": About(kind="card", meaning="one product for as long as heat takes", takes_s=10),
+    "steady": About(kind="card", meaning="one matrix product, until the card is hot", takes_s=10),
 }
 
 

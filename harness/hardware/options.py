@@ -21,21 +21,26 @@ class Options:
     """What to validate, and how."""
 
     python: str | None = Field(None, description="interpreter that has PyTorch; default: this one")
-    out: str = Field("results", min_length=1, description="goes to OUT/validation/<date>-<id>/")
+    out: str = Field(
+        "results", min_length=1, description="results go to OUT/validation/<date>-<id>/"
+    )
     probes: list[Family] = Field(
         default_factory=lambda: list(FAMILIES),
         min_length=1,
-        description=f"which, of {', '.join(get_args(Family))}; default: all",
+        description=f"which probes, of {', '.join(get_args(Family))}; default: all",
     )
-    seconds: float = Field(60.0, ge=1, le=3600, description="length of the steady state [60]")
-    model: str = Field("qwen2.5-7b", description="whose products gemm takes [qwen2.5-7b]")
+    seconds: float = Field(60.0, ge=1, le=3600, description="length of the steady-state probe [60]")
+    model: str = Field(
+        "qwen2.5-7b", description="model whose matrix products gemm measures [qwen2.5-7b]"
+    )
     drift: list[str] = Field(
         default_factory=list,
         max_length=2,
-        description="A: compare with that validation or study; A,B: compare these, measure nothing",
+        description="A: compare with that validation or study; A,B: compare these two only",
     )
     rehearsal: bool = Field(
-        False, description="run the GPUs' programs on the CPU, tiny: a test of them, no numbers"
+        False,
+        description="run the GPU programs on the CPU, at tiny sizes: a dry run without numbers",
     )
 
 

@@ -57,14 +57,14 @@ def capture(
             if told.verdict is Outcome.REFUSED
             else "nothing has regressed"
         )
-        print(f"{what}: nothing is captured", flush=True)
+        print(f"{what}: nothing to capture", flush=True)
         return
     wanted = list(_wanted(worst[:points], baseline, candidate, profile.kind))
     subjects = [_subject(each, profile.kind) for each in wanted]
     if len(worst) > points:
-        print(f"of {len(worst)} points that regressed, the worst {points} (profile.points=N)")
-    started = f"{plural(len(wanted), 'trace')} to capture, a server start each"
-    print(started if wanted else "all traces are there", flush=True)
+        print(f"{len(worst)} points regressed: capturing the worst {points} (profile.points=N)")
+    started = f"{plural(len(wanted), 'trace')} to capture, with a server start each"
+    print(started if wanted else "all traces exist already", flush=True)
     with ExitStack() as locked:
         for study in {each.study.folder: each.study for each in wanted}.values():
             study.lock()

@@ -172,25 +172,25 @@ def _row(first: Cell, found: Finding) -> tuple[Cell, ...]:
 
 
 def _constraints(found: tuple[Finding, ...]) -> Table:
-    heads = ("constraint", "limit", "tuned", "interval", "unit", "")
+    heads = ("constraint", "limit", "tuned", "interval", "")
     rows = tuple(_constraint(one) for one in found)
     return Table(
-        heads=tuple(Head(title=h, is_text=i in (0, 4, 5)) for i, h in enumerate(heads)), rows=rows
+        heads=tuple(Head(title=h, is_text=i in (0, 4)) for i, h in enumerate(heads)), rows=rows
     )
 
 
 def _constraint(found: Finding) -> tuple[Cell, ...]:
     _, form = metric(found.metric)
+    unit = f" {unit_of(found.metric)}".rstrip()
     interval = "–"
     if found.low is not None and found.high is not None and found.before is not None:
         interval = " to ".join(form(end * found.before) for end in (found.low, found.high))
     word = found.word if found.reason is None else f"{found.word} ({found.reason})"
     return (
         Cell(text=found.what, is_code=True),
-        number(found.before, form),
-        number(found.after, form),
+        number(found.before, lambda value: f"{form(value)}{unit}"),
+        number(found.after, lambda value: f"{form(value)}{unit}"),
         Cell(text=interval),
-        Cell(text=unit_of(found.metric)),
         Cell(text=word, tone=KEPT[found.word]),
     )
 

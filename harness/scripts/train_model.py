@@ -362,9 +362,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a small Qwen2 model that vLLM serves.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--minutes", type=float, default=4.0, help="for all of it (4)")
-    parser.add_argument("--steps", type=int, help="exactly so many instead: repeatable")
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="cuda where there is one")
+    parser.add_argument("--minutes", type=float, default=4.0, help="time for everything [4]")
+    parser.add_argument(
+        "--steps", type=int, help="train exactly this many steps instead: reproducible"
+    )
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU"
+    )
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     if asked.device is None:

@@ -130,21 +130,21 @@ def _factor(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness.sim",
-        description="Stand-in for `vllm serve`: its scheduling and endpoints, a roofline's time.",
+        description="Stand-in for `vllm serve`: its scheduling and endpoints, roofline step times.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("model", type=Path, metavar="MODEL_DIR", help="a folder with config.json")
+    add("model", type=Path, metavar="MODEL_DIR", help="folder with config.json")
     add("--served-model-name", nargs="+")
     add("--host", default="0.0.0.0")
     add("--port", type=int, default=8000)
-    add("--gpu", choices=sorted(GPUS), default="h200", help="the GPU to imitate")
+    add("--gpu", choices=sorted(GPUS), default="h200", help="GPU to simulate")
     add("--fault", type=parse_fault, default=Fault(), help="misbehave: see harness/sim/fault.py")
     add(
         "--cpu-slowdown",
         type=_factor,
         default=1.0,
-        help="how much longer the host's CPU takes than the quiet one that was measured",
+        help="how much slower the host's CPU is than the quiet host that was measured",
     )
     add("--tensor-parallel-size", "-tp", type=_positive, default=1)
     add("--api-server-count", type=_positive, default=1)

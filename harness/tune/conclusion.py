@@ -15,8 +15,8 @@ from harness.tune.proof import TUNED, Proof, separable
 from harness.tune.search import Search
 from harness.tune.session import proof_launches
 from harness.tune.space import Served
-from harness.tune.summary import score_text
-from harness.tune.trial import Trial, chosen, setting_text
+from harness.tune.summary import so_far_text
+from harness.tune.trial import Trial, chosen
 from harness.tune.tuning import Tuning
 from harness.tune.wall import sentences
 from harness.units import plural
@@ -43,7 +43,8 @@ def conclude(
     trials, objective, about = search.trials, tuning.objective, study.about
     outcome, reason = _outcome(search, proven, about)
     if not is_whole:
-        outcome, reason = Outcome.UNFINISHED, _so_far(search, len(proof_launches(study)))
+        proved = len(proof_launches(study))
+        outcome, reason = Outcome.UNFINISHED, so_far_text(len(trials), search.best, proved)
     made = Answer(
         name=tuning.name,
         outcome=outcome,
@@ -73,15 +74,6 @@ def conclude(
     if proven is not None:
         return _with_proof(made, tuning, study.folder, proven)
     return replace(made, winner=0) if outcome is Outcome.DEFAULTS else made
-
-
-def _so_far(search: Search, proof_launches: int) -> str:
-    """What an interrupted search has found, and how far its proof has come."""
-    told, best = f"{plural(len(search.trials), 'trial')} so far", search.best
-    if best is not None and best.score is not None and chosen(best.setting):
-        told += f", the best is {setting_text(chosen(best.setting))} with {score_text(best.score)}"
-        told += f", not proven ({plural(proof_launches, 'launch')} of its proof)"
-    return told
 
 
 def _with_proof(made: Answer, tuning: Tuning, folder: Path, proven: Proven) -> Answer:
@@ -120,8 +112,8 @@ def _not_ablated(tuning: Tuning, proven: Proven, spent_launches: int) -> tuple[s
     if spent:
         needed = spent_launches + launches_for(tune.proof.launches, len(mine) - len(bound))
         told.append(
-            f"{', '.join(spent)} not left out: the budget has no launches for that;"
-            f" tune.budget.launches={needed} has"
+            f"the winner was not measured without {', '.join(spent)}: that needs"
+            f" tune.budget.launches={needed}"
         )
     return tuple(told)
 

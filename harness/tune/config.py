@@ -114,19 +114,17 @@ class Axis:
 class Budget:
     """The budget of search and proof together."""
 
-    launches: int = Field(16, ge=1, description="server starts, at most")
-    minutes: float | None = Field(30.0, gt=0, description="null: no limit of time")
+    launches: int = Field(16, ge=1, description="maximum server starts")
+    minutes: float | None = Field(30.0, gt=0, description="maximum minutes; null: no limit")
 
 
 @dataclass(kw_only=True, config=STRICT)
 class Proof:
     """How the winner and the defaults are measured again."""
 
-    launches: int = Field(3, ge=2, description="of each side, interleaved")
-    ablation: bool = Field(True, description="also the winner without each of its settings")
-    allow: Names = Field(
-        default_factory=list, description="fatal codes that rows may carry all the same"
-    )
+    launches: int = Field(3, ge=2, description="launches of each side, interleaved")
+    ablation: bool = Field(True, description="also measure the winner without each of its settings")
+    allow: Names = Field(default_factory=list, description="fatal validity codes to accept")
 
     @property
     def least_launches(self) -> int:
@@ -138,9 +136,12 @@ class Proof:
 class Screen:
     """A short first run in each launch that spares a clear loser the full measurement."""
 
-    duration_s: float = Field(3.0, gt=0, description="the window of the short run")
+    duration_s: float = Field(3.0, gt=0, description="window of the short run")
     below_frac: float = Field(
-        0.8, gt=0, lt=1, description="of the best one's short run: below it is a clear loser"
+        0.8,
+        gt=0,
+        lt=1,
+        description="share of the best trial's short run below which a trial is a clear loser",
     )
 
 
@@ -148,26 +149,29 @@ class Screen:
 class Tune:
     """A search for the best engine setting."""
 
-    maximise: Names = Field(default_factory=list, description="a column that shall be high")
+    maximise: Names = Field(default_factory=list, description="columns to maximise")
     minimise: Names = Field(
-        default_factory=list, description="or low; two columns in all: a Pareto front"
+        default_factory=list, description="columns to minimise; two columns in all: a Pareto front"
     )
     constraints: Names = Field(
-        default_factory=list, description="METRIC < NUMBER, or METRIC < NUMBER x defaults; also >"
+        default_factory=list,
+        description="limits: METRIC < NUMBER, or METRIC < NUMBER x defaults; also >",
     )
     space: dict[str, Annotated[Axis | None, BeforeValidator(_axis)]] = Field(
-        description="NAME: [values], or {from:, to:, times:} or {…, step:}; and when:"
+        description="engine settings: NAME: [values], or {from, to, times or step}; with when"
     )
     forbidden: list[dict[str, Any]] = Field(
-        default_factory=list, description="what must not be together: {NAME: value, '< NAME', ...}"
+        default_factory=list,
+        description="combinations never tried: {NAME: value, list or '< NAME', …}",
     )
     budget: Budget = Field(default_factory=lambda: Budget(launches=16, minutes=30.0))
     proof: Proof = Field(default_factory=lambda: Proof(launches=3, ablation=True))
     screen: Screen | None = Field(
-        default_factory=lambda: Screen(duration_s=3.0, below_frac=0.8), description="null: none"
+        default_factory=lambda: Screen(duration_s=3.0, below_frac=0.8),
+        description="short first run; null: none",
     )
     cost_per_gpu_hour: float | None = Field(
-        None, gt=0, description="dollars; gives the column usd_per_mtok_output"
+        None, gt=0, description="dollars; adds the column usd_per_mtok_output"
     )
 
     @model_validator(mode="after")

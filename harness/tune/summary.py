@@ -9,7 +9,7 @@ from harness.guard.summary import number
 from harness.tune.finding import Finding
 from harness.tune.proof import Proof
 from harness.tune.trial import Trial, chosen, setting_text
-from harness.units import percent, unit_of
+from harness.units import percent, plural, unit_of
 
 
 def gain_text(gain: Finding) -> str:
@@ -76,6 +76,17 @@ def progress_text(trial: Trial, best: Trial | None) -> str:
         despite = ", allowing for noise," if is_higher else ""
         far = f"the best so far{despite} is trial {best.number} with {score_text(best.score)}"
     return f"trial {trial.number}, {came_of(trial)}; {far}"
+
+
+def so_far_text(num_trials: int, best: Trial | None, proof_launches: int) -> str:
+    """What an interrupted tuning has found, and how far its proof has come."""
+    text = f"{plural(num_trials, 'trial')} so far"
+    if best is None or best.score is None or not chosen(best.setting):
+        return text
+    found = f"{setting_text(chosen(best.setting))} with {score_text(best.score)}"
+    return (
+        f"{text}, the best is {found}, not proven ({plural(proof_launches, 'launch')} of its proof)"
+    )
 
 
 def score_text(score: float) -> str:

@@ -39,7 +39,7 @@ def test_a_capacity_is_found_told_and_gone_on_with(tool: Tool) -> None:
     assert "capacity req/s" in head
 
     again = tool(*WORDS, *SEARCH)
-    assert "all runs are there; fresh=true measures again" in again.stdout
+    assert "all runs are done; fresh=true measures again" in again.stdout
     lives = len(list(study.glob("launches/*")))
     files = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/run.json")}
     [lost] = study.glob("runs/*-1-6")

@@ -64,7 +64,7 @@ def test_cases_shares_of_a_capacity_limits_and_a_check_are_one_sweep(
     }
     again = tool(*cases)
     assert again.returncode == 0, again.stderr
-    assert "all runs are there; fresh=true measures again" in again.stdout
+    assert "all runs are done; fresh=true measures again" in again.stdout
     assert len(list(study.glob("launches/*"))) == 2, "no server was started"
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
@@ -72,7 +72,7 @@ def test_cases_shares_of_a_capacity_limits_and_a_check_are_one_sweep(
     first.unlink()  # as if it had been cut off before
     third = tool(*cases)
     assert third.returncode == 0, third.stderr
-    assert "all runs are there, checks of 1 engine setting to do" in third.stdout
+    assert "all runs are done, checks of 1 engine setting to do" in third.stdout
     assert first.is_file()
     assert {path: path.stat().st_mtime_ns for path in files if path != first} == {
         path: at for path, at in files.items() if path != first

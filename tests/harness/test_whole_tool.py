@@ -81,7 +81,7 @@ def test_the_same_command_finds_everything_done_and_fresh_measures_again(
     before = run_times(study)
     again = tool(*COMMAND)
     assert again.returncode == 0
-    assert "all runs are there" in again.stdout
+    assert "all runs are done" in again.stdout
     assert run_times(study) == before
     assert tool(*COMMAND, "fresh=true").returncode == 0
     assert len(list((tool.folder / "results" / "single").iterdir())) == 2, "in a study of its own"
@@ -203,7 +203,7 @@ def test_help_lists_the_sweeps_with_their_first_comment_line(
     assert run(["--help"]) == 0
     told = capsys.readouterr().out
     assert "batching   Batching: batch size, step size" in told
-    assert "throughput  Throughput: the most output tokens a second" in told
+    assert "throughput  Throughput: the most output tok/s at a fixed concurrency" in told
     assert run([]) == 0
     assert capsys.readouterr().out == told, "no words: help, not a server"
 

@@ -115,7 +115,7 @@ def test_a_source_that_hangs_delays_nothing_and_is_noted(monkeypatch):
     rows, notes = recording.finish()
     assert len(table(good, rows["gpu"])) >= 5
     assert rows["server"] == b""
-    assert any(note.startswith("server: the last sample had not come") for note in notes)
+    assert any(note.startswith("server: the last sample did not arrive") for note in notes)
     stuck.released.set()
 
 
@@ -135,7 +135,7 @@ def test_samples_left_out_for_being_late_are_counted():
     for _ in range(1000):
         turns.put(None)
     rows, notes = recording.finish()
-    assert any(note.startswith("host: ") and "left out, being late" in note for note in notes)
+    assert any(note.startswith("host: ") and "late and skipped" in note for note in notes)
     assert sum(row[-1] for row in table(source, rows["host"])) >= 3
 
 

@@ -102,4 +102,4 @@ def test_a_report_captures_both_sides_of_what_regressed_once(
 
     again = tool(*words)
     assert again.returncode == 0
-    assert "all traces are there" in again.stdout
+    assert "all traces exist already" in again.stdout

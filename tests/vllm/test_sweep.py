@@ -123,6 +123,6 @@ def test_the_longest_context_is_what_vllm_was_started_with(baseline: Path) -> No
 def test_a_finished_sweep_with_checks_starts_nothing(tool: Tool, baseline: Path) -> None:
     (command,) = {json.loads((baseline / "study.json").read_text())["command"]}
     done = tool(*shlex.split(command)[3:])
-    assert "all runs are there; fresh=true measures again" in done.stdout
+    assert "all runs are done; fresh=true measures again" in done.stdout
     assert len(list(baseline.glob("launches/*"))) == 1
     assert not tool.wait_until_gone()

@@ -214,7 +214,7 @@ def test_a_study_and_a_command_line_become_one_duel(tmp_path: Path) -> None:
     assert [run.load.concurrency for run in block.baseline.runs] == [2]
     shown = duel.plan_text()
     assert "changed: engine.max_num_seqs: 4 → 64" in shown
-    assert "note: 1 point of the baseline alone: not measured" in shown
+    assert "note: 1 point of the baseline only: not measured" in shown
     assert "a verdict after 3, 5, 8 and 12" in shown
 
 

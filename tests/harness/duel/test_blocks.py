@@ -89,8 +89,8 @@ def test_what_only_one_side_has_is_left_out_and_said() -> None:
     assert {run.load.concurrency for run in found.baseline.runs} == {4}
     assert {run.load.concurrency for run in found.candidate.runs} == {4}
     assert found.notes == (
-        "2 points of the baseline alone: not measured",
-        "1 point of the candidate alone: not measured",
+        "2 points of the baseline only: not measured",
+        "1 point of the candidate only: not measured",
     )
 
 

@@ -71,7 +71,7 @@ def test_both_sides_of_a_regressed_point_are_captured_and_a_failure_is_kept_with
     capture(judged(baseline, candidate), baseline, candidate, TORCH, 2)
     assert of_runs(baseline) == of_runs(candidate) == [("0", WHY)]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "2 traces to capture, a server start each"
+    assert lines[0] == "2 traces to capture, with a server start each"
     assert lines[1:3] == ["capture baseline, concurrency=1", f"  no profile: {WHY}"]
 
 
@@ -91,7 +91,7 @@ def test_what_is_there_is_not_captured_again_and_what_failed_is_tried_again(
     captured(candidate, first, kind="torch")
     captured(baseline, first, kind="torch")
     capture(judged(baseline, candidate), baseline, candidate, TORCH, 2)
-    assert capsys.readouterr().out == "all traces are there\n"
+    assert capsys.readouterr().out == "all traces exist already\n"
 
 
 def test_the_worst_points_come_first_and_the_others_are_counted(
@@ -102,7 +102,7 @@ def test_the_worst_points_come_first_and_the_others_are_counted(
     mild, worse = told.points[2], replace(told.points[0], ratio=0.3, verdict=told.points[2].verdict)
     capture(replace(told, points=(mild, worse)), baseline, candidate, TORCH, 1)
     assert of_runs(candidate) == [("1", WHY)]
-    assert "of 2 points that regressed, the worst 1" in capsys.readouterr().out
+    assert "2 points regressed: capturing the worst 1" in capsys.readouterr().out
 
 
 def test_where_nothing_has_regressed_nothing_is_captured(
@@ -111,9 +111,9 @@ def test_where_nothing_has_regressed_nothing_is_captured(
     kept = measured(tmp_path, here, SimEngine())
     told = replace(judged(kept, kept), points=judged(kept, kept).points[:2])
     capture(told, kept, kept, TORCH, 2)
-    assert capsys.readouterr().out == "nothing has regressed: nothing is captured\n"
+    assert capsys.readouterr().out == "nothing has regressed: nothing to capture\n"
     capture(replace(told, points=(), verdict=Outcome.REFUSED), kept, kept, TORCH, 2)
-    assert capsys.readouterr().out == "the comparison is refused: nothing is captured\n"
+    assert capsys.readouterr().out == "the comparison is refused: nothing to capture\n"
     assert of_runs(kept) == []
 
 

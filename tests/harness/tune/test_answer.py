@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 from harness.errors import UserError
@@ -15,7 +16,7 @@ from harness.tune.answer import JSON, Outcome, Tried, read
 from harness.tune.plots import _history, draw
 from harness.tune.proof import Proof
 from harness.tune.screen import screen
-from harness.tune.summary import progress_text
+from harness.tune.summary import progress_text, so_far_text
 from harness.tune.trial import Outcome as Outcomes
 from harness.tune.trial import Trial
 from tests.harness.tune.answers import ANSWER, GAIN, KEPT, PROOF, TRIED, tried
@@ -74,6 +75,16 @@ def test_a_best_so_far_with_the_lower_score_is_told_with_the_reason() -> None:
     assert progress_text(lucky, best).endswith(told)
     assert progress_text(replace(lucky, score=0.9), best).endswith("so far is trial 7 with +1.3 %")
     assert progress_text(best, best).endswith("+1.3 %; the best so far")
+
+
+def test_an_interrupted_tuning_names_its_best_and_calls_it_unproven() -> None:
+    row, setting = {"output_tok_per_s": 1.0}, (("max_num_seqs", 8),)
+    best = Trial(number=1, setting=setting, outcome=Outcomes.measured([row]), score=1.5)
+    told = so_far_text(3, best, 1)
+    assert told.startswith("3 trials so far, the best is max_num_seqs=8 with +50.0 %, not proven")
+    assert told.endswith("(1 launch of its proof)")
+    defaults = replace(best, setting=(("max_num_seqs", None),), score=1.0)
+    assert so_far_text(1, defaults, 0) == so_far_text(1, None, 0) == "1 trial so far"
 
 
 def test_simulated_numbers_say_so_first() -> None:
@@ -203,7 +214,7 @@ def test_the_section_has_the_answer_the_proof_and_every_trial(tmp_path: Path) ->
     )
     page = markdown(report, tmp_path)
     for text in ("**PROVEN.**", "vllm serve", "### Proof", "failed: out\\_of\\_memory",
-                 "| 22.9 | 21.8 | 20.6 to 23.1 | ms | open |",
+                 "| 22.9 ms | 21.8 ms | 20.6 to 23.1 | open |",
                  "clear loser", "the winner", "breaks tpot\\_p99\\_s", "plots/tune_importance.png",
                  "engine.dtype=bfloat16 pins it"):  # fmt: skip
         assert text in page, text
@@ -235,6 +246,7 @@ def test_a_gain_of_some_percent_can_be_seen_and_noise_does_not_look_like_one(
     figure = _history(few)
     assert figure is not None
     low, high = figure.axes[0].get_ylim()
+    plt.close(figure)
     assert ends[0] <= low < min(1.0, score)
     assert high == pytest.approx(ends[1])
 

@@ -151,6 +151,7 @@ def test_bad_words_are_one_sentence(words: list[str], told: str) -> None:
     [
         ("load: {concurrency: 8}", "tune.space is needed"),
         (f"cases: {{a: {{}}}}\n{MINE}", "a tuning has no cases"),
+        (f"on_sims: {{model: tiny}}\n{MINE}", "there is no 'on_sims' in a tuning"),
         (f"engine: {{max_num_seqs: [1, 2]}}\n{MINE}", "a tuning pins one engine"),
         ("tune: {maximise: output_tok_per_s, space: {}}", "the space is empty"),
         ("tune: {maximise: speed, space: {max_num_seqs: [1]}}", "no column 'speed'"),
@@ -162,6 +163,12 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, told: str) -> Non
     assert "\n" not in said
 
 
+def test_a_file_without_hydras_line_is_called_a_tuning(tmp_path: Path) -> None:
+    tune_file(tmp_path, MINE)
+    (tmp_path / "tune" / "mine.yaml").write_text(MINE)
+    assert "a tuning's first line must be" in refused("tune=mine", conf=tmp_path)
+
+
 def test_external_servers_are_not_tuned() -> None:
     with pytest.raises(UserError, match="starts servers of its own"):
         compose(parse(["tune=throughput", "engine=external", "engine.url=http://localhost:1"]))
@@ -169,5 +176,5 @@ def test_external_servers_are_not_tuned() -> None:
 
 def test_what_can_be_said_of_a_tuning_is_in_the_help() -> None:
     told = dict(documented_settings())
-    assert "server starts, at most" in told["tune.budget.launches"]
+    assert "maximum server starts" in told["tune.budget.launches"]
     assert "tune.space" in told
