@@ -94,7 +94,7 @@ def span(judgement: Judgement) -> str:
 
 
 def number(ratio: float) -> str:
-    """A ratio's change in percent, without the percent sign; from about tenfold on "> +999".
+    """A ratio's change in percent, without the percent sign; beyond +999 it is "> +999".
 
     A change that rounds to zero gets no sign.
     """
