@@ -1,7 +1,7 @@
-"""What is made of a study: its table and plots, again and again, of what is there; and shown.
+"""Makes a study's table and plots from whatever it has so far, and shows the table.
 
-A plot says in its file that it is ours. Only those are removed when a study no longer asks for
-them: whatever else somebody put into plots/ is theirs.
+Our plots are marked as such in their metadata. Only marked ones are removed when the study no
+longer asks for them; anything else in plots/ belongs to the user.
 """
 
 from collections.abc import Collection
@@ -20,22 +20,22 @@ from harness.tables import markdown, write_tables
 from harness.timeline_plot import MAX_RUNS, draw_timelines
 from harness.units import plural
 
-HEAD_BYTES = 512  # of a file, which hold what matplotlib is told of it
+HEAD_BYTES = 512  # the start of a PNG file, which holds its metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What was written of a study."""
+    """What was written for a study."""
 
     points: pd.DataFrame
     plots: tuple[Path, ...]
-    searches: str | None  # what searches for a capacity found; None without one
+    searches: str | None  # results of capacity searches, as Markdown; None without any
 
 
 def tabulate(study: Study) -> bool:
     """Make the study's table and plots, and show the table; False if there is nothing to show.
 
-    A terminal gets what fits on it, everything else Markdown.
+    A terminal gets the columns that fit, anything else Markdown.
     """
     for run in study.damaged():
         print(f"note: run {run} is damaged and left out; the sweep's command will measure it again")
@@ -60,9 +60,9 @@ def tabulate(study: Study) -> bool:
 
 
 def make(study: Study) -> Made | None:
-    """Write the table, and the plots in place of all that were; None if there is nothing to write.
+    """Write the table, and replace all plots; None if there is nothing to write.
 
-    Raises UserError if what lies there is damaged.
+    Raises UserError if the study is damaged.
     """
     tables = write_tables(study)
     if tables is None:

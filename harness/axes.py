@@ -1,4 +1,4 @@
-"""What a sweep varies: its axes, the column that each has in a table, and what a run has on it."""
+"""The axes of a sweep: the table column of each, and a run's value on it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from harness.columns import COLUMNS, SETTINGS
 
 
 def axis_columns(axes: Iterable[str]) -> dict[str, str]:
-    """The column of each axis: its own name, or the whole dotted one where that would be taken."""
+    """The column of each axis: the last part of its name, or the dotted name if that is taken."""
     axes = list(axes)
     leaves = [name.rpartition(".")[2] for name in axes]
     measures = {column.name for column in COLUMNS} - {column.name for column in SETTINGS}
@@ -18,17 +18,17 @@ def axis_columns(axes: Iterable[str]) -> dict[str, str]:
 
 
 def swept(axes: dict[str, list[Any]]) -> list[str]:
-    """Columns of the axes that have more than one value, outer first."""
+    """The columns of axes with more than one value, outer first."""
     return [column for name, column in axis_columns(axes).items() if len(axes[name]) > 1]
 
 
 def axis_values(record: dict[str, Any], axes: Iterable[str]) -> dict[str, Any]:
-    """The value of each axis in run.json, by its column; None where it does not apply."""
+    """The value of each axis in run.json, by column; None where it does not apply."""
     return {column: value_of(record, name) for name, column in axis_columns(axes).items()}
 
 
 def value_of(settings: dict[str, Any], name: str) -> Any:
-    """The value of a dotted name in a tree of settings; None where there is none."""
+    """The value of a dotted name in a tree of settings; None if it is absent."""
     value: Any = settings
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None

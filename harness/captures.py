@@ -1,4 +1,4 @@
-"""The profiles of a study as they lie on disk: what was captured of which run, and its findings."""
+"""A study's profiles on disk: what was captured for each run, with its findings."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,13 +14,13 @@ TRACES = ("*.nsys-rep", "trace.sqlite.xz", "traces")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capture:
-    """One capture, whether it came to something or not."""
+    """One capture, successful or not."""
 
     run: str
     folder: Path
     record: dict[str, Any]  # profile.json
-    findings: Findings | None  # None: not made, or of another version
-    page: str | None  # findings.md, for those that cannot be read as numbers
+    findings: Findings | None  # None: not made, or by another version
+    page: str | None  # findings.md, for findings that cannot be read as numbers
     strip: Path | None
     traces: tuple[Path, ...]
 
@@ -30,12 +30,12 @@ class Capture:
 
     @property
     def reason(self) -> str | None:
-        """Why there is no profile."""
+        """Why there is no profile; None if there is one."""
         return None if self.record.get("status") == "ok" else str(self.record.get("reason"))
 
 
 def captures(study: Path, runs: Iterable[str]) -> tuple[Capture, ...]:
-    """Those of these runs, in their order."""
+    """The captures of these runs, in their order."""
     return tuple(capture for run in runs for capture in _of_run(study, run))
 
 
@@ -44,7 +44,7 @@ def _of_run(study: Path, run: str) -> Iterator[Capture]:
         try:
             told = dict(json.loads(record.read_text()))
         except (OSError, ValueError):
-            continue  # cut off while it was written: as good as not there
+            continue  # writing it was interrupted: treated as absent
         folder = record.parent
         page, strip = folder / PAGE, folder / STRIP
         yield Capture(

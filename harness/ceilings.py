@@ -1,4 +1,4 @@
-"""The peaks of a study's GPUs: as a validation measured them before it, else by the data sheets."""
+"""The peaks of a study's GPUs: as measured by an earlier validation, else from data sheets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from typing import Any
 from harness.hardware.ceilings import Ceilings
 from harness.hardware.saved import Validation, saved
 
-REFERENCE = "reference"  # of an output folder: results that came with the repository
-PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8"}  # by the probes' names
+REFERENCE = "reference"  # folder below an output folder: results that come with the repository
+PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8"}  # type -> name in the probes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceiling:
     """The peaks of one GPU."""
 
-    flops_per_s: Mapping[str, float]  # dense, by the type of the values
+    flops_per_s: Mapping[str, float]  # dense, by type of values
     memory_bytes_per_s: float
     source: str = "datasheet"
 
@@ -30,10 +30,10 @@ def _hopper(memory_bytes_per_s: float) -> Ceiling:
     )
 
 
-# By NVML's name, so that a PCIe or NVL card is not taken for the SXM one. NVIDIA's data sheets of
-# H200 and H100 print 1,979 (BF16, FP16) and 3,958 TFLOPS (FP8) for the SXM cards, both "with
-# sparsity": dense is half. Memory: 4.8 TB/s and 3.35 TB/s. The A100 80GB data sheet prints
-# 312 TFLOPS (BF16, FP16) dense, 2,039 GB/s for SXM; that card has no FP8.
+# By NVML's name, so that a PCIe or NVL card is not mistaken for the SXM one. NVIDIA's data sheets
+# of H200 and H100 state 1,979 (BF16, FP16) and 3,958 TFLOPS (FP8) for the SXM cards, both "with
+# sparsity": dense is half. Memory: 4.8 TB/s and 3.35 TB/s. The A100 80GB data sheet states 312
+# TFLOPS (BF16, FP16) dense and 2,039 GB/s for SXM; that card has no FP8.
 CEILINGS = {
     "NVIDIA H200": _hopper(4.8e12),
     "NVIDIA H100 80GB HBM3": _hopper(3.35e12),
@@ -44,10 +44,10 @@ CEILINGS = {
 
 
 def last_validation(study: Path, about: Mapping[str, Any]) -> Validation | None:
-    """The last validation of the study's GPUs before it; None without one.
+    """The last validation of the study's GPUs before it; None if there is none.
 
-    They are looked for where `validate` puts them, beside the study and beside its sweep, and among
-    the reference results of that folder, or those that the study is one of.
+    Validations are looked for where `validate` puts them, beside the study and beside its sweep,
+    and among the reference results: those in that output folder, and those the study belongs to.
     """
     uuids = {gpu.get("uuid") for gpu in about.get("environment", {}).get("gpus", ())} - {None}
     if not uuids:
@@ -65,9 +65,9 @@ def last_validation(study: Path, about: Mapping[str, Any]) -> Validation | None:
 
 
 def measured_ceiling(study: Path, about: Mapping[str, Any]) -> Ceiling | None:
-    """What the study's GPUs reached in their last validation before it, a mean over them.
+    """The peaks that the study's GPUs reached in their last validation before it, averaged.
 
-    None without one; what was not measured on every GPU is left out.
+    None without such a validation. A peak that was not measured on every GPU is left out.
     """
     last = last_validation(study, about)
     if last is None:

@@ -1,13 +1,13 @@
 """The command line: words in, exit code out.
 
     0    everything that was asked for is done
-    1    done, but runs or checks failed; of compare and against=: regressed;
-         of tune: not proven
-    2    the request cannot be carried out as written; nothing was started; of compare and against=:
-         not comparable, or it could not be told
-    130  interrupted (Ctrl-C), 143 terminated, 141 nobody reads: what was finished is kept
+    1    done, but runs or checks failed; with compare and against=: regressed;
+         with tune: not proven
+    2    the request cannot be carried out as written, and nothing was started; with compare and
+         against=: not comparable, or inconclusive
+    130  interrupted (Ctrl-C); 143 terminated; 141 output is not read: finished runs are kept
 
-Heavy imports wait inside the functions that need them: help must be there at once.
+Heavy imports are inside the functions that need them, so that help appears at once.
 """
 
 import errno
@@ -32,7 +32,7 @@ OURS = ("harness", "loadgen", "monitors", "profiles")
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out a command line."""
+    """Carry out a command line; returns the exit code."""
     try:
         return _dispatch(list(argv))
     except UserError as error:
@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", *OURS):
-            raise  # a fault of ours, not of the installation
+            raise  # a bug of ours, not a fault of the installation
         print(
             f"harness: {sys.executable} has no package '{package}': `. .venv/bin/activate` takes"
             " the Python of `make setup`, and `pip install -e .` installs into this one.",
@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is the rest for it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards what is buffered
         return 128 + signal.SIGPIPE
     except OSError as error:
         told = str(error)
@@ -86,7 +86,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _check_first(word: str, extra_conf_dir: Path | None) -> None:
-    """A bare word where a verb may stand: what it was most likely meant to be."""
+    """Raises UserError for a bare word in a verb's place, with what was most likely meant."""
     if "=" in word or word.startswith(("-", "~")):
         return
     from harness.conf_files import conf_dirs, options
@@ -117,7 +117,7 @@ def _measure(words: list[str], extra_conf_dir: Path | None) -> int:
 def _prepared(
     words: list[str], command: list[str], extra_conf_dir: Path | None
 ) -> "Sweep | Tuning | Duel":
-    """What is to be measured, checked as far as it can be before anything starts."""
+    """The work that was asked for, after every check that needs no launch."""
     said = {word.partition("=")[0] for word in words}
     if "against" in said and "tune" not in said:
         from harness.duel.command import prepare
@@ -184,7 +184,7 @@ _VERBS: dict[str, Callable[[list[str], Path | None], int]] = {
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that servers are stopped."""
+    """Make SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that servers are stopped."""
     before = {number: signal.signal(number, _exit) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
@@ -198,7 +198,7 @@ def _exit(number: int, _frame: FrameType | None) -> None:
 
 
 def _taken(argv: list[str], flag: str) -> str | None:
-    """Take `flag VALUE` or `flag=VALUE` out of argv."""
+    """Remove `flag VALUE` or `flag=VALUE` from argv; returns the value, None if absent."""
     for index, word in enumerate(argv):
         if word == flag:
             if index + 1 == len(argv):

@@ -1,4 +1,4 @@
-"""Where the YAML of conf/ lies, and what is in it to choose from."""
+"""Where the YAML of conf/ is, and which choices it offers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ def conf_dir() -> Path:
 
 
 def conf_dirs(extra: Path | None) -> list[Path]:
-    """All that hold configuration: the harness' own, and one that the user named."""
+    """All configuration folders: the harness' own, and the one that the user named."""
     return [conf_dir(), *([extra] if extra else [])]
 
 
 def options(group: str, folders: Sequence[Path]) -> dict[str, Path]:
-    """The choices of a group by name, of all configuration folders, later folders first."""
+    """The choices of a group by name, in all configuration folders; later folders override."""
     found: dict[str, Path] = {}
     for folder in folders:
         found |= {path.stem: path for path in sorted((folder / group).glob("*.yaml"))}

@@ -1,11 +1,11 @@
-"""From words to a checked configuration.
+"""From command-line words to a checked configuration.
 
-Hydra composes the YAML of conf/ (one file for each group, the sweep last), the command line goes on
-top, and pydantic's dataclasses say what is allowed: everything is checked, every point of the grid
-included, before anything starts.
+Hydra composes the YAML of conf/ (one file per group, the sweep last), the command line is applied
+on top, and pydantic's dataclasses define what is allowed. Everything, including every point of the
+grid, is checked before anything starts.
 
-Which settings there are is harness/settings.py's, what lists and cases make of them
-harness/grid.py's; rules over several settings are harness/rules.py's.
+harness/settings.py defines which settings there are, harness/grid.py how lists and cases expand,
+and harness/rules.py the rules that involve several settings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,14 +37,14 @@ from monitors.config import Monitor
 from profiles.config import Profile
 
 GLOBAL = "# @package _global_"
-PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's parts for kinds of machines
+PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's overlays for kinds of machines
 TUNED = "tuned"  # the engine that a tuning writes (harness/tune/answer.py)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A grid: `engines` (outer) times `loads` (inner). A sweep without cases is one, unnamed."""
+    """A grid: `engines` (outer) x `loads` (inner). A sweep without cases has one without a name."""
 
     name: str
     engines: tuple[Engine, ...]
@@ -63,8 +63,8 @@ class Config:
     options: Options
     axes: dict[str, list[Any]]
     cases: tuple[Case, ...]
-    tune: Tune | None = None  # where tune=NAME was asked for instead of sweep=NAME
-    columns_asked: tuple[str, ...] = ()  # on the command line: shown though they are empty
+    tune: Tune | None = None  # if tune=NAME was asked for instead of sweep=NAME
+    columns_asked: tuple[str, ...] = ()  # on the command line: shown even if empty
 
     @property
     def engines(self) -> list[Engine]:
@@ -78,7 +78,7 @@ class Config:
 
 
 def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
-    """Compose, merge and check. Raises UserError with every rule that is broken, one a line."""
+    """Compose, merge and check. Raises UserError with every broken rule, one per line."""
     folders = conf_dirs(extra_conf_dir)
     choices = {"sweep": "single", "engine": "auto"} | words.choices
     _check_choices(choices, folders)
@@ -93,7 +93,7 @@ def compose(words: Words, extra_conf_dir: Path | None = None) -> Config:
     engine = choice.kind if choices["engine"] == kind else choices["engine"]
     tree = _compose_tree(choices | {"engine": engine}, choice.place, folders)
     for name, value in words.settings.items():
-        if name.partition(".")[0] not in SWEPT:  # those are the grid's to place
+        if name.partition(".")[0] not in SWEPT:  # `expand` places those
             parts = 2 if name.startswith(AXIS) else -1  # an axis may be called extra.NAME
             put(tree, name.split(".", parts), value)
     return _checked(tree, words, choices, choice)
@@ -177,7 +177,7 @@ def _hydra_tree(choices: dict[str, str], conf_dirs: list[Path]) -> dict[str, Any
     if not is_file:  # real weights: a folder or a hub id
         tree["model"] = {"name": model.rstrip("/").rpartition("/")[2], "path": model}
     elif tree["engine"]["kind"] == "external" and not model:
-        # what it serves is the server's affair
+        # The server decides what it serves.
         tree["model"] = {"name": "external", "path": "external"}
     return dict(tree)
 
@@ -211,7 +211,7 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
 
 
 def _kind_of(engine: str, conf_dirs: Sequence[Path]) -> str:
-    """What an engine's YAML of the user's own is a setting of: vllm, sim or external."""
+    """The kind of engine (vllm, sim or external) that an engine's YAML is for."""
     if engine in ("auto", *ENGINES):
         return engine
     path = options("engine", conf_dirs)[engine]
@@ -226,7 +226,10 @@ def _kind_of(engine: str, conf_dirs: Sequence[Path]) -> str:
 
 
 def _check_tune(words: Words) -> None:
-    """A tuning is in place of a sweep, and chooses the engine's settings itself."""
+    """Raises UserError for words that do not fit a tuning, or that need one.
+
+    A tuning takes the place of a sweep, and chooses the engine's settings itself.
+    """
     name = words.choices.get("tune")
     if name is None:
         if said := [setting for setting in words.settings if setting.startswith("tune.")]:

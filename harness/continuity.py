@@ -1,4 +1,4 @@
-"""Whether a study can go on here: what it was begun with is what is here."""
+"""Whether a study can be continued here: its environment must be the one it was begun in."""
 
 import json
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from typing import Any
 
 from harness.environment import Environment
 
-PARTS = ("gpus", "driver_version", "packages", "variables")  # what speed depends on
+PARTS = ("gpus", "driver_version", "packages", "variables")  # those that speed depends on
 
 
 def changed(begun: Mapping[str, Any], now: Environment) -> str | None:
-    """What differs from the snapshot in study.json, the first of it; None if nothing does.
+    """The first difference from the snapshot in study.json; None if nothing differs.
 
-    The harness' own version and commit may move on.
+    The harness' own version and commit may change.
     """
     here = json.loads(json.dumps(asdict(now)))
     names = (name for name in PARTS if begun.get(name) != here[name])
@@ -21,7 +21,7 @@ def changed(begun: Mapping[str, Any], now: Environment) -> str | None:
 
 
 def _difference(before: Any, now: Any) -> str:
-    """Which entries of two parts of a snapshot differ, and how."""
+    """How the entries of one part of two snapshots differ."""
     if not isinstance(before, dict):
         return ""
     names = [n for n in sorted(before | now) if before.get(n) != now.get(n)]

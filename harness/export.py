@@ -1,6 +1,6 @@
-"""Runs in the formats of other tools: vllm_bench.json, as `vllm bench serve` writes it in detail.
+"""Runs in other tools' formats: vllm_bench.json, as `vllm bench serve` writes it in detail.
 
-Made of the raw samples like the tables, after the sweep: it would only be in the way between runs.
+Like the tables it is made from the raw samples, after the sweep, so as not to delay its runs.
 """
 
 import json
@@ -16,7 +16,7 @@ VLLM_BENCH = "vllm_bench.json"
 
 
 def export(study: Study) -> None:
-    """Write what is missing beside each run's samples. A run without a whole window has none."""
+    """Write the files that are missing beside the runs' samples. A run cut short has none."""
     about = study.about
     for run in study.runs():
         if run.whole and not (run.folder / VLLM_BENCH).exists():
@@ -27,7 +27,7 @@ def export(study: Study) -> None:
 
 
 def vllm_bench(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
-    """One run; the values of the sweep's axes are in it as flat keys, as vLLM's sweep has them."""
+    """One run's document; axis values are in it as flat keys, as in vLLM's own sweeps."""
     return vllm_bench_json(
         run.samples("requests"),
         run.samples("chunks"),

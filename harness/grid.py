@@ -1,17 +1,17 @@
-"""Grids: what a tree of settings with lists in it means.
+"""Grids: how a tree of settings that contains lists is expanded.
 
-Under `engine` and `load` a list where one value is wanted is an axis, and the tree's grid is the
-product of its axes. A sweep may hold several grids, its `cases`: each is the whole tree with some
-settings changed, and an axis or two of its own.
+Under `engine` and `load`, a list in the place of a single value is an axis, and the grid is the
+product of all axes. A sweep may have several grids, its `cases`: each is the whole tree with some
+settings changed, and possibly axes of its own.
 
     cases:
       graphs: {}
       eager: {engine: {enforce_eager: true}}
       open: {load: {arrival: poisson, concurrency: null, rate_rps: [5, 10]}}
 
-The command line has the last word. A value pins the setting in every case. Several values are an
-axis: in the cases that set it themselves, or in all where none does. What a case sets to null, it
-does without, whatever is said.
+The command line takes precedence. A single value pins the setting in every case. Several values are
+an axis, in the cases that set the setting themselves, or in all if none does. A setting that a case
+sets to null remains absent there, whatever the command line says.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -28,7 +28,7 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The points of a case, as trees; `case` is empty where a sweep has none."""
+    """The points of a case, as trees; `case` is empty if the sweep has no cases."""
 
     case: str
     axes: dict[str, list[Any]]  # by dotted name
@@ -44,9 +44,9 @@ def expand(
 ) -> list[Grid]:
     """The grids of a sweep whose `engine` and `load` are `groups`.
 
-    `chosen` names the cases that are wanted, None all; `said` are the command line's settings.
-    Raises UserError for an empty axis, for a case that is not there or holds something else, and
-    for a setting of the command line that no case takes.
+    `chosen` names the wanted cases, None for all; `said` are the command line's settings. Raises
+    UserError for an empty axis, for a case that does not exist or has other contents, and for a
+    setting on the command line that no case takes.
     """
     known = {_named(name): case for name, case in cases.items() if case is not None}
     if cases and not known:
@@ -67,7 +67,7 @@ def expand(
 
 
 def joined_axes(grids: Sequence[Grid]) -> dict[str, list[Any]]:
-    """The axes of all grids: the case outside, then every axis with all of its values."""
+    """The axes of all grids: the case outermost, then every axis with all of its values."""
     axes: dict[str, list[Any]] = {}
     if any(grid.case for grid in grids):
         axes["case"] = [grid.case for grid in grids]
@@ -81,7 +81,7 @@ def joined_axes(grids: Sequence[Grid]) -> dict[str, list[Any]]:
 
 
 def put(tree: Tree, path: Sequence[str], value: Any) -> None:
-    """Set the value at a path, making what is missing on the way."""
+    """Set the value at a path, creating missing branches."""
     for part in path[:-1]:
         if not isinstance(tree.get(part), dict):
             tree[part] = {}
@@ -90,7 +90,7 @@ def put(tree: Tree, path: Sequence[str], value: Any) -> None:
 
 
 def merge(base: Tree, over: Mapping[str, Any]) -> None:
-    """Lay `over` onto `base`, branch by branch."""
+    """Merge `over` into `base`, branch by branch."""
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
             merge(base[key], value)
@@ -99,24 +99,24 @@ def merge(base: Tree, over: Mapping[str, Any]) -> None:
 
 
 def copied(tree: Tree) -> Tree:
-    """A tree whose branches can be changed without changing the first one's."""
+    """A copy of a tree, whose branches can be changed without changing the original's."""
     return {k: copied(v) if isinstance(v, dict) else v for k, v in tree.items()}
 
 
 def _named(name: Any) -> str:
-    if not isinstance(name, str):  # YAML makes a bool of on and off, and a number of 8
+    if not isinstance(name, str):  # YAML reads on and off as booleans, and 8 as a number
         raise UserError(f"cases: the name {name} is no text: quote it.")
     return name
 
 
 def _does_without(own: Mapping[str, Any], setting: str) -> bool:
-    """Whether the case sets this to null, or a branch above it."""
+    """Whether the case sets this setting, or a branch above it, to null."""
     absent = (name for name, value in own.items() if value is None)
     return any(f"{setting}.".startswith(f"{name}.") for name in absent)
 
 
 def _settings(name: str, case: Tree) -> dict[str, Any]:
-    """What a case sets, by dotted name."""
+    """The settings of a case, by dotted name."""
     if not isinstance(case, dict) or not all(isinstance(v, dict | None) for v in case.values()):
         raise UserError(f"case '{name}' is not of the form {{engine: {{...}}, load: {{...}}}}.")
     if wrong := [key for key in case if key not in SWEPT]:
@@ -125,7 +125,7 @@ def _settings(name: str, case: Tree) -> dict[str, Any]:
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """What a tree holds, by dotted name after the prefix."""
+    """The leaves of a tree, by dotted name after the prefix."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
@@ -140,7 +140,7 @@ def _grid(
     said: Mapping[str, Any],
     claimed: Set[str],
 ) -> Grid:
-    """The grid of a case that sets `own`; `claimed` is what any case sets."""
+    """The grid of a case that sets `own`; `claimed` are the settings that any case sets."""
     trees = {group: copied(groups[group]) for group in SWEPT}
     for setting, value in own.items():
         put(trees, setting.split("."), value)
@@ -161,7 +161,7 @@ def _axes(tree: Tree, prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
     for name, value in tree.items():
         if isinstance(value, list):
             yield prefix + name, value
-        elif isinstance(value, dict) and not prefix.startswith("extra."):  # a flag's own JSON
+        elif isinstance(value, dict) and not prefix.startswith("extra."):  # below, it is flag JSON
             yield from _axes(value, f"{prefix}{name}.")
 
 

@@ -1,4 +1,4 @@
-"""The machine that this process runs on: its kernel, its cores and memory, and their limits."""
+"""The machine that this process runs on: kernel, cores, memory, and their limits."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """The machine, as the operating system and its control group show it."""
+    """The machine, as seen by the operating system and the control group."""
 
     kernel: str
     cpu_model: str | None
@@ -19,11 +19,11 @@ class Host:
     cgroup_cpus: float | None  # None: no limit
     cgroup_memory_bytes: int | None
     numa_nodes: tuple[str, ...]  # the CPUs of each, as the kernel lists them: "0-15,32-47"
-    container: str | None  # its kind, and its image where that is told
+    container: str | None  # its kind, and its image if known
 
 
 def this_host() -> Host:
-    """As it is now."""
+    """The machine as it is now."""
     cpus, period = (_cgroup_limit("cpu.max") or ["max", "1"])[:2]
     memory = (_cgroup_limit("memory.max") or ["max"])[0]
     return Host(
@@ -43,7 +43,7 @@ def this_host() -> Host:
 
 
 def _container() -> str | None:
-    """What kind of container this is, by the marks that they leave, and podman's image."""
+    """The kind of container this is, by the traces that each kind leaves, and podman's image."""
     podman = Path("/run/.containerenv")
     if podman.is_file():
         told = re.search('^image="(.+)"$', podman.read_text(), re.MULTILINE)
@@ -58,11 +58,11 @@ def _cpu_model() -> str | None:
         for line in lines:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    return None  # Arm does not say
+    return None  # Arm kernels do not list it
 
 
 def _cgroup_limit(name: str) -> list[str] | None:
-    """The words of a limit of this process's own control group (version 2)."""
+    """The fields of a limit of this process's control group (version 2); None if there is none."""
     try:
         group = Path("/proc/self/cgroup").read_text().partition("0::/")[2].split("\n")[0]
         return (Path("/sys/fs/cgroup") / group / name).read_text().split()

@@ -1,6 +1,6 @@
-"""What a measurement is known by: digests of everything that it depends on. Pure.
+"""What identifies a measurement: digests of everything that it depends on. Pure.
 
-So a study can be continued, and nothing unlike is ever mixed.
+Thanks to them a study can be continued, and unlike measurements are never mixed.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from harness.engines.config import Engine
 
 MEASUREMENT_VERSION = 2  # raised whenever a stored or reported number changes its meaning
 
-# Settings that decide how a server is run, not what it does.
+# Settings that determine how a server is run, not what it does.
 OPERATIONAL = ("python", "port", "start_timeout_s", "first_token_timeout_s", "stop_timeout_s")
 
 
@@ -28,5 +28,5 @@ def what_it_does(engine: Engine) -> dict[str, Any]:
 
 
 def setting_of(launch: str) -> str:
-    """The engine setting's part of a launch's id, or of the name of its folder."""
+    """The part of a launch's id, or of its folder's name, that stands for the engine setting."""
     return launch.partition("-")[0]

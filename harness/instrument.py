@@ -1,8 +1,8 @@
-"""The load generator as an instrument of this machine: its workers, their cores, its own error.
+"""The load generator as a calibrated instrument: its workers, their cores, and its own error.
 
-Before a study the client is measured against a server that is known exactly, with the study's
-number of streams (loadgen/calibration.py). What comes out stands in study.json, and a study that is
-continued goes on with the same workers.
+Before a study, the client is measured against a server whose behaviour is known exactly, with the
+study's number of streams (loadgen/calibration.py). The result is stored in study.json, and a study
+that is continued uses the same workers.
 """
 
 import os
@@ -19,25 +19,25 @@ from loadgen.calibration import calibrate
 from loadgen.config import Client, Load
 from loadgen.lengths import sampler
 
-# Below, every core is needed by the server, and a pinned client would only be in its way.
+# With fewer, the server needs every core, and a pinned client would only be in its way.
 MIN_CORES_TO_PIN = 16
-# A decode step takes no less on any GPU that we know.
+# No GPU that we know takes less for a decode step.
 FASTEST_STEP_S = 0.01
-MAX_CHUNKS_PER_S = 60_000.0  # what two H200 have been seen to serve, offline
-UNKNOWN_REPLY_S = 2.0  # of an open loop: how long a request is taken to be in flight
+MAX_CHUNKS_PER_S = 60_000.0  # the most that two H200 were seen to generate offline
+UNKNOWN_REPLY_S = 2.0  # assumed time in flight of an open loop's requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instrument:
-    """What a study is measured with. `cores` is empty where nothing is pinned."""
+    """The load generator that a study is measured with. `cores` is empty if nothing is pinned."""
 
     client: Client
     cores: tuple[int, ...]
-    calibration: dict[str, Any] | None  # of loadgen.calibration.Calibration
+    calibration: dict[str, Any] | None  # a loadgen.calibration.Calibration as a dict
 
     @classmethod
     def make(cls, client: Client, loads: Sequence[Load], *, over_tls: bool) -> Self:
-        """Calibrate, if that is wanted. It takes some seconds, and the client's cores."""
+        """Calibrate, if that is wanted. It takes some seconds, on the client's cores."""
         cores = client_cores(os.sched_getaffinity(0))
         if not client.calibrate:
             workers = client.workers or 1
@@ -59,17 +59,17 @@ class Instrument:
 
     @classmethod
     def from_study(cls, told: dict[str, Any]) -> Self:
-        """The one that a study was begun with."""
+        """The instrument that a study was begun with."""
         client = Client(**told["client"])
         return cls(client=client, cores=tuple(told["cores"]), calibration=told["calibration"])
 
     @classmethod
     def none(cls) -> Self:
-        """For a study in which nothing is left to do."""
+        """A stand-in for a study in which nothing is left to do."""
         return cls(client=Client(), cores=(), calibration=None)
 
     def line(self) -> str:
-        """For people: its error, and how much it carries."""
+        """For people: its error, and the load it can carry."""
         if self.calibration is None:
             return "client: not calibrated"
         at_load, workers = self.calibration["at_load"], self.calibration["workers"]
@@ -94,17 +94,18 @@ class Instrument:
 
 
 def client_cores(usable: Collection[int]) -> tuple[int, ...]:
-    """The cores that workers may have to themselves: the last quarter of a large machine."""
+    """The cores reserved for the workers: the last quarter of a large machine, else none."""
     if len(usable) < MIN_CORES_TO_PIN:
         return ()
     return tuple(sorted(usable)[-(len(usable) // 4) :])
 
 
 def demand(loads: Sequence[Load]) -> tuple[int, float]:
-    """The most streams in flight, and the most chunks a second, that these loads may ask for.
+    """The most streams in flight, and the most chunks per second, that these loads may ask for.
 
-    A closed loop's rate is the server's affair: as fast as a decode step may be, and no more than
-    two H200 were seen to give. An open loop's is its arrivals times its replies.
+    The server determines a closed loop's rate: at most one chunk per stream and FASTEST_STEP_S, and
+    no more than two H200 were seen to give. An open loop's rate is that of its arrivals times the
+    mean length of its replies.
     """
     streams, chunks_per_s = 1, 100.0
     for load in loads:

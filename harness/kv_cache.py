@@ -1,11 +1,11 @@
 """How many tokens the KV cache should hold, and how many a load asks it to hold: arithmetic.
 
-    capacity = (memory · gpu_memory_utilization − weights) / bytes of a token, of one GPU
+    capacity = (memory · gpu_memory_utilization − weights) / bytes of a token, on one GPU
 
-It is an upper bound: activations, CUDA graphs and the context take their part too, which vLLM
-measures at its start. Where `num_gpu_blocks_override` asks for fewer, they are all there is. A
-closed loop keeps `concurrency` requests in flight, each with its prompt and, on average, half of
-its reply:
+It is an upper bound: activations, CUDA graphs and the CUDA context need memory too, which vLLM
+measures at start-up. If `num_gpu_blocks_override` asks for fewer, those are all there is. A closed
+loop keeps `concurrency` requests in flight, each with its prompt and, on average, half of its
+reply:
 
     demand = concurrency · (input + output / 2) / capacity
 
@@ -28,9 +28,9 @@ def expected_tokens(
     ranks: int,
     memory_bytes: int | None,
 ) -> int | None:
-    """Tokens that should fit, over all replicas; None where shape, types or memory are unknown.
+    """Tokens that should fit, over all replicas; None if shape, types or memory are unknown.
 
-    `ranks` are the GPUs that share each layer, `memory_bytes` what one of them has.
+    `ranks` is the number of GPUs that share each layer, `memory_bytes` the memory of one GPU.
     """
     formats = formats_of(engine, decoder) if decoder else None
     if decoder is None or formats is None or memory_bytes is None:
@@ -52,7 +52,7 @@ def expected_tokens(
 
 
 def demand_frac(row: Mapping[str, Any]) -> float | None:
-    """The share of the KV cache that a closed loop wants at a time; by the lengths that came."""
+    """The share of the KV cache that a closed loop wants at once, by the lengths measured."""
     concurrency, capacity = row.get("concurrency"), row.get("kv_cache_tokens")
     prompt, reply = row.get("input_tokens_mean"), row.get("output_tokens_mean")
     if not concurrency or not capacity or prompt is None or reply is None:

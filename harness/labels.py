@@ -1,4 +1,4 @@
-"""What people read of a launch and of a run: what tells it from the others, and what serves it."""
+"""Labels for people: what distinguishes a launch or run from the others, and what serves it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,12 +13,15 @@ from monitors.nvml import Gpu
 
 
 def engine_label(engine: Engine, axes: Mapping[str, Sequence[Any]]) -> str:
-    """What tells this engine from the others of the grid; empty if it has none."""
+    """What distinguishes this engine from the grid's others; empty if nothing does."""
     return _named(engine, _swept("engine.", axes))
 
 
 def load_label(load: Load, axes: Mapping[str, Sequence[Any]]) -> str:
-    """What tells this load from the others of the grid; its intensity always, unless searched."""
+    """What distinguishes this load from the grid's others, always with its intensity.
+
+    A load that searches for its intensity is labelled without it.
+    """
     names = _swept("load.", axes)
     if load.search is None and (intensity := _intensity(load)) not in names:
         names.append(intensity)
@@ -26,7 +29,7 @@ def load_label(load: Load, axes: Mapping[str, Sequence[Any]]) -> str:
 
 
 def _swept(group: str, axes: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The names in a group that have more than one value."""
+    """The settings of a group that have more than one value."""
     names = (name for name, values in axes.items() if len(values) > 1)
     return [name.removeprefix(group) for name in names if name.startswith(group)]
 
@@ -44,7 +47,7 @@ def _named(settings: Engine | Load, names: Sequence[str]) -> str:
 
 
 def gpus_text(engine: Engine, gpus: Sequence[Gpu]) -> str:
-    """What serves: "2x NVIDIA H200"."""
+    """The GPUs that serve, e.g. "2x NVIDIA H200"."""
     if isinstance(engine, ExternalEngine):
         return "unknown"
     if isinstance(engine, SimEngine):

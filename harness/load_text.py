@@ -1,4 +1,4 @@
-"""A study's load in a sentence: what is the same in all of its runs. Pure."""
+"""A study's load in a sentence: what all of its runs have in common. Pure."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ ARRIVALS = {
 
 
 def load_text(config: Config) -> str:
-    """How requests come, how many, and how long they are."""
+    """How requests arrive, how many, and how long they are."""
     load, loads = config.loads[0], config.loads
 
     def same(name: str) -> bool:

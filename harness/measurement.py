@@ -1,4 +1,4 @@
-"""One run on a server that is up: its load sent, all sampled while it goes. It saves nothing."""
+"""One run on a running server: sends its load and samples everything meanwhile; saves nothing."""
 
 import traceback
 from collections.abc import Mapping
@@ -20,28 +20,28 @@ from monitors.sampler import Sampler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What came of a run."""
+    """The result of a run."""
 
     result: Result
-    samples: Mapping[str, Columns]  # by the name of their file
-    told: dict[str, Any]  # for run.json
+    samples: Mapping[str, Columns]  # by file name
+    told: dict[str, Any]  # entries for run.json
     stopped: str | None  # why it was ended before its window was over
-    died: Failure | None  # what became of the server
+    died: Failure | None  # how the server failed, if it did
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """A server that is up, and what it is measured with."""
+    """A running server, and what it is measured with."""
 
     server: AnyServer
     target: Target
     generator: Generator
     sampler: Sampler
-    sources: tuple[str, ...]  # that should be sampled
+    sources: tuple[str, ...]  # those that should be sampled
     display: Display
 
     def measure(self, send: Send, seed: int) -> Measurement | Failure:
-        """Send a load and look after it to its end. A Failure: our load generator was at fault."""
+        """Send a load and watch over it. Returns a Failure if our load generator was at fault."""
         self.server.settle()
         watch = _Watch(server=self.server, display=self.display, judge=send.judge)
         lag_before_s = self.server.step_lag_s()
@@ -55,7 +55,7 @@ class Bench:
                 should_stop=watch.is_over,
                 slo=send.slo,
             )
-        except Exception:  # a fault of ours: recorded with its trace, the sweep goes on
+        except Exception:  # a bug of ours: recorded with its traceback, and the sweep goes on
             self.sampler.stop()
             return Failure(
                 kind=FailureKind.HARNESS,
@@ -89,7 +89,7 @@ class Bench:
 
 @dataclass(slots=True, kw_only=True)
 class _Watch:
-    """Looks after a run: has the server died, does it still make tokens, is the answer clear?"""
+    """Watches a run: has the server died, does it still make tokens, is the answer clear?"""
 
     server: AnyServer
     display: Display
@@ -119,7 +119,7 @@ class _Watch:
 
 
 def target_of(server: AnyServer, engine: Engine, model: Model) -> Target:
-    """The server, as the load generator is told it."""
+    """The server as a target for the load generator."""
     return Target(
         url=server.urls[0],
         more_urls=server.urls[1:],

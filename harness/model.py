@@ -1,13 +1,13 @@
 """The model that is served: real weights by path or hub id, or a shape with dummy weights.
 
 A shape holds the config numbers of a real model. Materialised, it is a folder with config.json and
-a synthetic tokenizer that `--load-format dummy` can serve: the speed is that of the real model,
-the text is noise.
+a synthetic tokenizer that can be served with `--load-format dummy`: the speed is that of the real
+model, the text is noise.
 
 The synthetic tokenizer has one word for each id, "t0", "t1", … and no special tokens, so every
-generated token shows as text, and text encodes back to the very ids that it was decoded from. It
-lies in a folder of its own with a model type of its own: beside a config.json of type qwen2,
-transformers 5 loads Qwen2's byte-level BPE, whatever the tokenizer's own files say.
+generated token shows as text, and text encodes back to exactly the ids that it was decoded from. It
+has a folder and a model type of its own, because beside a config.json of type qwen2, transformers 5
+loads Qwen2's byte-level BPE, whatever the tokenizer's files say.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-TOKENIZER = "tokenizer"  # the folder, inside a materialised shape, for `--tokenizer`
+TOKENIZER = "tokenizer"  # folder inside a materialised shape, for `--tokenizer`
 SAFE_VOCAB_SIZE = 1000  # every tokenizer in use has more
 
 
@@ -77,8 +77,10 @@ class Model:
         return self
 
     def vocab_size(self) -> int:
-        """Of how many token ids prompts may be made, from 0 on: few enough, where its config.json
-        does not tell."""
+        """The number of token ids, from 0, that prompts may use.
+
+        Without a config.json it is a number that is safe for every tokenizer in use.
+        """
         if self.shape is not None:
             return self.shape.vocab_size
         try:
@@ -88,10 +90,10 @@ class Model:
 
 
 def materialise(model: Model, root: Path) -> str:
-    """What the server is given: `path` as it stands, or a folder below `root` made of the shape.
+    """What the server is given: `path` unchanged, or a folder below `root` made from the shape.
 
-    The folder is named by a hash of what is in it and appears whole, so any number of processes
-    may ask for it at once.
+    The folder's name contains a hash of its contents, and it appears complete, so any number of
+    processes may ask for it at once.
     """
     if model.shape is None:
         assert model.path is not None
@@ -118,7 +120,7 @@ def materialise(model: Model, root: Path) -> str:
 
 
 def config_of(model: Model) -> dict[str, Any] | None:
-    """The text decoder's config.json of a model with weights; None if it is not on this machine."""
+    """The text decoder's part of a model's config.json; None if it is not on this machine."""
     assert model.path is not None
     files = [Path(model.path) / "config.json", *_cached(model.path, model.revision or "main")]
     file = next((file for file in files if file.is_file()), None)
@@ -130,7 +132,7 @@ def config_of(model: Model) -> dict[str, Any] | None:
 
 
 def _cached(hub_id: str, revision: str) -> list[Path]:
-    """Where Hugging Face's cache keeps a hub id's config.json: by commit; refs name commits."""
+    """Where Hugging Face's cache keeps a hub id's config.json: by commit, which refs point to."""
     home = os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE", Path(home) / "hub"))
     folder = cache / f"models--{hub_id.replace('/', '--')}"
@@ -156,8 +158,8 @@ def _files(shape: Shape) -> dict[str, str]:
         "rope_theta": shape.rope_theta,
         "rms_norm_eps": shape.rms_norm_eps,
         "torch_dtype": shape.dtype,
-        "bos_token_id": None,  # Llama's config class would put 1 and 2 here,
-        "eos_token_id": None,  # and noise would end by chance
+        "bos_token_id": None,  # Llama's config class would default to 1 and 2,
+        "eos_token_id": None,  # and random text would end by chance
     }
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -171,14 +173,14 @@ def _files(shape: Shape) -> dict[str, str]:
         f"{TOKENIZER}/tokenizer.json": json.dumps(
             _tokenizer(shape.vocab_size), separators=(",", ":")
         ),
-        # The version says that this is no tokenizer with an old regular expression to be warned of.
+        # The version keeps transformers from warning of an old tokenizer's regular expression.
         f"{TOKENIZER}/config.json": '{"model_type": "llama", "transformers_version": "5.0.0"}',
         f"{TOKENIZER}/tokenizer_config.json": json.dumps(tokenizer_config, indent=2),
     }
 
 
 def _tokenizer(vocab_size: int) -> dict[str, Any]:
-    """One word for each id, split at white space; without a decoder, words are joined by one."""
+    """One word for each id, split at white space; without a decoder, a space joins the words."""
     return {
         "version": "1.0",
         "truncation": None,
@@ -191,6 +193,6 @@ def _tokenizer(vocab_size: int) -> dict[str, Any]:
         "model": {
             "type": "WordLevel",
             "vocab": {f"t{token}": token for token in range(vocab_size)},
-            "unk_token": "t0",  # an ordinary word: a special one would be cut from the text
+            "unk_token": "t0",  # an ordinary word: a special token would be cut from the text
         },
     }

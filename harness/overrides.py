@@ -26,7 +26,7 @@ _QUOTES = "the shell takes braces and spaces apart unless the word is in quotes,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """What the command line said. `settings` has dotted names; an axis is a list of values."""
+    """The parsed command line. `settings` has dotted names; an axis is a list of values."""
 
     choices: dict[str, str]
     settings: dict[str, Any]
@@ -54,7 +54,7 @@ def parse(words: Sequence[str]) -> Words:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` was most likely meant to be, its last part counting alone too."""
+    """The known name that `name` most likely stands for, also compared by its last part alone."""
     known = list(known)
     by_leaf = {key.rpartition(".")[2]: key for key in reversed(known)}
     if match := get_close_matches(name, known, n=1, cutoff=0.6):
@@ -71,14 +71,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def not_there(what: str, name: str, known: Collection[str], also: str = "") -> UserError:
-    """What is raised for a choice that is none of the `known`, nor what `also` tells of."""
+    """The error for a choice that does not exist; `also` names what is possible besides `known`."""
     there = f"There are: {', '.join(known)}{also}." if known else "There are none."
     noun = "tuning" if what == "tune" else what
     return UserError(f"there is no {noun} '{name}'.{did_you_mean(name, known)} {there}")
 
 
 def _in_braces(text: str) -> bool:
-    """Whether it reads like one of the words that a shell makes of name={key:value,key:value}."""
+    """Whether a value looks like one of the words into which a shell splits name={a:1,b:2}."""
     return re.fullmatch(r"\w+:(?!//).+", text) is not None
 
 
@@ -87,7 +87,7 @@ def _value(name: str, word: str) -> Any:
         override: Override = OverridesParser.create().parse_override(word)
     except HydraException as error:
         text = word.partition("=")[2]
-        # only the grammar minds, e.g. a second "=", or the brackets of http://[::1]
+        # Valid as plain text; only the grammar objects, e.g. to a second "=" or to http://[::1].
         if not set(text) & set("[]{}(),'\"") or text.startswith(("http://", "https://")):
             return text
         if text[-1:] != _CLOSING.get(text[:1], text[-1:]):
@@ -101,7 +101,7 @@ def _value(name: str, word: str) -> Any:
         return override.value()
     if not override.is_discrete_sweep():
         raise UserError(f"'{word}': an axis is a list of values, e.g. {name}=1,2,4.")
-    # the elements as Hydra would hand them to single runs: typed, not quoted
+    # The elements as Hydra would pass them to single runs: typed, not quoted.
     parser = OverridesParser.create()
     return [
         parser.parse_override(f"{name}={text}").value() for text in override.sweep_string_iterator()

@@ -1,4 +1,4 @@
-"""What will be run, in which order: launches (outer), each with its runs (inner). Pure."""
+"""What will be run, and in which order: launches (outer), each with its runs (inner). Pure."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,8 +23,8 @@ from loadgen.config import Load
 from loadgen.prompts import file_digests
 from monitors.nvml import Gpu
 
-# From process start to a first token: seen on 2x H200 (vLLM 0.25: 46 to 118 s) and on 2 CPU cores
-# (0.32: 28 to 46 s).
+# From process start to a first token, as seen on 2x H200 (vLLM 0.25: 46 to 118 s) and on 2 CPU
+# cores (0.32: 28 to 46 s).
 STARTUP_S = {"gpu": 75.0, "cpu": 40.0, "sim": 1.5}
 
 
@@ -37,7 +37,7 @@ class Run:
     label: str
     load: Load
     case: str
-    place: tuple[int, int, int]  # as listed: which case, which engine setting in it, which load
+    place: tuple[int, int, int]  # index of the case, of its engine setting, and of its load
     repeat: int
     seed: int
 
@@ -51,24 +51,24 @@ class Launch:
     engine: Engine
     gpus: str  # what serves, for people
     repeat: int
-    cases: tuple[str, ...]  # of the sweep that it serves
+    cases: tuple[str, ...]  # the sweep's cases that it serves
     runs: tuple[Run, ...]
     obstacle: str | None = None  # why it cannot be started on this machine
 
     @property
     def setting(self) -> str:
-        """What all launches of this engine setting have in common of their ids."""
+        """The part of the id that all launches of this engine setting share."""
         return setting_of(self.id)
 
     @property
     def ranks(self) -> int | None:
-        """How many GPUs its servers take; None if they are not started by us."""
+        """The number of GPUs that its servers take; None if we do not start them."""
         return None if isinstance(self.engine, ExternalEngine) else ranks(self.engine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All launches of a study, in the order in which they are run."""
+    """All launches of a study, in the order in which they run."""
 
     sweep: str
     id: str
@@ -87,7 +87,7 @@ class Plan:
         return list(dict.fromkeys(found)) if len(found) == len(self.launches) else []
 
     def span_s(self) -> tuple[float, float]:
-        """The least and the most time it should take, from what launches took before."""
+        """The least and the most time it should take; start-ups are taken from experience."""
         possible = [launch for launch in self.launches if launch.obstacle is None]
         started = [launch for launch in possible if launch.ranks is not None]
         starts_s = STARTUP_S[self.place] * len(started)
@@ -100,9 +100,9 @@ class Plan:
 def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None = None) -> Plan:
     """Expand the grid. `gpus` are those that servers may take, in CUDA's order: part of every id.
 
-    `flags` are those that the installed vLLM knows, None if that is not known. Raises UserError
-    when two points of the grid are the same, when two cases want one server run in two ways, and
-    when a share of a capacity is asked for that no run finds.
+    `flags` are those that the installed vLLM knows, None if unknown. Raises UserError if two points
+    of the grid are the same, if two cases would run one server in two ways, and if a share of a
+    capacity is asked for that no run finds.
     """
     identity = {
         "measurement_version": MEASUREMENT_VERSION,
@@ -115,7 +115,7 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
     order, asked = Random(options.seed), options.repeats.runs
     launches = []
     for launch_repeat in range(1, options.repeats.launches + 1):
-        # Every round holds every engine setting once: slow drift then hits all of them alike.
+        # Every round contains every engine setting once, so slow drift affects all of them alike.
         for setting in _ordered(settings, options.order, order):
             runs = [
                 _run(setting, cell, identity, config, (launch_repeat, run_repeat))
@@ -131,7 +131,7 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
                     gpus=gpus_text(setting.engine, gpus),
                     repeat=launch_repeat,
                     cases=setting.cases,
-                    # those that need a capacity after those that find it
+                    # Runs that need a capacity come after those that find it.
                     runs=tuple(sorted(runs, key=lambda run: run.load.is_found_late)),
                     obstacle=obstacle(setting.engine, config.model, gpus, flags),
                 )
@@ -146,7 +146,7 @@ def make_plan(config: Config, gpus: Sequence[Gpu], flags: frozenset[str] | None 
 
 
 def _id_of(config: Config, runs: Sequence[Run]) -> str:
-    """A plan's id: by its runs, and by what changes no point but what is stored of it."""
+    """A plan's id: a digest of its runs, and of options that affect only what is stored of them."""
     options = config.options
     stored_by = [options.seed, asdict(config.monitor), asdict(options.client)]
     stored_by += sorted(f"{run.point} {run.case}" for run in runs if run.case)
@@ -157,20 +157,20 @@ def _id_of(config: Config, runs: Sequence[Run]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cell:
-    """A load of an engine setting, and where the sweep lists it."""
+    """A load of an engine setting, and its place in the sweep."""
 
     case: str
     place: tuple[int, int, int]
     load: Load
 
     def repeats(self, asked: int) -> int:
-        """How often it is measured in a launch: a search has a run for each of its probes."""
+        """How often it is measured per launch; a search has a run for each of its probes."""
         return self.load.search.probes if self.load.search else asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Setting:
-    """An engine setting with every load that any case has for it: one server serves them all."""
+    """An engine setting with the loads of all cases that have it; one server serves them all."""
 
     engine: Engine
     digest: str
@@ -188,7 +188,7 @@ class _Setting:
 def _settings(config: Config, identity: dict[str, Any]) -> list[_Setting]:
     """Every engine setting once, in the order of the cases.
 
-    A point that two cases share belongs to the first. Raises UserError if a case holds one twice.
+    A point that two cases share belongs to the first. Raises UserError if a case has a point twice.
     """
     settings: dict[str, _Setting] = {}
     earlier: set[str] = set()
@@ -220,7 +220,10 @@ def _settings(config: Config, identity: dict[str, Any]) -> list[_Setting]:
 
 
 def _check_shares(settings: Sequence[_Setting]) -> None:
-    """A share of the capacity needs closed-loop runs on the same server, which find it."""
+    """Raises UserError for a share of a capacity without closed-loop runs that find it.
+
+    These must be on the same server, with the same requests.
+    """
     for setting in settings:
         closed = [cell.load for cell in setting.cells if cell.load.arrival == "closed"]
         for cell in setting.cells:
@@ -235,7 +238,7 @@ def _check_shares(settings: Sequence[_Setting]) -> None:
 
 
 def as_served(engine: Engine, config: Config) -> Engine:
-    """The engine with its tensor parallel size, so that ids and tables know it."""
+    """The engine with its tensor parallel size filled in, so that ids and tables include it."""
     if isinstance(engine, ExternalEngine):
         return engine
     num_gpus = SIM_NUM_GPUS if isinstance(engine, SimEngine) else config.choice.num_gpus
@@ -251,7 +254,7 @@ def _run(
 ) -> Run:
     load = cell.load
     point = digest_of(what_it_does(setting.engine), asdict(load), file_digests(load), identity)
-    # The same prompts at the same load of every engine setting (pairs), never twice in a launch.
+    # Every engine setting gets the same prompts at the same load (pairs), never twice in a launch.
     seed = digest_of(config.options.seed, asdict(load), repeats)
     launch_repeat, run_repeat = repeats
     of_several = len({other.case for other in setting.cells}) > 1

@@ -1,7 +1,7 @@
-"""Plots of a study: those that its sweep asks for, or throughput and TPOT over what was swept.
+"""Plots of a study: those that its sweep asks for, or throughput and TPOT against what was swept.
 
-A mark or a bar is a point: the median of its runs. Where it has several, a thin line reaches from
-the least to the greatest of them, as the table's spread does.
+A mark or a bar is a point, i.e. the median of its runs. If it has several runs, a thin line extends
+from the least to the greatest of them, like the table's spread.
 """
 
 from math import inf, nan
@@ -24,20 +24,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-LEAST, GREATEST = " least", " greatest"  # beside a column: of the runs whose median it is
-MADE_BY = {"Software": "vLLM harness"}  # in the file of each picture of a study
+LEAST, GREATEST = " least", " greatest"  # suffixes of columns: extremes over a point's runs
+MADE_BY = {"Software": "vLLM harness"}  # metadata of each picture of a study
 
 
 def draw(
     points: pd.DataFrame, about: dict[str, Any], folder: Path, runs: pd.DataFrame | None = None
 ) -> list[Path]:
-    """Draw what the points allow; returns the files. A point that failed is not drawn. Of `runs`,
-    whose medians the points are, it is shown how far they lie apart.
+    """Draw every plot that the points have data for; returns the files.
+
+    Failed points are not drawn. With `runs`, of which the points are the medians, their spread is
+    drawn as well.
     """
     import matplotlib as mpl
 
     mpl.use("agg")
-    if "tune" in about:  # what trials are to one another, no grid's plot shows
+    if "tune" in about:  # a grid's plots do not show how trials relate
         from harness.tune.plots import draw_answer
 
         return draw_answer(folder)
@@ -63,7 +65,7 @@ def draw(
 def figure(
     points: pd.DataFrame, about: dict[str, Any], plot: Plot, runs: pd.DataFrame | None = None
 ) -> "Figure | None":
-    """One plot of a study, for a page; None where its columns hold nothing; `runs` as in `draw`."""
+    """One plot of a study, for a page; None if its columns are empty. `runs` as in `draw`."""
     drawn = _asked(_drawable(points, runs), plot, about)
     if drawn is not None:
         drawn.tight_layout()
@@ -71,8 +73,10 @@ def figure(
 
 
 def _drawable(points: pd.DataFrame, runs: pd.DataFrame | None) -> pd.DataFrame:
-    """The good points: what holds nothing as numbers, and what took longer than the run as no
-    number; beside each column its least and greatest among the runs, where there are several.
+    """The good points, ready to be drawn.
+
+    Empty columns become NaN, and so do infinite values, which took longer than the run. Beside each
+    column are its least and greatest value over a point's runs, if there are several.
     """
     good = points[points["status"] == "ok"].reset_index(drop=True)
     if runs is not None:
@@ -88,9 +92,9 @@ def _drawable(points: pd.DataFrame, runs: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | None":
-    """A plot as the sweep's YAML asks for it; None where its columns hold nothing.
+    """A plot as the sweep's YAML asks for it; None if its columns are empty.
 
-    Along an axis, what differs in another axis as well is another line, asked for or not.
+    If x is an axis, points that differ in another axis get another line, asked for or not.
     """
     by = _column(plot.by, about) if plot.by else None
     by = by if by in good else None
@@ -125,12 +129,12 @@ def _asked(good: pd.DataFrame, plot: Plot, about: dict[str, Any]) -> "Figure | N
 
 
 def _column(name: str, about: dict[str, Any]) -> str:
-    """A column by its own name, or by the dotted one of an axis."""
+    """The column of a name, which may be an axis' dotted name."""
     return axis_columns(about["axes"]).get(name, name)
 
 
 def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure":
-    """A bar for each point: output tok/s, and TPOT with its 99th percentile as a mark."""
+    """A bar for each point: output tok/s, and median TPOT with its 99th percentile as a mark."""
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
@@ -160,7 +164,7 @@ def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure
     left.set_yticks(places, names, fontsize=8)
     left.invert_yaxis()
     left.set_xlabel("output tok/s")
-    left.xaxis.set_major_locator(MaxNLocator(5))  # thousands need their room
+    left.xaxis.set_major_locator(MaxNLocator(5))  # large numbers are wide
     left.xaxis.set_major_formatter("{x:,.0f}")
     right.set_xlabel("TPOT p50 ms, its p99 as a mark")  # a legend would hide bars
     left.set_title(f"labels: {', '.join(axes)}", fontsize=8, loc="left")
@@ -174,7 +178,7 @@ def _is_nan(value: Any) -> bool:
 
 
 def _over_setting(good: pd.DataFrame, x: str, others: list[str], about: dict[str, Any]) -> "Figure":
-    """Output tok/s and TPOT p50/p99 against the first swept setting, a line for each rest."""
+    """Output tok/s and TPOT p50/p99 against the first axis, a line per value of the others."""
     figure, (top, bottom) = _figure(_heading(about, good), rows=2)
     ticks = list(dict.fromkeys(map(value_text, good[x])))
     for label, group in _groups(good, others):
@@ -215,7 +219,7 @@ def _figure(title: str, rows: int) -> "tuple[Figure, tuple[Axes, ...]]":
 
     height = 3.2 * rows + 1.2
     figure, axes = plt.subplots(rows, 1, figsize=(8, height), sharex=True, squeeze=False)
-    # near the edge at every height: room is made for its lines, not for what is above them
+    # Near the edge at every height: the layout makes room for the title, not for space above it.
     figure.suptitle(_titled(title), fontsize=10, y=1 - 0.1 / height)
     return figure, tuple(axes[:, 0])
 
@@ -223,8 +227,9 @@ def _figure(title: str, rows: int) -> "tuple[Figure, tuple[Axes, ...]]":
 def _line(
     panel: "Axes", x: str | list[int], y: str, rows: pd.DataFrame, style: str = "o-", **look: Any
 ) -> Any:
-    """A line through its rows' marks, which are hollow where a row is void; its colour. `x` is a
-    column, as `y` is, or the rows' places.
+    """Draw a line through the rows' marks, hollow for void rows; returns its colour.
+
+    `y` is a column; `x` is a column or the rows' places.
     """
     at = _shown(rows, x) if isinstance(x, str) else np.array(x)
     values = _shown(rows, y)
@@ -241,8 +246,9 @@ def _line(
 
 
 def _reach(rows: pd.DataFrame, name: str) -> list[Any] | None:
-    """How far the runs of each row lie below and above its value, in the unit that people are
-    shown; None where there is nothing to show.
+    """How far the runs of each row extend below and above its value, in display units.
+
+    None if the runs are not known.
     """
     if f"{name}{LEAST}" not in rows:
         return None
@@ -251,18 +257,18 @@ def _reach(rows: pd.DataFrame, name: str) -> list[Any] | None:
 
 
 def _shown(rows: Any, name: str) -> Any:
-    """A column, or a row's value of it, in the unit that people are shown."""
+    """A column, or a row's value of it, in display units."""
     return rows[name] * scale_of(name)
 
 
 def _is_void(rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which rows have a fatal code against them."""
+    """Which rows carry a fatal code, shape (rows,)."""
     told = rows["validity"] if "validity" in rows else [""] * len(rows)
     return np.array([bool(fatal_codes(str(codes))) for codes in told], dtype=bool)
 
 
 def _heading(about: dict[str, Any], rows: pd.DataFrame, void: str = "hollow") -> str:
-    """What was measured, and how what is void, and what several runs lie apart, look."""
+    """What was measured, with a legend for void points and for the spread of runs."""
     lines = [heading(about, rows)]
     if _is_void(rows).any():
         lines.append(f"{void}: void, see validity")
@@ -273,13 +279,13 @@ def _heading(about: dict[str, Any], rows: pd.DataFrame, void: str = "hollow") ->
 
 
 def _titled(text: str) -> str:
-    """A heading as the title of a figure, in lines that fit."""
+    """A heading as the title of a figure, wrapped to its width."""
     lines = text.replace("**", "").replace(". Load: ", "\n").splitlines()
     return "\n".join(fill(line, 110) for line in lines)
 
 
 def _dress(plot: "Axes", y: str, x: str | None = None, *, log: bool = False) -> None:
-    """Axis names, a scale with zero in it and air at the top (or `log`), thousands separated."""
+    """Set axis names, a scale that includes zero (or `log`), and separators of thousands."""
     from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     plot.set_ylabel(y)
@@ -297,7 +303,7 @@ def _dress(plot: "Axes", y: str, x: str | None = None, *, log: bool = False) -> 
 
 
 def _groups(good: pd.DataFrame, others: list[str]) -> list[tuple[str, pd.DataFrame]]:
-    """The rows by what their other axes say, in the order of the grid."""
+    """The rows grouped by their other axes, as (label, rows) in the order of the grid."""
     if not others:
         return [("", good)]
     labels = [named_values({name: row[name] for name in others}) for row in good.to_dict("records")]

@@ -1,4 +1,4 @@
-"""How a sweep wants to be shown: the plots that its YAML asks for."""
+"""How a sweep is presented: the plots that its YAML asks for."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ Names = Annotated[list[str], BeforeValidator(_listed)]
 
 @dataclass(kw_only=True, config=STRICT)
 class Plot:
-    """Columns of the table against one of them, a panel each, a line for each value of `by`."""
+    """Columns `y` against column `x`, one panel each, with a line for each value of `by`."""
 
     x: str = Field(description="column on the x axis")
     y: Names = Field(min_length=1, description="columns to plot, one panel each")
@@ -30,5 +30,5 @@ class Plot:
     log_y: bool = False
 
     def columns(self) -> Iterator[str]:
-        """Every column that it names."""
+        """Every column that the plot names."""
         yield from (self.x, *self.y, *([self.by] if self.by else []))

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: two bars on a terminal, plain lines elsewhere."""
+"""Progress of a sweep for people: two bars on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Iterable
@@ -22,12 +22,12 @@ from harness.plan import Launch, Run
 from harness.units import milliseconds, whole
 from loadgen.records import Progress as LoadProgress
 
-WIDE = 80  # columns: on fewer, what runs and how it goes have the place of the bars
-ROOMY = 100  # and on fewer, the time that is left that of the time that has gone
+WIDE = 80  # columns; on fewer, the bars give way to the text
+ROOMY = 100  # columns; on fewer, the elapsed time gives way to the remaining time
 
 
 class Display(Protocol):
-    """What the runner tells about its work."""
+    """What the runner reports about its work."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -48,8 +48,10 @@ class Display(Protocol):
 def display(
     total_runs: int, done_runs: int, noted: set[str] | None = None, what: str = "sweep"
 ) -> Display:
-    """The display that suits stdout. `noted`: what earlier displays of the same command have noted,
-    which is not said again; what this one notes is added. `what` it shows the progress of.
+    """The display that suits stdout.
+
+    `noted` holds the notes of earlier displays of the same command, which are not repeated; this
+    display adds its own. `what` names the work whose progress is shown.
     """
     noted = set() if noted is None else noted
     console = Console(highlight=False)
@@ -80,7 +82,7 @@ class Lines:
 
     def running(self, launch: Launch, run: Run) -> None:
         """A run begins."""
-        told = _within(launch, run)  # the launch was named in a line of its own
+        told = _within(launch, run)  # the launch has a line of its own
         print(f"  run {self._done + 1}/{self._total}{told and f': {told}'}", flush=True)
 
     def live(self, now: LoadProgress) -> None:
@@ -98,37 +100,39 @@ class Lines:
             print(f"note: {text}", flush=True)
 
     def tell(self, text: str) -> None:
-        """What came of what was done so far."""
+        """A line on the result so far."""
         print(text, flush=True)
 
 
 class _Rows(Progress):
-    """Rows that end before the screen does: a terminal writes ^C where the cursor is, and where
-    that begins another line, the rows that are drawn last are not drawn over those before.
+    """Rows that leave room for "^C" at the right edge.
+
+    A terminal writes ^C at the cursor. If that wrapped to another line, the last rows drawn would
+    not overwrite those before.
     """
 
     def __init__(self, *columns: ProgressColumn, console: Console) -> None:
-        self._screen = console  # before all else: rows are asked for while they are made
-        # Drawn when told to, four times a second at most: no thread of our own beside the load.
+        self._screen = console  # set first, because super().__init__ already asks for rows
+        # Drawn on request only, at most four times per second: no thread of ours beside the load.
         super().__init__(*columns, console=console, auto_refresh=False, expand=True)
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
-        """The rows."""
+        """The rows as a table, narrower than the screen."""
         table = super().make_tasks_table(tasks)
         table.width = max(1, self._screen.width - len("^C") - 1)
         return table
 
 
 class _TimeLeft(TimeRemainingColumn):
-    """Says what it is: the time that has gone looks the same."""
+    """The remaining time, labelled, because the elapsed time looks the same."""
 
     def render(self, task: Task) -> Text:
-        """0:01:07 left."""
+        """The text, e.g. "0:01:07 left"."""
         return super().render(task).append(" left")
 
 
 class Bars:
-    """One bar for the whole, one for what runs now."""
+    """One bar for the whole sweep, one for the current run or start."""
 
     def __init__(
         self,
@@ -202,12 +206,12 @@ class Bars:
             self._progress.console.print(f"note: {text}", markup=False)
 
     def tell(self, text: str) -> None:
-        """What came of what was done so far."""
+        """A line on the result so far."""
         self._progress.console.print(text, markup=False)
 
 
 def _within(launch: Launch, run: Run) -> str:
-    """What tells a run from the others of its launch, and a launch from its repeats."""
-    nth_run = 1 if run.load.search else run.repeat  # a probe says itself which one it is
+    """What distinguishes a run from the others of its launch, and the launch from its repeats."""
+    nth_run = 1 if run.load.search else run.repeat  # a probe's label has its number
     repeat = f"launch {launch.repeat} run {nth_run}" if launch.repeat + nth_run > 2 else ""
     return "  ".join(filter(None, [run.label, repeat]))

@@ -1,12 +1,12 @@
-"""A study's tables for whoever reads them: `read_study(folder)`.
+"""A study's tables for notebooks and scripts: `read_study(folder)`.
 
     from harness.reading import read_study
 
     study = read_study("results/reference/2xh200/baseline")
     study.points.plot(x="concurrency", y="output_tok_per_s")
 
-Where a study has its raw samples, its tables are made of them; one that was committed or sent
-without them has its stored table. Reading changes nothing on disk.
+If a study has its raw samples, the tables are made from them; if it was committed or sent without
+them, the stored table is read. Reading changes nothing on disk.
 """
 
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ TEXTS = (
 class StudyTables:
     """A study as tables, in base units with the unit in the column's name.
 
-    `runs` has one row a run, with the columns of `--help columns`. `points` has one row a point:
-    the median of its good runs, how many they are (`runs_ok` of `runs_all`), how far they spread
-    (`spread_frac`), and what the point is to others (`speedup`, `knee`, …). `about` is study.json.
+    `runs` has one row per run, with the columns of `--help columns`. `points` has one row per
+    point: the median of its good runs, their number (`runs_ok` of `runs_all`) and spread
+    (`spread_frac`), and its relation to other points (`speedup`, `knee`, …). `about` is study.json.
     """
 
     folder: Path
@@ -43,7 +43,7 @@ class StudyTables:
     points: pd.DataFrame
 
     def shown(self) -> pd.DataFrame:
-        """The points as table.md has them: the sweep's own columns, as text in units for people."""
+        """The points as in table.md: the sweep's columns, as text in display units."""
         columns = point_columns(self.points, self.about)
         rows = [[cell(column, row) for column in columns] for row in self.points.to_dict("records")]
         return pd.DataFrame(rows, columns=[column.title or column.name for column in columns])
@@ -54,12 +54,12 @@ class StudyTables:
         return captures(self.folder, self.about["runs"])
 
     def label(self, run: str) -> str:
-        """What tells the run's point from the others: `case=eager, max_num_seqs=16`."""
+        """A label for the run's point among the others, e.g. `case=eager, max_num_seqs=16`."""
         return label_of(self.about, self.runs, run)
 
 
 def read_study(folder: Path | str) -> StudyTables:
-    """The tables of the study in a folder. Raises UserError if there is none, or it is damaged."""
+    """The tables of the study in a folder. Raises UserError if there is none or it is damaged."""
     study = Study(Path(folder))
     if not has_samples(tuple(study.runs())):
         return stored_tables(study)
@@ -67,14 +67,14 @@ def read_study(folder: Path | str) -> StudyTables:
 
 
 def has_study(folder: Path | str) -> bool:
-    """Whether a study lies there: what a page asks before it reads one that may not be made yet."""
+    """Whether the folder is a study, for pages that read studies which may not exist yet."""
     return (Path(folder) / "study.json").is_file()
 
 
 def label_of(about: dict[str, Any], runs: pd.DataFrame, run: str) -> str:
-    """What tells the run's point from the others; where there are none, the run itself.
+    """A label for the run's point among the others; without swept axes, the run's id.
 
-    Without axes that do not apply to the point, unless nothing else names it.
+    Axes that do not apply to the point are left out, unless nothing else identifies it.
     """
     row = runs[runs["run"] == run]
     names = [] if row.empty else [name for name in swept(about["axes"]) if name in row]
@@ -84,13 +84,13 @@ def label_of(about: dict[str, Any], runs: pd.DataFrame, run: str) -> str:
 
 
 def has_samples(saved: tuple[SavedRun, ...]) -> bool:
-    """Whether a table can be made of what lies there."""
+    """Whether the raw samples are there, so that a table can be made."""
     good = [run for run in saved if run.ok]
     return bool(saved) and all((run.folder / "requests.parquet").is_file() for run in good)
 
 
 def stored_tables(study: Study) -> StudyTables:
-    """The tables as they were written last. Raises UserError if there are none."""
+    """The tables as last written. Raises UserError if there are none."""
     return _with_points(study, _stored(study.folder))
 
 
@@ -108,7 +108,7 @@ def _stored(folder: Path) -> pd.DataFrame:
         table = pd.read_csv(csv)
     else:
         raise UserError(f"{folder} holds neither samples of a run nor a table: nothing to report.")
-    for name in TEXTS:  # an empty text is a NaN in a CSV
+    for name in TEXTS:  # a CSV reads empty text as NaN
         if name in table:
             table[name] = table[name].astype(object).where(table[name].notna(), None)
     table["validity"] = table["validity"].map(lambda codes: codes or "")

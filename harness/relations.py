@@ -1,6 +1,6 @@
-"""What a point is to other points: gain, speed-up, efficiency, the knee. Pure.
+"""A point's relations to other points: gain, speed-up, efficiency, the knee. Pure.
 
-Rows are points in the order of the grid. What has nothing to be compared with is NaN.
+Rows are points in the order of the grid. Without a point to compare with, values are NaN.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-KNEE_FRAC = 0.9  # the knee: the lowest of a series that reaches this share of its best
-KNEE_POINTS = 3  # fewer are no series
-SERIES = ["setting", "load_kind"]  # one engine setting, loads that differ in their intensity alone
+KNEE_FRAC = 0.9  # the knee is the lowest point of a series that reaches this share of its best
+KNEE_POINTS = 3  # the fewest that make a series
+SERIES = ["setting", "load_kind"]  # one engine setting, loads that differ only in intensity
 
 Table = pd.DataFrame
 Values = pd.Series  # of numbers
@@ -18,8 +18,8 @@ NEEDED = ("load", "load_kind", "setting", "arrival", "concurrency", "case")
 
 
 def related(points: Table, axes: Sequence[str]) -> Table:
-    """The points with the columns of this file; `axes` are the columns of what was swept."""
-    absent = [name for name in NEEDED if name not in points]  # of a table from before they were
+    """The points with the columns of this file; `axes` are the columns of the swept axes."""
+    absent = [name for name in NEEDED if name not in points]  # in a table of an older version
     points = points.reindex(columns=[*points.columns, *absent])
     rate = _numbers(points, "output_tok_per_s")
     each_gpu = rate / _numbers(points, "num_gpus")
@@ -34,18 +34,18 @@ def related(points: Table, axes: Sequence[str]) -> Table:
 
 
 def _numbers(points: Table, name: str) -> "Values[Any]":
-    """A column as numbers; NaN where it is empty, or not there."""
+    """A column as numbers; NaN where it is empty or absent."""
     values = points[name] if name in points else pd.Series(index=points.index, dtype=float)
     return pd.to_numeric(values).astype(float)
 
 
 def _before(points: Table, rate: "Values[Any]", axes: Sequence[str]) -> "Values[Any]":
-    """Of the row before in the same case, if nothing but the case's last axis differs.
+    """The rate of the previous row in the same case, if only the case's last axis differs.
 
-    An axis that does not vary in a case is none of it.
+    An axis that does not vary within a case does not count as one of it.
     """
     before = pd.Series(float("nan"), index=points.index)
-    texts = points[list(axes)].map(str)  # what is left to the server is a value, too
+    texts = points[list(axes)].map(str)  # "left to the server" (None) counts as a value
     for _, mine in texts.groupby(points["case"].map(str), sort=False):
         varied = [name for name in axes if mine[name].nunique() > 1]
         if varied:
@@ -56,9 +56,9 @@ def _before(points: Table, rate: "Values[Any]", axes: Sequence[str]) -> "Values[
 
 
 def _first(points: Table, values: "Values[Any]", same: list[str]) -> "Values[Any]":
-    """The value of the first row that is the same in these columns."""
+    """For each row, the value of the first row that agrees with it in these columns."""
     keys = [points[name] for name in same]
-    # the first row itself, not the first that is defined: a failed reference is no reference
+    # The first row, not the first defined value: a failed reference must not be replaced.
     places = (
         pd.Series(range(len(points)), index=points.index)
         .groupby(keys, dropna=False)
@@ -68,14 +68,14 @@ def _first(points: Table, values: "Values[Any]", same: list[str]) -> "Values[Any
 
 
 def _concurrency_efficiency(points: Table, rate: "Values[Any]") -> "Values[Any]":
-    """Tokens of a stream over those of a stream at the lowest concurrency of its series."""
+    """Tokens per second and stream, relative to the lowest concurrency of the series."""
     closed = _by_concurrency(points)
     each = rate[closed.index] / _numbers(closed, "concurrency")
     return (each / _first(closed, each, SERIES)).reindex(points.index)
 
 
 def _knee(points: Table, rate: "Values[Any]", axes: Sequence[str]) -> "Values[Any]":
-    """Of each series, the lowest that is near the best."""
+    """Marks the knee of each series: its lowest point that is near the best."""
     knee = pd.Series(data=False, index=points.index)
     for series in _series(points, axes):
         reached = rate[series] >= KNEE_FRAC * rate[series].max()
@@ -85,10 +85,10 @@ def _knee(points: Table, rate: "Values[Any]", axes: Sequence[str]) -> "Values[An
 
 
 def _series(points: Table, axes: Sequence[str]) -> "Iterator[pd.Index[Any]]":
-    """Closed loops that differ in one number alone, the lowest first; a point is in one at most.
+    """Series of closed loops that differ in one number, lowest first; a point is in at most one.
 
-    That number is the concurrency. Points of which only one concurrency was measured are a series
-    along an engine's axis that holds numbers: the last of them, as for the gain.
+    The number is the concurrency. Points left over from that form series along an axis of numbers,
+    the last such axis first, as for the gain.
     """
     left = _by_concurrency(points)
     for _, mine in left.groupby(SERIES, sort=False, dropna=False):
@@ -106,7 +106,7 @@ def _series(points: Table, axes: Sequence[str]) -> "Iterator[pd.Index[Any]]":
 
 
 def _by_concurrency(points: Table) -> Table:
-    """The closed loops, the lowest concurrency first."""
+    """The closed loops, ordered by concurrency."""
     closed = points[points["arrival"] == "closed"]
     order = _numbers(closed, "concurrency").sort_values(kind="stable").index
     return closed.loc[order]

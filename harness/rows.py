@@ -1,4 +1,4 @@
-"""A row of the runs' table: what one run gave, of its raw samples and of what was stored beside."""
+"""A row of the runs' table: one run's results, from its raw samples and its stored records."""
 
 import hashlib
 import json
@@ -22,14 +22,15 @@ from monitors.metrics import MonitorSummary
 from monitors.metrics import summarise as summarise_monitors
 from monitors.sampler import SOURCES, Samples, completed
 
-# Settings that are a closed or an open loop's intensity: one of them applies.
+# Settings that give the intensity of a closed or open loop; one of them applies.
 INTENSITY = ("concurrency", "rate_rps", "rate_frac")
 
 
 def row_of(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dict[str, Any]:
-    """A run by itself: without what checks and searches tell; `ceiling`: the measured one, if any.
+    """The row of a run by itself, without columns from checks and searches.
 
-    Raises OSError, ValueError or KeyError where something of it is damaged.
+    `ceiling` is the measured one, if any. Raises OSError, ValueError or KeyError if the run is
+    damaged.
     """
     record, launch = run.record, run.launch
     settings = record["engine"] | record["load"]
@@ -76,7 +77,7 @@ def row_of(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dic
     }
     sizes = ("tensor_parallel_size", "data_parallel_size", "replicas")
     for name in ("max_num_seqs", "max_num_batched_tokens", *sizes):
-        chosen = settings.get(name)  # what was asked for, else what the server says it took
+        chosen = settings.get(name)  # as asked for, else as the server reports it
         row[name] = chosen if chosen is not None else facts.get(name)
     row = axis_values(record, about["axes"]) | row
     row |= _measures(run, about) if run.whole else _nothing()
@@ -93,7 +94,7 @@ def row_of(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dic
 
 
 def _memory_bytes(about: dict[str, Any]) -> int | None:
-    """Of the smallest GPU of this machine; None for one without."""
+    """The memory of the machine's smallest GPU; None without GPUs."""
     gpus = (about.get("environment") or {}).get("gpus") or []
     return min((gpu["memory_total_bytes"] for gpu in gpus), default=None)
 
@@ -121,9 +122,10 @@ def _nothing() -> dict[str, Any]:
 
 
 def load_id(load: dict[str, Any], but: Sequence[str] = ()) -> str:
-    """Names a load: the same at every engine setting, also where its rate is a share of each's.
+    """An id for a load that is the same at every engine setting.
 
-    Loads that differ in nothing `but` these settings get the same name.
+    That holds even if the rate is a share of each setting's capacity. Loads that differ only in the
+    settings `but` get the same id.
     """
     found = ("rate_rps",) if load.get("rate_frac") or load.get("search") else ()
     what = {name: value for name, value in load.items() if name not in (*but, *found)}
@@ -131,6 +133,6 @@ def load_id(load: dict[str, Any], but: Sequence[str] = ()) -> str:
 
 
 def num_gpus(gpus: str | None) -> int | None:
-    """How many "2x NVIDIA H200" are; None for a CPU, and where it is not known."""
+    """The number of GPUs in a text like "2x NVIDIA H200"; None for a CPU, or if unknown."""
     counts = re.findall(r"(\d+)x ", gpus or "")
     return sum(map(int, counts)) if counts else None

@@ -1,4 +1,7 @@
-"""Rules over several settings of a configuration, and about the machine: one sentence each."""
+"""Rules that involve several settings or the machine; a broken one is explained in a sentence.
+
+Each private function's docstring states its rule; it raises UserError if the rule is broken.
+"""
 
 import resource
 import subprocess
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 def check(config: "Config", settings: Sequence[str], cases: Sequence[str]) -> None:
     """Raises UserError for the first rule that the configuration breaks.
 
-    `settings` are the names of all that can be set, `cases` those of all that the sweep knows.
+    `settings` are the names of all settings, `cases` those of all cases of the sweep.
     """
     _check_files(config)
     _check_lengths(config)
@@ -42,7 +45,7 @@ def check(config: "Config", settings: Sequence[str], cases: Sequence[str]) -> No
 
 
 def _check_lengths(config: "Config") -> None:
-    """A prompt and its output must fit the longest sequence that the server will take."""
+    """A prompt and its output must fit into the longest sequence that the server accepts."""
     for engine, load in (
         pair for case in config.cases for pair in product(case.engines, case.loads)
     ):
@@ -51,7 +54,7 @@ def _check_lengths(config: "Config") -> None:
             config.model.shape.max_position_embeddings if config.model.shape else None
         )
         if load.arrival == "trace" or load.prompts.kind == "dataset":
-            continue  # the server will say which requests are too long for it
+            continue  # the server itself rejects requests that are too long
         turns = load.conversation.turns if load.conversation else 1
         longest = turns * (longest_tokens(load.input_tokens) + longest_tokens(load.output_tokens))
         if limit is not None and longest > limit:
@@ -63,7 +66,7 @@ def _check_lengths(config: "Config") -> None:
 
 
 def _check_files(config: "Config") -> None:
-    """Lengths, conversations and traces are there, and can be read."""
+    """Files of lengths, conversations and traces exist and can be read."""
     for load in config.loads:
         try:
             check_files(load)
@@ -72,7 +75,7 @@ def _check_files(config: "Config") -> None:
 
 
 def _check_reach(config: "Config") -> None:
-    """The client can speak to an external server, and has what it must tell it."""
+    """The client has a transport for an external server, and the headers it must send."""
     for engine in config.engines:
         if isinstance(engine, ExternalEngine):
             try:
@@ -83,7 +86,7 @@ def _check_reach(config: "Config") -> None:
 
 
 def _check_connections(config: "Config") -> None:
-    """A stream is a connection, and a connection is an open file of the load generator."""
+    """A process may open enough files: each stream is a connection of the load generator."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(load.concurrency or 0 for load in config.loads)
     if most != resource.RLIM_INFINITY and wanted + 100 > most:
@@ -94,16 +97,16 @@ def _check_connections(config: "Config") -> None:
 
 
 def check_profiler(profile: str, engine: str) -> None:
-    """Only a server that we start can be put under a profiler, and only vLLM knows how.
+    """Raises UserError if a profiler is asked for with an engine other than vLLM.
 
-    Raises UserError for another kind of engine.
+    Only a server that we start can run under a profiler, and only vLLM supports it.
     """
     if profile != "none" and engine != "vllm":
         raise UserError(f"profile={profile} needs engine=vllm: {engine} has no profiler.")
 
 
 def _check_rates(config: "Config") -> None:
-    """A rate is asked for in one way."""
+    """A rate is given in only one way."""
     if any(load.rate_rps is not None and load.rate_frac is not None for load in config.loads):
         raise UserError(
             "load.rate_rps and load.rate_frac both say how fast requests come: set one to null."
@@ -114,7 +117,7 @@ def _check_rates(config: "Config") -> None:
 
 
 def _check_search(load: Load, slo: Slo) -> None:
-    """There is something to search for, and limits that can be broken."""
+    """A search has a free intensity to vary, and limits that can be broken."""
     for name in ("rate_rps", "concurrency"):
         if getattr(load, name) is not None:
             raise UserError(
@@ -133,13 +136,13 @@ def _check_search(load: Load, slo: Slo) -> None:
 
 
 def _check_interpreter(config: "Config") -> None:
-    """One vLLM serves a study: its version is in every id."""
+    """Only one vLLM serves a study, because its version is part of every id."""
     if len({getattr(engine, "python", None) for engine in config.engines}) > 1:
         raise UserError("engine.python names one interpreter: it cannot differ between cases.")
 
 
 def _check_checks(config: "Config") -> None:
-    """What looks into the engine needs one that is real, and that we start."""
+    """Each check that is asked for is possible with these engines, loads and models."""
     checks = config.options.checks
     if checks.offline is not None:
         _check_offline(config)
@@ -150,7 +153,7 @@ def _check_checks(config: "Config") -> None:
 
 
 def _check_offline(config: "Config") -> None:
-    """There is an engine that runs without a server, and work for it."""
+    """An engine can run without a server, and a load gives it work."""
     engines = [engine for engine in config.engines if isinstance(engine, VllmEngine)]
     if not engines:
         raise UserError(
@@ -167,7 +170,7 @@ def _check_offline(config: "Config") -> None:
 
 
 def _check_accuracy(config: "Config", asked: AccuracyCheck) -> None:
-    """There is something to ask, and somebody to answer."""
+    """The model computes, and there are prompts for it."""
     if config.choice.kind == "sim":
         raise UserError("checks.accuracy needs a model that computes: set it to null.")
     if config.model.path is not None:
@@ -175,7 +178,7 @@ def _check_accuracy(config: "Config", asked: AccuracyCheck) -> None:
 
 
 def _check_task_accuracy(config: "Config", asked: TaskAccuracyCheck) -> None:
-    """There is a model that knows something, and a program that asks it."""
+    """The model computes, its tokenizer is known, and lm_eval is installed."""
     if config.choice.kind == "sim":
         raise UserError("checks.task_accuracy needs a model that computes: set it to null.")
     if config.choice.kind == "external" and config.model.path == "external":
@@ -201,7 +204,7 @@ def _check_task_accuracy(config: "Config", asked: TaskAccuracyCheck) -> None:
 
 
 def _check_columns(config: "Config", settings: Sequence[str]) -> None:
-    """What tables and plots are to show is measured, or an axis, or one where it is not pinned."""
+    """Columns that tables and plots ask for are measured, or are settings of engine or load."""
     names = (name for name in settings if name.startswith(("engine.", "load.")))
     known = [*(column.name for column in COLUMNS), *map(leaf, config.axes), *map(leaf, names)]
     named = {"columns": config.options.columns}
@@ -216,7 +219,7 @@ def _check_columns(config: "Config", settings: Sequence[str]) -> None:
 
 
 def _check_plots(config: "Config", cases: Sequence[str]) -> None:
-    """The cases that a plot is of are there, if not on every kind of machine."""
+    """The cases that a plot names exist, even if not on every kind of machine."""
     for name, plot in config.options.plots.items():
         for case in plot.cases or ():
             if case not in cases:

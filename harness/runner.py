@@ -1,7 +1,7 @@
-"""Runs a plan: one server a launch, its runs inside, everything saved as it is finished.
+"""Runs a plan: one server per launch, its runs inside, everything saved as soon as it is finished.
 
-A fault in a run is recorded and never ends the sweep. A server that dies in a run costs that run;
-the runs that are left get a new server, unless two in a row died before they finished one.
+A failure of a run is recorded and never ends the sweep. A server that dies during a run costs that
+run. The remaining runs get a new server, unless two in a row died before they finished a run.
 """
 
 import contextlib
@@ -36,19 +36,19 @@ MAX_DEATHS = 2  # servers in a row that died before they finished one run
 
 @dataclass(slots=True, kw_only=True)
 class Runner:
-    """Works off what a study still lacks of its plan."""
+    """Does what a study still lacks of its plan."""
 
     config: Config
     study: Study
-    gpus: tuple[str, ...]  # uuids, in the order in which the server takes them
+    gpus: tuple[str, ...]  # UUIDs, in the order in which the server takes them
     instrument: Instrument
     display: Display
     models: Path
-    salt: int  # added to every seed: not 0 where a server outlives the study, with its caches
-    steering: Steering | None = None  # None: by what the launch's earlier runs found
+    salt: int  # added to every seed; not 0 for a server that outlives the study, with its caches
+    steering: Steering | None = None  # None: follow what the launch's earlier runs found
     _steering: Steering = field(init=False)
     _checker: Checker = field(init=False)
-    _skipped: str | None = field(default=None, init=False)  # why the run before was, in its launch
+    _skipped: str | None = field(default=None, init=False)  # the launch's last reason for a skip
 
     def __post_init__(self) -> None:
         self._steering = self.steering or Following(study=self.study)
@@ -57,7 +57,7 @@ class Runner:
         )
 
     def work(self, launches: list[Launch]) -> None:
-        """Run these launches, holding only the runs that are wanted."""
+        """Run these launches, which hold only the runs that are wanted."""
         for launch in launches:
             self._work(launch)
 
@@ -84,7 +84,7 @@ class Runner:
                 self._fail(left, launch, folder, error.failure)
                 return
             deaths = 0 if finished or not left else deaths + 1
-            # after the one that the server did not survive
+            # Continue after the run that the server did not survive.
             left = self._needed(launch, left[finished + 1 :])
             if left and deaths == MAX_DEATHS:
                 message = (
@@ -97,7 +97,7 @@ class Runner:
         self._checker.without_server(launch)
 
     def _needed(self, launch: Launch, left: list[Run]) -> list[Run]:
-        """What is left from the first run on that needs a server; those before are skipped."""
+        """The runs from the first that needs a server; those before it are saved as skipped."""
         while left and isinstance(decision := self.decide(launch, left[0]), Skip):
             self.display.running(launch, left[0])
             self._skip(self._record(launch, None, left[0]), decision)
@@ -106,7 +106,7 @@ class Runner:
 
     @contextlib.contextmanager
     def _serving(self, launch: Launch, folder: Path, record: dict[str, Any]) -> Iterator[AnyServer]:
-        """A server for the block; launch.json tells its life, whatever its end."""
+        """A server for the block; launch.json records its life, however it ends."""
         server: AnyServer | None = None
         try:
             strangers = foreign_processes(self.served_on(launch), ())
@@ -152,7 +152,7 @@ class Runner:
                 return external.start(engine, folder)
 
     def _measure(self, server: AnyServer, folder: Path, launch: Launch, runs: list[Run]) -> int:
-        """Measure runs until all are done or the server is gone; how many it survived."""
+        """Measure runs until all are done or the server is gone; returns how many it survived."""
         targets = Targets(
             gpu_uuids=self.served_on(launch),
             metrics_urls=tuple(f"{url}/metrics" for url in server.urls),
@@ -177,7 +177,7 @@ class Runner:
         return len(runs)
 
     def _measure_one(self, bench: Bench, folder: Path, launch: Launch, run: Run) -> bool:
-        """Measure one run and save it. False if the server did not survive it."""
+        """Measure one run and save it. False if the server, or our client, did not survive it."""
         record = self._record(launch, folder, run)
         decision = self.decide(launch, run)
         label = getattr(decision, "label", None) or run.label
@@ -206,23 +206,25 @@ class Runner:
         return True
 
     def decide(self, launch: Launch, run: Run) -> Decision:
-        """The load that this run is to send, or why it sends none."""
+        """The load that a run is to send, or why it sends none."""
         return self._steering(launch, run)
 
     def _line(self, run: Run, send: Send, result: Result) -> str:
-        """One line about a run that just ended, with what the table will hold against it: known
-        now, a sweep need not go on in vain."""
+        """One line about a run that just ended, with the validity codes it will have in the table.
+
+        Known at once, they can save a sweep from going on in vain.
+        """
         (saved,) = self.study.runs({run.id})
         row = row_of(saved, self.study.about, ceiling=None)
         codes = " ".join(code for code in str(row["validity"]).split() if code != "simulated")
         brief = _brief(row) if send.brief is None else send.brief(result)
-        # a load that nobody asked for (a tuning's short run) is as short as it is meant to be
+        # A load that the user did not ask for (a tuning's short run) is short on purpose.
         is_asked = any(run.load in case.loads for case in self.config.cases)
         advice = longer_window(row, reply_s(result.requests)) if is_asked else None
         return "; ".join(filter(None, [brief, codes, advice]))
 
     def _sources(self, launch: Launch) -> tuple[str, ...]:
-        """What is to be sampled in each run of the launch."""
+        """The sources to be sampled in each run of the launch."""
         wanted = {
             "gpu": bool(self.served_on(launch)),
             "server": True,
@@ -249,7 +251,7 @@ class Runner:
         self.display.finished(f"FAILED ({failure.kind}): {failure.message}")
 
     def _record(self, launch: Launch, folder: Path | None, run: Run) -> dict[str, Any]:
-        """What run.json begins with; without a folder it is of no life of the launch."""
+        """The first entries of run.json; without a folder, the run had no server."""
         return {
             "id": run.id,
             "point": run.point,
@@ -266,7 +268,7 @@ class Runner:
     def served_on(self, launch: Launch) -> tuple[str, ...]:
         """The GPUs that the launch's server takes: the first ones, as many as it has ranks.
 
-        Where an external server runs, and on what, is not known.
+        Empty for an external server, whose hardware is unknown.
         """
         return () if launch.ranks is None else self.gpus[: launch.ranks]
 
@@ -277,7 +279,7 @@ def _not_possible(obstacle: str) -> Failure:
 
 
 def _brief(row: Mapping[str, Any]) -> str:
-    """What a run gave, by its row of the table."""
+    """A run's result in brief, from its row of the table."""
     text = f"{whole(row['output_tok_per_s'] or 0.0)} tok/s"
     for name, value in (("TTFT", row["ttft_p50_s"]), ("TPOT", row["tpot_p50_s"])):
         if value is not None and value != float("inf"):
@@ -286,8 +288,11 @@ def _brief(row: Mapping[str, Any]) -> str:
 
 
 def wanted(plan: Plan, study: Study, checks: Sequence[str] = (), *, retry: bool) -> list[Launch]:
-    """What is left of the plan: launches that hold only the runs to do, and those with `checks` to
-    do. What failed is done, unless it is to be tried again, and with it what its launch skipped."""
+    """What is left of the plan: launches reduced to the runs that are to do, or with checks to do.
+
+    Failed runs count as done, unless they are to be retried. Then what their launch skipped is
+    done again, too.
+    """
 
     def runs_left(launch: Launch) -> tuple[Run, ...]:
         status = {run.id: study.status(run.id) for run in launch.runs}

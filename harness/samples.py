@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
-BATCH = 2**18  # rows that are read at once
+BATCH = 2**18  # rows read at a time
 
 
 def write(path: Path, columns: Columns) -> None:
-    """Write a file, in place of what is there.
+    """Write a file, replacing an existing one.
 
-    Times hardly repeat, but their leading bytes do: split by bytes they take half the room.
+    Times hardly repeat, but their leading bytes do: with byte-stream split they take half the
+    space.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -35,12 +36,12 @@ def read(path: Path) -> dict[str, npt.NDArray[Any]]:
     """All columns of a file. Raises OSError."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, pre_buffer=False) as file:  # a buffer would hold all of it
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # a buffer would hold the whole file
         return {name: _column(file, name) for name in file.schema_arrow.names}
 
 
 def parts(path: Path) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """The same of a file of numbers, a row group (a million rows) at a time."""
+    """All columns of a file of numbers, one row group (a million rows) at a time."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -52,14 +53,14 @@ def parts(path: Path) -> Iterator[dict[str, npt.NDArray[Any]]]:
 def _array(values: npt.NDArray[Any]) -> "pa.Array[Any]":
     import pyarrow as pa
 
-    # an empty column of objects would have no type
+    # The type is explicit, because an empty column of objects would have none.
     return pa.array(values, pa.string()) if values.dtype == object else pa.array(values)
 
 
 def _column(file: "pq.ParquetFile", name: str) -> npt.NDArray[Any]:
-    """A column, batch by batch: at once, Arrow would hold all of it beside ours, and keep it.
+    """A column, read in batches: at once, Arrow would hold all of it besides our copy, and keep it.
 
-    Equal texts of a batch are one object: most are the same in all of a million requests.
+    Equal texts of a batch become one object, as most are the same in a million requests.
     """
     dtype = file.schema_arrow.field(name).type.to_pandas_dtype()
     values = np.empty(file.metadata.num_rows, dtype)

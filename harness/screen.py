@@ -1,4 +1,4 @@
-"""The table on a terminal: aligned, and only what fits; table.md has the rest."""
+"""The table on a terminal: aligned, with only the columns that fit; table.md has all."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,7 @@ from harness.axes import swept
 from harness.tables import cell, heading, point_columns
 from harness.terminal_table import Shown, fitted, terminal_table, width_of
 
-# Beside the axes, in the order in which they are given up on a narrow screen, last first.
+# Shown beside the axes. On a narrow screen they are dropped in this order, last first.
 MEASURES = (
     "output_tok_per_s",
     "validity",
@@ -30,7 +30,7 @@ VALIDITY_WIDTH = 26  # it may wrap; numbers may not
 
 
 def print_table(console: Console, points: pd.DataFrame, about: dict[str, Any]) -> None:
-    """Print the points as wide as the screen allows."""
+    """Print the points, as wide as the terminal allows."""
     rows, columns = points.to_dict("records"), _columns(points, about)
     if width_of(columns, rows) > console.width:
         columns = [replace(column, title=_in_lines(column.title)) for column in columns]
@@ -40,7 +40,7 @@ def print_table(console: Console, points: pd.DataFrame, about: dict[str, Any]) -
 
 
 def _columns(points: pd.DataFrame, about: dict[str, Any]) -> list[Shown[dict[Any, Any]]]:
-    """The axes and the measures. No axis is ever given up, nor the first of the measures."""
+    """The axes and the measures. Axes and the first measure are never dropped."""
     measures = [*((about.get("options") or {}).get("columns") or MEASURES)]
     if "validity" not in measures:
         measures.insert(1, "validity")
@@ -62,5 +62,5 @@ def _columns(points: pd.DataFrame, about: dict[str, Any]) -> list[Shown[dict[Any
 
 
 def _in_lines(head: str) -> str:
-    """A heading as narrow as its longest word: values are shorter than what they are called."""
+    """A heading broken to the width of its longest word, because values are shorter than titles."""
     return head.replace("_", "_\n").replace(" ", "\n")

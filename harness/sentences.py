@@ -1,5 +1,6 @@
-"""What is said of a wrong setting: one sentence that names it, the rule that it breaks, and where
-it was set. The words of the rule are loadgen's (loadgen/wording.py), which says them too.
+"""Error messages for wrong settings: a sentence with the setting, the broken rule, and its origin.
+
+The wording of the rules is in loadgen/wording.py, because loadgen uses it too.
 """
 
 import json
@@ -12,13 +13,13 @@ from harness.overrides import Words, did_you_mean
 from loadgen.wording import SCALARS, rule_of
 
 AXES = f"only {' and '.join(f'{group}.*' for group in SWEPT)} settings can be axes"
-# Below these, names are the user's.
+# Below these, any name may be used.
 FREE = ("env", "extra", "header_env", "plots", "space", "forbidden")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a setting's value came from."""
+    """Where the values of settings came from."""
 
     words: Words
     study: str  # its file: sweep/NAME or tune/NAME
@@ -35,11 +36,11 @@ class Origin:
 
 
 def sentence(error: Any, group: str, known: Sequence[str], origin: Origin) -> str:
-    """One of pydantic's errors about a group's settings; `known` are all names of that group."""
+    """A sentence for one of pydantic's errors; `known` are all setting names of the group."""
     path = [str(part) for part in error["loc"] if part != "[key]" and not isinstance(part, int)]
     is_unknown = error["type"] == "unexpected_keyword_argument"
     name = _name_of(path, group, known, is_unknown=is_unknown)
-    if not path:  # a rule over several settings: it names them itself, some without their group
+    if not path:  # a rule about several settings, which it names itself, perhaps without the group
         rule = rule_of(error)
         is_named = rule.startswith(group) or f"{group}." in rule
         return f"{rule if is_named else f'{group}: {rule}'} ({origin.of(group)})"
@@ -55,7 +56,7 @@ def sentence(error: Any, group: str, known: Sequence[str], origin: Origin) -> st
 
 
 def _rule_of_setting(error: Any, name: str, known: Sequence[str]) -> str:
-    """With what only the setting's name and its neighbours tell."""
+    """The broken rule, with details that depend on the setting's name and its neighbours."""
     rule = rule_of(error)
     inner = [n.removeprefix(f"{name}.") for n in known if n.startswith(f"{name}.")]
     if error["type"] == "dataclass_type" and inner:
@@ -77,7 +78,7 @@ def shown(value: Any) -> str:
 
 
 def _name_of(path: list[str], group: str, known: Sequence[str], *, is_unknown: bool) -> str:
-    """The dotted name that a place in a schema has for people: a union's tag is no part of it."""
+    """The dotted name for people of a place in a schema, without a union's tag."""
 
     def dotted(parts: Sequence[str]) -> str:
         return ".".join([group, *parts] if group else parts)

@@ -1,4 +1,4 @@
-"""The limits of a study, as study.json has them and as people read them."""
+"""The latency limits of a study: from study.json, and as text for people."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from loadgen.config import Slo
 
 
 def slo_of(about: dict[str, Any]) -> Slo:
-    """The study's limits; a study from before there were any has none."""
+    """The study's limits; studies from before limits existed have none."""
     return Slo(**(about.get("options") or {}).get("slo") or {})
 
 

@@ -1,8 +1,7 @@
-"""What the runner asks: just before a run, which load to send, if any; while it goes, whether it
-may end.
+"""Decides, just before a run, which load it sends, if any, and during the run, whether to end it.
 
-Both answers may follow from what the same launch has shown so far, so they are found late. A run
-that is not needed is saved as skipped: done, and neither ok nor failed.
+Both may depend on what the same launch has shown so far, so they are decided as late as possible. A
+run that is not needed is saved as skipped: done, but neither ok nor failed.
 """
 
 from collections.abc import Callable
@@ -26,48 +25,50 @@ NO_CAPACITY = Failure(
 )
 
 
-# Told every progress of one run, about four times a second; a reason ends that run at once.
+# Called with the progress of one run, about four times per second; a reason ends the run at once.
 Judge = Callable[[Progress], str | None]
 
 
 def never(_: Progress) -> str | None:
-    """Ends no run."""
+    """The judge that ends no run."""
     return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
-    """A run is to be made, with this load; `judge` is told how it goes, and may end it."""
+    """A run is to be made with this load; `judge` follows its progress and may end it."""
 
     load: Load
     judge: Judge = never
-    label: str | None = None  # of this run, where it is more than the plan can tell
-    slo: Slo | None = None  # limits that progress counts for the judge
-    brief: Callable[[Result], str] | None = None  # one line on what came out, if not the usual
+    label: str | None = None  # of this run, if the plan's is not specific enough
+    slo: Slo | None = None  # limits whose violations progress counts for the judge
+    brief: Callable[[Result], str] | None = None  # one line on the result, instead of the usual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skip:
-    """A run is not needed; `reason` is a sentence without its full stop."""
+    """A run is not needed; `reason` is a sentence without full stop."""
 
     reason: str
 
 
-Decision = Send | Skip | Failure  # a Failure: it is needed, and cannot be made
-# Asked just before each run, and before a launch of which runs are left: one of which nothing is
-# needed starts no server. So an answer may come twice, and must not change anything.
+Decision = Send | Skip | Failure  # a Failure: the run is needed but cannot be made
+# Asked just before each run, and also before a server is started, because none is needed if all
+# remaining runs are skipped. So it may be asked twice about a run, and must have no side effects.
 Steering = Callable[[Launch, Run], Decision]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Following:
-    """Follows what the launch's earlier runs found: a rate that is a share of their capacity, or
-    the next one of a search."""
+    """Follows what the launch's earlier runs found.
+
+    A rate is then a share of their capacity, or the next one of a search.
+    """
 
     study: Study
 
     def __call__(self, launch: Launch, run: Run) -> Decision:
-        """The run's load, its rate found."""
+        """The decision about a run, with the rate filled in."""
         if run.load.search is not None:
             return self._probe(launch, run)
         if run.load.rate_frac is None:

@@ -1,5 +1,7 @@
-"""The busiest moments of a trace as a picture: for each device one strip of everything it ran, and
-below it a lane for each class of kernel and one for the gaps, all on one axis of time.
+"""The busiest moments of a trace as a picture.
+
+Each device has one strip of everything it ran, and below it a lane for each class of kernel and one
+for the gaps, all on one time axis.
 """
 
 from pathlib import Path
@@ -12,7 +14,7 @@ from profiles.strip import RESOLUTION, Piece, Row, Strip
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, which people with any colour vision can tell apart, and greys.
+# Okabe and Ito's palette, which is distinguishable with any colour vision, and greys.
 COLOURS: dict[KernelClass, str] = {
     KernelClass.GEMM: "#0072B2",
     KernelClass.ATTENTION: "#E69F00",
@@ -25,12 +27,14 @@ COLOURS: dict[KernelClass, str] = {
     KernelClass.OTHER: "#8C8C8C",
 }
 GAP = "#1A1A1A"
-STRIP_HEIGHT, LANE_HEIGHT, SPACE = 2.2, 0.82, 0.9  # of lanes
+STRIP_HEIGHT, LANE_HEIGHT, SPACE = 2.2, 0.82, 0.9  # in lanes
 
 
 def draw_strip(strip: Strip, title: str, path: Path) -> Path:
-    """Write the picture. A piece too short for a pixel is drawn one pixel wide: shares are told in
-    numbers, at the left of each lane.
+    """Write the picture.
+
+    A piece shorter than a pixel is drawn one pixel wide, so the shares are given as numbers at the
+    left of each lane.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -69,8 +73,8 @@ def draw_strip(strip: Strip, title: str, path: Path) -> Path:
 def _device(
     plot: "Axes", row: Row, classes: list[str], top: float, labels: list[tuple[float, str, str]]
 ) -> float:
-    """Draw a device from `top` downwards; where the next one begins."""
-    # what takes the most time first, so that what is short is not hidden below it
+    """Draw a device from `top` downwards; returns where the next one begins."""
+    # The class with the most time first, so that it does not hide the shorter ones.
     for name in sorted(row.by_class, key=lambda name: -row.class_frac[name]):
         _draw(plot, row.by_class[name], COLOURS[KernelClass(name)], top, STRIP_HEIGHT)
     labels.append((top + STRIP_HEIGHT / 2, f"{row.label}: busy {percent(row.busy_frac)}", "bold"))

@@ -1,14 +1,14 @@
-"""A study on disk: what was measured is written and read here.
+"""A study on disk: writes and reads everything that was measured.
 
     <out>/<sweep>/<date>-<plan id>/
       study.json          plan, configuration, environment snapshot, measurement version
       launches/<id>/      launch.json, server.log, command.txt
       runs/<id>/          run.json, requests.parquet, chunks.parquet, gpu.parquet, ...
-      checks/<setting>/   what was looked at once for an engine setting: NAME.json
-      table.*, plots/, report.*   made from the above, and made again whenever asked for
+      checks/<setting>/   results of checks made once per engine setting: NAME.json
+      table.*, plots/, report.*   made from the above, again whenever asked for
 
-A run's folder appears by a rename, whole or not at all: what is there when the harness is killed
-was finished.
+A run's folder appears by a rename, complete or not at all: whatever is there after the harness was
+killed had been finished.
 """
 
 import fcntl
@@ -31,12 +31,12 @@ from harness.identity import MEASUREMENT_VERSION
 from harness.plan import Plan
 from harness.samples import Columns, parts, read, write
 
-NEEDED = ("sweep", "axes", "runs")  # of study.json, by everybody who reads it
+NEEDED = ("sweep", "axes", "runs")  # keys of study.json that every reader needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedRun:
-    """One run as it lies on disk: run.json, the launch it ran in, and where its samples are."""
+    """One run on disk: run.json, launch.json of its launch, and the folder of its samples."""
 
     record: dict[str, Any]
     launch: dict[str, Any]
@@ -44,22 +44,22 @@ class SavedRun:
 
     @property
     def ok(self) -> bool:
-        """Whether there is something to measure."""
+        """Whether the run measured something."""
         return bool(self.record["status"] == "ok")
 
     @property
     def whole(self) -> bool:
-        """The same, and its window was not cut short because the answer was clear before."""
+        """Whether it is ok and its window was not cut short because the answer was clear early."""
         return self.ok and not self.record.get("stopped")
 
     @property
     def launch_id(self) -> str:
-        """Of the launch, not of one of its lives."""
+        """The launch's id, without the number of the server's life."""
         return str(self.record["launch"]).rpartition(".")[0]
 
     @property
     def asked_load(self) -> dict[str, Any]:
-        """The load as it was asked for: the rate of a search is not set, but found."""
+        """The load as asked for; for a search, without the rate that was chosen for the probe."""
         load: dict[str, Any] = self.record["load"]
         return dict(self.record.get("load_asked", load)) if load.get("search") else load
 
@@ -69,7 +69,7 @@ class SavedRun:
         return read(path) if path.is_file() else {}
 
     def chunks(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """Those of chunks.parquet, part by part: there may be a hundred million."""
+        """The columns of chunks.parquet in parts, as there may be a hundred million chunks."""
         return parts(self.folder / "chunks.parquet")
 
 
@@ -82,9 +82,9 @@ class Study:
 
     @classmethod
     def open(cls, out: Path, plan: Plan, about: dict[str, Any], *, fresh: bool) -> Self:
-        """The study of this plan: the one begun before, or a new one.
+        """The study of this plan: the one begun earlier, or a new one.
 
-        `about` is what study.json tells besides the plan. Raises UserError if `out` cannot be
+        `about` are the entries of study.json besides the plan. Raises UserError if `out` cannot be
         written, or if another harness is at work in the study.
         """
         studies = out / plan.sweep
@@ -101,9 +101,9 @@ class Study:
             study.lock()
         except OSError as error:
             raise UserError(f"out={out}: cannot be written ({error.strerror}).") from None
-        for rest in (study.folder / "runs").glob(".*"):  # the harness was cut off while it wrote
+        for rest in (study.folder / "runs").glob(".*"):  # the harness was killed while it wrote
             final = rest.with_name(rest.name[1:])
-            if (rest / "run.json").is_file() and not final.exists():  # written last: it is whole
+            if (rest / "run.json").is_file() and not final.exists():  # written last: complete
                 rest.rename(final)
             else:
                 shutil.rmtree(rest)
@@ -117,7 +117,7 @@ class Study:
         return study
 
     def lock(self) -> None:
-        """Keep others from work in it, until `close`. Raises UserError if somebody is at work."""
+        """Lock the study until `close`. Raises UserError if another harness holds the lock."""
         self._lock = os.open(self.folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,19 +129,19 @@ class Study:
             ) from None
 
     def close(self) -> None:
-        """Let others work in it."""
+        """Release the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     @property
     def models(self) -> Path:
-        """Where models made of a shape lie: beside all sweeps."""
+        """The folder of models made from shapes, beside all sweeps."""
         return self.folder.resolve().parents[1] / ".models"
 
     @property
     def about(self) -> dict[str, Any]:
-        """study.json."""
+        """The contents of study.json. Raises UserError if it is absent or damaged."""
         try:
             told = _read_json(self.folder / "study.json")
             if absent := [name for name in NEEDED if name not in told]:
@@ -153,16 +153,16 @@ class Study:
         return told
 
     def add(self, **entries: Any) -> None:
-        """Put more into study.json."""
+        """Add or replace entries of study.json."""
         _write_json(self.folder / "study.json", self.about | entries)
 
     def status(self, run_id: str) -> str | None:
-        """ok, failed, skipped, or None for a run that is not there."""
+        """A run's status: ok, failed or skipped; None if it is not there."""
         record = self._record(run_id)
         return str(record["status"]) if record else None
 
     def new_launch(self, launch_id: str) -> Path:
-        """An empty folder for a life of a server: LAUNCH_ID.1, LAUNCH_ID.2 for a second life."""
+        """A new folder for a life of a server: LAUNCH_ID.1, then LAUNCH_ID.2 for a second one."""
         life = 1
         while (folder := self.folder / "launches" / f"{launch_id}.{life}").exists():
             life += 1
@@ -170,7 +170,7 @@ class Study:
         return folder
 
     def facts(self, launch_id: str) -> dict[str, Any]:
-        """What the last life of this launch that was up said of itself; empty if none was."""
+        """The facts that the launch's last server that came up reported; empty if none did."""
         lives = (self.folder / "launches").glob(f"{launch_id}.*/launch.json")
         in_turn = sorted(lives, key=lambda path: int(path.parent.name.rpartition(".")[2]))
         told = [_read_json(path) for path in in_turn]
@@ -181,7 +181,7 @@ class Study:
         _write_json(folder / "launch.json", record)
 
     def save_run(self, run_id: str, record: dict[str, Any], **samples: Columns) -> None:
-        """Write a run, its samples beside it, and let it appear at once."""
+        """Write a run with its samples; it appears on disk all at once."""
         final = self.folder / "runs" / run_id
         draft = final.with_name(f".{run_id}")
         draft.mkdir()
@@ -189,12 +189,12 @@ class Study:
             if columns:
                 write(draft / f"{name}.parquet", columns)
         _write_json(draft / "run.json", record)
-        if final.exists():  # a failed run that was run again
+        if final.exists():  # a failed run that was retried
             shutil.rmtree(final)
         draft.rename(final)
 
     def check(self, setting: str, name: str) -> dict[str, Any] | None:
-        """What a check of an engine setting found, or why it failed; None if it was not done."""
+        """The result of an engine setting's check, or why it failed; None if it was not done."""
         try:
             record = _read_json(self.folder / "checks" / setting / f"{name}.json")
         except (FileNotFoundError, ValueError, TypeError):
@@ -202,27 +202,27 @@ class Study:
         return record if "status" in record else None
 
     def checks(self, setting: str) -> dict[str, dict[str, Any] | None]:
-        """What every check of an engine setting found, by its name."""
+        """The results of all checks of an engine setting, by name."""
         files = (self.folder / "checks" / setting).glob("*.json")
         return {path.stem: self.check(setting, path.stem) for path in files}
 
     def has_check(self, setting: str, name: str, *, retry: bool) -> bool:
-        """Whether a check is done: a failed one is, unless it is to be tried again."""
+        """Whether a check is done; a failed one is, unless it is to be retried."""
         found = self.check(setting, name)
         return found is not None and not (retry and found["status"] == "failed")
 
     def checked(self) -> list[str]:
-        """The engine settings of which something was checked."""
+        """The engine settings that have checks."""
         return sorted(folder.name for folder in (self.folder / "checks").glob("*"))
 
     def check_samples(self, setting: str, name: str) -> Columns:
-        """What a check stored beside its record. Raises OSError."""
+        """The samples that a check stored beside its record. Raises OSError."""
         return read(self.folder / "checks" / setting / f"{name}.parquet")
 
     def save_check(
         self, setting: str, name: str, record: dict[str, Any], **samples: Columns
     ) -> None:
-        """Write what a check of an engine setting found; NAME.json last, when all else is there."""
+        """Write the result of an engine setting's check: samples first, NAME.json last."""
         folder = self.folder / "checks" / setting
         folder.mkdir(parents=True, exist_ok=True)
         for part, columns in samples.items():
@@ -231,13 +231,13 @@ class Study:
 
     @contextmanager
     def draft(self, name: str) -> Iterator[Path]:
-        """A path to write to; what was written gets its name when it is whole."""
+        """A path to write to; the file is renamed to `name` once it is complete."""
         path = self.folder / f".{name}"
         yield path
         path.replace(self.folder / name)
 
     def runs(self, only: Collection[str] | None = None) -> Iterator[SavedRun]:
-        """Saved runs in the order of the plan, or `only` these; not those that were skipped."""
+        """Saved runs in the order of the plan, or `only` these, without skipped ones."""
         for run_id in self.about["runs"]:
             if only is not None and run_id not in only:
                 continue
@@ -247,7 +247,7 @@ class Study:
                 yield SavedRun(record=record, launch=told, folder=folder)
 
     def skipped(self) -> dict[str, str]:
-        """The runs that were not needed, and why."""
+        """The runs that were not needed, with the reasons."""
         records = {run: self._record(run) or {} for run in self.about["runs"]}
         return {
             run: str(record.get("reason"))
@@ -256,12 +256,12 @@ class Study:
         }
 
     def damaged(self) -> list[str]:
-        """Runs whose run.json is there and cannot be read: they are as good as not measured."""
+        """Runs whose run.json exists but cannot be read; they count as not measured."""
         files = {run: self.folder / "runs" / run / "run.json" for run in self.about["runs"]}
         return [run for run, file in files.items() if file.is_file() and not self._record(run)]
 
     def _launch(self, name: str) -> dict[str, Any]:
-        """launch.json; empty if it is not there. Raises UserError if it is damaged."""
+        """The contents of launch.json; empty if absent. Raises UserError if it is damaged."""
         path = self.folder / "launches" / name / "launch.json"
         try:
             return _read_json(path)
@@ -274,7 +274,7 @@ class Study:
             ) from None
 
     def _record(self, run_id: str) -> dict[str, Any] | None:
-        """run.json; None if it is not there, or damaged: the run is then to be measured."""
+        """The contents of run.json; None if absent or damaged: the run is then still to do."""
         try:
             record = _read_json(self.folder / "runs" / run_id / "run.json")
         except (FileNotFoundError, ValueError, TypeError):

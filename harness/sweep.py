@@ -1,4 +1,4 @@
-"""One command's work on a study: plan it, do what is missing, tabulate and draw what is there."""
+"""One command's work on a study: plan, do what is missing, then tabulate and plot the results."""
 
 import shlex
 from collections import Counter
@@ -47,16 +47,16 @@ class Sweep:
 
     @property
     def gpus(self) -> tuple[str, ...]:
-        """The uuids of those that servers may take, in CUDA's order."""
+        """The UUIDs of the GPUs that servers may take, in CUDA's order."""
         return tuple(gpu.uuid for gpu in used(self.config, self.environment))
 
     @property
     def command(self) -> str:
-        """What was typed, secrets masked."""
+        """The command line as typed, with secrets masked."""
         return shlex.join(["python", "-m", "harness", *map(_told, self.words)])
 
     def engine_line(self) -> str:
-        """Which engine, on what, and why."""
+        """A line on which engine is used, on what, and why."""
         choice = self.config.choice
         return f"engine: {choice.kind} ({choice.why}); {self._served_by()}"
 
@@ -83,7 +83,7 @@ class Sweep:
         return self.config.options.checks.names
 
     def run(self) -> int:
-        """Do what the study lacks; returns the exit code.
+        """Do what the study still lacks; returns the exit code.
 
         Raises UserError if no launch is possible on this machine.
         """
@@ -131,17 +131,17 @@ class Sweep:
 
     @contextmanager
     def opened(self, about: dict[str, Any] | None = None, **added: Any) -> Iterator[Study]:
-        """Its study, begun before or new: a new one is begun with `about`, by default what a sweep
-        tells of itself; `added` is put into study.json either way.
+        """The sweep's study, new or begun earlier, open for writing.
 
-        Raises UserError if it cannot be written, or was begun in another environment.
+        A new study.json begins with `about`, by default the sweep's own; `added` is put into it in
+        either case. Raises UserError if it cannot be written, or was begun in another environment.
         """
         options = self.config.options
         begun = self.about() if about is None else about
         study = Study.open(Path(options.out), self.plan, begun, fresh=options.fresh)
         try:
             self.check_environment(study)
-            # what is shown, and which checks, may have changed
+            # The presentation and the checks asked for may have changed.
             asked = self.config.columns_asked
             study.add(options=asdict(options), columns_asked=asked, **added)
             yield study
@@ -155,7 +155,7 @@ class Sweep:
         show: "Display",
         steering: "Steering | None" = None,
     ) -> "Runner":
-        """What works off the plan's launches."""
+        """A runner for the plan's launches."""
         from harness.runner import Runner
 
         return Runner(
@@ -170,12 +170,12 @@ class Sweep:
         )
 
     def stopped(self) -> str:
-        """What is said when it is interrupted."""
+        """The message on an interruption."""
         without = " (without fresh=true)" if self.config.options.fresh else ""
         return f"stopped: finished runs are kept; the same command{without} continues"
 
     def _conclude(self, study: Study) -> int:
-        """Say what failed, and why; the exit code."""
+        """Print what failed and why; returns the exit code."""
         runs = failures(study)
         settings = dict.fromkeys(launch.setting for launch in self.plan.launches)
         found = [study.check(setting, name) for setting in settings for name in self._checks]
@@ -189,7 +189,7 @@ class Sweep:
         return 1 if runs or checks else 0
 
     def instrument(self, study: Study) -> "Instrument":
-        """The study's load generator: calibrated now, or as the study was begun with."""
+        """The study's load generator: the one it was begun with, else calibrated now."""
         from harness.instrument import Instrument
 
         if (begun := study.about.get("instrument")) is not None:
@@ -203,7 +203,7 @@ class Sweep:
         return instrument
 
     def check_environment(self, study: Study) -> None:
-        """Nothing unlike is mixed: a study is continued on what it was begun on."""
+        """Raises UserError if the study was begun in another environment."""
         if (what := changed(study.about["environment"], self.environment)) is not None:
             raise UserError(
                 f"{study.folder} was begun in another environment ({what}): fresh=true measures"
@@ -226,7 +226,7 @@ class Sweep:
             print(f"runs: {had}{left_runs} to do, {time}", flush=True)
 
     def about(self) -> dict[str, Any]:
-        """What study.json tells besides the plan."""
+        """The entries of study.json besides the plan."""
         config = self.config
         return {
             "command": self.command,
@@ -251,12 +251,12 @@ class Sweep:
 
 
 def failures(study: Study) -> list[dict[str, Any]]:
-    """Why runs failed, once for each."""
+    """The failures of all failed runs."""
     return [run.record["failure"] for run in study.runs() if not run.ok]
 
 
 def reasons(failed: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Each reason once, and how often it was one."""
+    """Each distinct failure with its count."""
     counts = Counter(f"{failure['kind']}: {failure['message']}" for failure in failed)
     return [f"{count}x {reason}" for reason, count in counts.items()]
 

@@ -1,4 +1,4 @@
-"""Tables of a study, made of its raw samples alone, again whenever they are wanted."""
+"""Tables of a study, made from its raw samples alone whenever they are wanted."""
 
 import math
 from collections.abc import Collection, Iterable
@@ -26,15 +26,17 @@ SIMULATED = "SIMULATED: no hardware was measured."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
-    """What a study's samples say: one row a run, and one row a point."""
+    """A study's tables: one with a row per run, one with a row per point."""
 
     runs: pd.DataFrame
     points: pd.DataFrame
 
 
 def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFrame:
-    """One row a run, in the order of the grid: every column of harness/columns.py that a run has,
-    before them one for each axis that has no column of its own. `only`: of these runs.
+    """One row per run, in the order of the grid; `only` restricts it to these runs.
+
+    The columns are those of harness/columns.py that any run has, preceded by one for each axis that
+    is not among them.
     """
     about = study.about
     ceiling = measured_ceiling(study.folder, about)
@@ -62,15 +64,15 @@ def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFram
 
 
 def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame:
-    """One row a point: the median of its good runs, how many they are, and how far they spread.
+    """One row per point: the median of its good runs, their number, and their spread.
 
-    `spread_frac` is (largest - smallest) / median of output_tok_per_s. What a point is to others
-    (gain, speed-up, efficiency) is harness/relations.py's.
+    `spread_frac` is (largest - smallest) / median of output_tok_per_s. Relations to other points
+    (gain, speed-up, efficiency) come from harness/relations.py.
     """
     rows: list[dict[Any, Any]] = []
     for _, group in runs.groupby("point", sort=False):
         good = _counted(group)
-        row = group.iloc[0].to_dict() | {"spread_frac": None}  # of runs that all failed
+        row = group.iloc[0].to_dict() | {"spread_frac": None}  # kept if all runs failed
         if len(good):
             row = good.iloc[0].to_dict() | good.median(numeric_only=True).to_dict()
             rate = good["output_tok_per_s"]
@@ -85,8 +87,9 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
 
 
 def extremes(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The least and the greatest of the runs whose median a point's row is, of every column of
-    numbers: a row for each point that has several, by its id.
+    """The least and the greatest value of every numeric column over the runs behind each point.
+
+    Both tables have a row for each point with several such runs, indexed by the point's id.
     """
     counted = [_counted(group).index for _, group in runs.groupby("point", sort=False)]
     several = runs.loc[[place for places in counted if len(places) > 1 for place in places]]
@@ -95,17 +98,17 @@ def extremes(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _counted(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of a point's runs, those that its row is made of."""
+    """Those of a point's runs that its row is made from."""
     good = runs[runs["status"] == "ok"]
-    if "stopped" in good:  # of a run that was cut short there are no numbers
+    if "stopped" in good:  # a run that was cut short has no numbers
         good = good[good["stopped"].isna()]
-    if "at_capacity" in good and good["at_capacity"].any():  # of a search, what it found
+    if "at_capacity" in good and good["at_capacity"].any():  # for a search, the run at its result
         good = good[good["at_capacity"] == True]  # noqa: E712  # it may hold None
     return good
 
 
 def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
-    """The points as a Markdown table for people, with what it is above it."""
+    """The points as a Markdown table for people, below a heading."""
     shown = point_columns(points, about)
     lines = [
         "| " + " | ".join(c.title or c.name for c in shown) + " |",
@@ -117,8 +120,11 @@ def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:
 
 
 def point_columns(points: pd.DataFrame, about: dict[str, Any]) -> list[Column]:
-    """What people are shown of these points: without columns that are empty in all of them, unless
-    they were swept, or asked for on the command line."""
+    """The columns shown for these points.
+
+    Columns that are empty in all of them are left out, unless they were swept, or asked for on the
+    command line.
+    """
     rows = points.to_dict("records")
     always = {"validity", *swept(about["axes"]), *about.get("columns_asked", ())}
     shown = [c for c in shown_columns(about) if c.name in points]
@@ -138,13 +144,13 @@ def heading(about: dict[str, Any], points: pd.DataFrame) -> str:
 
 
 def slo_text(about: dict[str, Any]) -> str:
-    """The limits that `goodput_rps` and `slo_met_frac` are about; empty where there are none."""
+    """The limits behind `goodput_rps` and `slo_met_frac`; empty if none are set."""
     limits = limits_text(slo_of(about))
     return f" SLO: {limits}." if limits else ""
 
 
 def write_tables(study: Study) -> Tables | None:
-    """Write table.parquet, .csv and .md; None if no run is there."""
+    """Write table.parquet, .csv and .md; None if there is no run."""
     runs = runs_table(study)
     if runs.empty:
         return None
@@ -160,13 +166,13 @@ def write_tables(study: Study) -> Tables | None:
 
 
 def _of_one_type(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Numbers as they are; a column that holds anything else besides, as text."""
+    """A column of numbers unchanged; one that contains anything else, as text."""
     is_number = all(type(value) in (int, float, type(None)) for value in values)
     return values if is_number else values.map(lambda v: v if v is None else value_text(v))
 
 
 def shown_columns(about: dict[str, Any]) -> list[Column]:
-    """What people are shown: the axes, then what the sweep asks for, else all with a title."""
+    """The columns for people: the axes, then those the sweep asks for, else all with a title."""
     own = {column.name: column for column in COLUMNS}
     axes = [own.get(n) or Column(name=n, meaning="") for n in axis_columns(about["axes"]).values()]
     axes = [Column(name=c.name, meaning="", title=c.title or c.name, shown=c.shown) for c in axes]
@@ -181,14 +187,14 @@ def shown_columns(about: dict[str, Any]) -> list[Column]:
 
 
 def cell(column: Column, row: dict[Any, Any]) -> str:
-    """A value as people are shown it."""
+    """A row's value in a column, as text for people."""
     value = row[column.name]
     if column.name == "output_tok_per_s" and row["status"] != "ok":
         return f"{row['failure']}"
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return EMPTY
     if isinstance(value, float) and math.isinf(value):
-        return "> run"  # the run was over first
+        return "> run"  # it took longer than the run
     if isinstance(value, bool | np.bool_):
         return "yes" if value else ""
     is_number = isinstance(value, int | float | np.number)

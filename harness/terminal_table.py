@@ -1,4 +1,4 @@
-"""A table on a terminal: of its columns, those that fit. What was given up stands in a file."""
+"""A table on a terminal with only the columns that fit; a file has the others."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,10 @@ GAP = 2  # spaces between two columns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown(Generic[Row]):
-    """One column. `rank` says which is given up first where the screen is narrow; 0 never is.
-    `wraps_at`: the characters that are kept for it, its lines may be broken; without, none is.
+    """One column.
+
+    On a narrow screen, columns are dropped in the order of `rank`; those with 0 never are. With
+    `wraps_at`, the column is that many characters wide and its text may wrap; without, it does not.
     """
 
     title: str
@@ -23,19 +25,19 @@ class Shown(Generic[Row]):
     wraps_at: int | None = None
 
     def width(self, rows: Iterable[Row]) -> int:
-        """Characters that it takes."""
+        """Width of the column, in characters."""
         if self.wraps_at is not None:
             return self.wraps_at
         return max(map(len, [*self.title.split("\n"), *(self.text(row) for row in rows)]))
 
 
 def width_of(columns: Sequence[Shown[Row]], rows: Sequence[Row]) -> int:
-    """Characters that these columns take side by side."""
+    """Width of these columns side by side, in characters."""
     return sum(column.width(rows) + GAP for column in columns) - GAP
 
 
 def fitted(columns: Sequence[Shown[Row]], rows: Sequence[Row], width: int) -> list[Shown[Row]]:
-    """The columns without those that must be given up to fit into so many characters."""
+    """The columns without those that must be dropped to fit into `width` characters."""
     kept = list(columns)
     for column in sorted((c for c in columns if c.rank), key=lambda c: c.rank):
         if width_of(kept, rows) > width:
@@ -49,8 +51,10 @@ def terminal_table(
     title: str | None = None,
     style: Callable[[Row], str] = lambda _: "",
 ) -> Table:
-    """The table of these columns, without borders. On a screen too narrow even for those that are
-    never given up, a value that is cut ends in "…": no number may look like another.
+    """The table of these columns, without borders.
+
+    If the screen is too narrow even for the columns that are never dropped, a truncated value ends
+    in "…", so that no number looks like another.
     """
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
     for column in columns:

@@ -1,8 +1,8 @@
-"""Everything that was sampled in one run on one clock, joined on a grid.
+"""Everything that was sampled in one run on one clock, joined on a common grid.
 
 Requests and chunks are known exactly. Samples are not: a gauge is taken to hold until the next
-sample, and what is a mean over the time since the sample before (GPM, CPU) holds back to that one.
-Where the next sample is too far away there is nothing, rather than a guess.
+sample, and a mean over the time since the previous sample (GPM, CPU) to hold back to that one.
+Where a sample is too far away the value is NaN, not a guess.
 """
 
 from math import isnan
@@ -26,9 +26,10 @@ STEP_S = 0.1
 def timeline(run: SavedRun) -> Series:
     """Series of equal length on a grid of `STEP_S`; `t_s` counts from the window's opening.
 
-    A place on the grid stands for the time from it to the next. `window_s` is the window's length
-    at every place. Nothing is left out: what was not sampled is NaN. A run that was stopped counts
-    from its start if its window had not opened, and its window lasts to its end.
+    A grid point stands for the time until the next one. `window_s` is the window's length, the same
+    everywhere. All series are always there; what was not sampled is NaN. If a run was stopped
+    before its window opened, `t_s` counts from its start; if before the window closed, the window
+    lasts to its end.
     """
     window = run.record["window"]
     opened_at_s = _reached(window["opened_at_s"], window["started_at_s"])
@@ -68,7 +69,7 @@ def _server(server: Any, at_s: Floats) -> Series:
 
 
 def _gpus(gpu: Any, at_s: Floats) -> Series:
-    """Means over GPUs; the power's sum, the lowest clock, and whether any GPU was throttled."""
+    """Means over GPUs; for power the sum, the lowest clock, and whether any GPU was throttled."""
     each: dict[str, list[Floats]] = {name: [] for name in (*_GPU, "throttled")}
     for index in np.unique(gpu["gpu"]):
         mine = gpu["gpu"] == index
@@ -84,7 +85,7 @@ def _gpus(gpu: Any, at_s: Floats) -> Series:
     return joined | {"throttled": np.max(np.array(each["throttled"]), axis=0)}
 
 
-# column -> is it a mean since the sample before, and how GPUs are joined
+# column -> (whether it is a mean since the previous sample, how GPUs are combined)
 _GPU: dict[str, tuple[bool, Any]] = {
     "utilization_frac": (False, np.mean),
     "sm_activity_frac": (True, np.mean),
@@ -96,7 +97,7 @@ _GPU: dict[str, tuple[bool, Any]] = {
 
 
 def _host(host: Any, at_s: Floats) -> Series:
-    """CPU of the busiest process of each role, at every sample."""
+    """CPU use of the busiest process of each role."""
     series = {}
     for role in ("api_server", "engine_core", "worker"):
         mine = (host["role"] == role) & ~np.isnan(host["cpu_frac"])
@@ -109,7 +110,7 @@ def _host(host: Any, at_s: Floats) -> Series:
 
 
 def held(sampled_at_s: Floats, values: Floats, at_s: Floats) -> Floats:
-    """The last sample's value at each instant; NaN where that is older than `MAX_GAP_S`."""
+    """The previous sample's value at each instant; NaN if it is more than `MAX_GAP_S` old."""
     if not len(sampled_at_s):
         return np.full(len(at_s), np.nan)
     place = np.searchsorted(sampled_at_s, at_s, side="right") - 1
@@ -119,5 +120,5 @@ def held(sampled_at_s: Floats, values: Floats, at_s: Floats) -> Floats:
 
 
 def held_back(sampled_at_s: Floats, values: Floats, at_s: Floats) -> Floats:
-    """The next sample's value at each instant; NaN where that is further than `MAX_GAP_S`."""
+    """The next sample's value at each instant; NaN if it is more than `MAX_GAP_S` away."""
     return held(-sampled_at_s[::-1], values[::-1], -at_s[::-1])[::-1]

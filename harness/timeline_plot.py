@@ -1,4 +1,4 @@
-"""A run's timeline as a picture: a panel for each kind of number, on one axis of time."""
+"""A run's timeline as a picture: a panel for each kind of quantity, on one time axis."""
 
 from pathlib import Path
 from textwrap import fill
@@ -17,14 +17,14 @@ from harness.units import named_values
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_RUNS = 20  # of a study: more pictures than that are not looked at
-SMOOTH_S = 0.5  # tokens come in steps: a rate over less is all comb
+MAX_RUNS = 20  # of a study; nobody looks at more pictures than that
+SMOOTH_S = 0.5  # tokens arrive in steps, so a rate over less looks like a comb
 
 
 def draw_timelines(study: Study, points: pd.DataFrame, folder: Path) -> list[Path]:
-    """timeline-<run>.png of every good run, of a study that has no more than `MAX_RUNS`.
+    """Draw timeline-<run>.png for every good run of a study with at most `MAX_RUNS` runs.
 
-    One that is younger than its run is left as it is.
+    A picture newer than its run is kept.
     """
     about = study.about
     runs = [run for run in study.runs() if run.ok]
@@ -44,17 +44,17 @@ def draw_timelines(study: Study, points: pd.DataFrame, folder: Path) -> list[Pat
 
 
 def _label(run: SavedRun, about: dict[str, Any]) -> str:
-    """What tells this run from the others."""
+    """What distinguishes this run from the others."""
     values = axis_values(run.record, about["axes"])
     settings = named_values({column: values[column] for column in swept(about["axes"])})
     return ", ".join(filter(None, [settings, f"run {run.record['id']}"]))
 
 
 def draw_timeline(series: Series, title: str, path: Path) -> Path:
-    """One picture: a panel for each kind of number, above one another on one axis of time.
+    """Draw one picture: a panel for each kind of quantity, stacked on one time axis.
 
-    Panels without data are left out. The window is shaded; where a GPU was throttled by power,
-    heat or hardware, a red line runs along the top of its panels.
+    Panels without data are left out. The window is shaded. While a GPU was throttled by power, heat
+    or hardware, a red line runs along the top of the GPU panels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def draw_timeline(series: Series, title: str, path: Path) -> Path:
     return path
 
 
-# label of the axis, its lines (series, what people call it, factor), whether 1.0 is the most
+# axis label, lines (series, name for people, factor), whether it is a share with a maximum of 1.0
 _Line = tuple[str, str, float]
 _PANELS: tuple[tuple[str, tuple[_Line, ...], bool], ...] = (
     (
@@ -139,7 +139,7 @@ def _known(series: Series, name: str) -> bool:
 
 
 def _smooth(values: Floats) -> Floats:
-    """Means over the `SMOOTH_S` around each place; at the ends over what is there."""
+    """Moving means over `SMOOTH_S` around each grid point; shorter at the ends."""
     width = min(round(SMOOTH_S / STEP_S), len(values))
     kernel = np.ones(width)
     sums = np.convolve(values, kernel, mode="same")

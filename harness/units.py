@@ -1,4 +1,4 @@
-"""Display units. Inside the harness everything is in base units; here alone they are scaled."""
+"""Display units. Everything in the harness is in base units; they are scaled only here."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,17 +8,17 @@ Format = Callable[[float], str]
 
 
 def number(digits: int = 0) -> Format:
-    """12,345.6"""
+    """Format with `digits` decimals and separators: 12,345.6."""
     return lambda value: f"{value:,.{digits}f}"
 
 
 def scaled(factor: float, digits: int) -> Format:
-    """The value times a factor, e.g. seconds as milliseconds."""
+    """Format the value times a factor, e.g. seconds as milliseconds."""
     return lambda value: f"{value * factor:,.{digits}f}"
 
 
 def significant(factor: float, digits: int = 3) -> Format:
-    """The value times a factor, with at least this many significant digits: 2.31, 14.2, 5,210."""
+    """Format the value times a factor, with at least `digits` significant digits: 2.31, 5,210."""
 
     def text(value: float) -> str:
         shown = value * factor
@@ -78,24 +78,24 @@ def display_of(name: str) -> tuple[str, Format]:
 
 
 def unit_of(name: str) -> str:
-    """A column's unit for people; empty for a count, and for what its name does not tell."""
+    """A column's display unit; empty for a count, and if its name does not tell."""
     return next((unit for suffix, unit, _, _ in _DISPLAYS if name.endswith(suffix)), "")
 
 
 def scale_of(name: str) -> float:
-    """What a column's values are multiplied with for people."""
+    """The factor from a column's base unit to its display unit."""
     return next((factor for suffix, _, factor, _ in _DISPLAYS if name.endswith(suffix)), 1.0)
 
 
 def told(name: str, value: float) -> str:
-    """A value with the unit that its name says: 1980000000.0 of sm_clock_hz is "1,980 MHz"."""
+    """A value with the unit from the column's name: 1980000000.0 of sm_clock_hz is "1,980 MHz"."""
     for suffix, unit, _, shown in _DISPLAYS:
         if name.endswith(suffix):
             return f"{shown(value)} {unit}"
     return str(value)
 
 
-_MEASURED = {  # a measurement's unit: for people, and the factor to it
+_MEASURED = {  # a measurement's unit -> (display unit, factor)
     "FLOP/s": ("TFLOP/s", 1e-12),
     "op/s": ("Top/s", 1e-12),
     "B/s": ("GB/s", 1e-9),
@@ -108,7 +108,7 @@ _MEASURED = {  # a measurement's unit: for people, and the factor to it
 
 
 def quantity(value: float, unit: str) -> str:
-    """What a probe measured, with the unit for people: "790 TFLOP/s"; a count is bare."""
+    """A probe's measurement in its display unit, e.g. "790 TFLOP/s"; a count has no unit."""
     shown, factor = _MEASURED.get(unit, (unit, 1.0))
     if unit == "FLOP/s" and value < 1e12:  # of a CPU
         shown, factor = "GFLOP/s", 1e-9
@@ -120,23 +120,23 @@ def _words(name: str) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A setting's value as people write it; None is left to the server."""
+    """A setting's value as people write it; None, left to the server, is "default"."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "default"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():  # a table's column that has gaps
+    if isinstance(value, float) and value.is_integer():  # an integer column with gaps is float
         return str(int(value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def named_values(values: Mapping[str, Any], separator: str = ", ") -> str:
-    """max_num_seqs=256, enforce_eager=true; empty where there is none."""
+    """Settings as text, e.g. "max_num_seqs=256, enforce_eager=true"; empty without any."""
     return separator.join(f"{name}={value_text(value)}" for name, value in values.items())
 
 
 def span(seconds: float) -> str:
-    """45 s, 12 min, 1 h 20 min."""
+    """A duration for people: 45 s, 12 min, 1 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -144,12 +144,12 @@ def span(seconds: float) -> str:
 
 
 def between(least_s: float, most_s: float) -> str:
-    """45 s to 2 min; 2 min, where both are told alike."""
+    """A range of durations: "45 s to 2 min", or "2 min" if both read the same."""
     least, most = span(least_s), span(most_s)
     return least if least == most else f"{least} to {most}"
 
 
 def plural(count: int, word: str) -> str:
-    """1 launch, 2 launches, 3 runs."""
+    """A count with its noun: 1 launch, 2 launches, 3 runs."""
     ending = "es" if word.endswith("ch") else "s"
     return f"{count:,} {word}{ending * (count != 1)}"

@@ -1,24 +1,24 @@
-"""How near a run came to what its GPUs can do: MFU and MBU, by the model's shape.
+"""How close a run came to what its GPUs can do: MFU and MBU, from the model's shape.
 
-Counted is what a dense decoder must compute and read for the tokens that came, nothing that an
-implementation adds. So MFU and MBU say how well the hardware was used, not how busy it was: that
-is what GPM says (`sm_activity_frac`, `dram_bandwidth_frac`).
+They count what a dense decoder must compute and read for the tokens processed, and nothing that an
+implementation adds. So MFU and MBU say how well the hardware was used, not how busy it was; GPM
+says the latter (`sm_activity_frac`, `dram_bandwidth_frac`).
 
     FLOPs of a token          2 · layer parameters + 4 · layers · heads · head dim · context
-    and of an output token    2 · head parameters (prompts need no logits but for their last token)
+    plus, of an output token  2 · head parameters (of a prompt, only the last token needs logits)
 
-    context   the tokens that it looks at: on average half of the prompt for a prompt's token, the
-              prompt and half of the reply for an output token (m/2, and m + n/2)
+    context   the tokens that it attends to: on average half of the prompt for a prompt token, and
+              the prompt and half of the reply for an output token (m/2 and m + n/2)
 
 This is the forward third of PaLM's 6N + 12·L·H·Q·T (Chowdhery et al. 2022, arXiv:2204.02311,
 appendix B), split into prompt and reply and with a causal context, which is half of PaLM's T.
 
     bytes of a step           weights of layers and head, once, however many tokens it has
-    and of an output token    keys and values of its context
+    plus, of an output token  keys and values of its context
 
-Left out of the bytes: activations, writes, and what prompts read of their own cache.
+The bytes leave out activations, writes, and what prompts read of their own cache.
 
-They are shares of what these very GPUs were measured to do, else of the data sheet's peaks
+MFU and MBU are relative to peaks measured on these very GPUs, else to the data sheet's
 (harness/ceilings.py); `ceiling` says which.
 """
 
@@ -33,8 +33,8 @@ from harness.ceilings import CEILINGS, Ceiling
 from harness.model import Model, config_of
 from harness.sim.decoder import BYTES_OF, Decoder
 
-# What makes the formulas untrue, by its keys in config.json: experts, another cache than keys and
-# values, weights of another type than `torch_dtype`.
+# Keys of config.json for models to which the formulas do not apply: experts, a cache other than
+# keys and values, weights of another type than `torch_dtype`.
 OTHERWISE = re.compile("expert|kv_lora|mamba|ssm|linear_attn|quantization_config")
 GPUS = re.compile(r"(\d+)x ([^,]+)")  # of one kind
 
@@ -43,7 +43,7 @@ GPUS = re.compile(r"(\d+)x ([^,]+)")  # of one kind
 class Traffic:
     """What went through the server in the window."""
 
-    prompt_tok_per_s: float  # computed: without what the prefix cache had
+    prompt_tok_per_s: float  # computed ones, without prefix cache hits
     output_tok_per_s: float
     input_tokens_mean: float
     output_tokens_mean: float
@@ -52,7 +52,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Formats:
-    """The types that a server computes in and keeps."""
+    """The types in which a server computes and stores values."""
 
     compute: str
     layer_bytes: float  # of a weight
@@ -63,7 +63,7 @@ class Formats:
 def decoder_of(model: Mapping[str, Any]) -> Decoder | None:
     """The sizes of study.json's model: its shape, or the config.json found on this machine.
 
-    None where there is none, and for what is not a dense decoder.
+    None if there is none, or if the model is not a dense decoder.
     """
     try:
         config = model.get("shape") or config_of(Model(**model))
@@ -75,7 +75,7 @@ def decoder_of(model: Mapping[str, Any]) -> Decoder | None:
 
 
 def _is_plain(config: Mapping[str, Any]) -> bool:
-    """Whether every layer is dense and looks at the whole context."""
+    """Whether every layer is dense and attends to the whole context."""
     layers = set(config.get("layer_types") or ["full_attention"])
     return layers == {"full_attention"} and not any(
         OTHERWISE.search(name) and config[name] for name in config
@@ -83,7 +83,7 @@ def _is_plain(config: Mapping[str, Any]) -> bool:
 
 
 def formats_of(engine: Mapping[str, Any], decoder: Decoder) -> Formats | None:
-    """By the engine's settings; None where they do not tell, as for weights quantised to 4 bits."""
+    """The formats by the engine's settings; None if unknown, e.g. for 4-bit weights."""
     dtype = engine.get("dtype") or "auto"
     base = {"half": "float16"}.get(dtype, decoder.dtype if dtype == "auto" else dtype)
     if base not in ("bfloat16", "float16"):
@@ -97,13 +97,13 @@ def formats_of(engine: Mapping[str, Any], decoder: Decoder) -> Formats | None:
     return Formats(
         compute="fp8" if quantization else base,
         layer_bytes=1 if quantization else BYTES_OF[base],
-        head_bytes=BYTES_OF[base],  # which vLLM does not quantise
+        head_bytes=BYTES_OF[base],  # vLLM does not quantise the head
         kv_bytes=1 if cache.startswith("fp8") else BYTES_OF.get(cache, BYTES_OF[base]),
     )
 
 
 def flops_per_s(decoder: Decoder, traffic: Traffic) -> float:
-    """Model FLOPs a second for these tokens; the formula is the module's."""
+    """Model FLOPs per second for these tokens, by the formula of the module's docstring."""
     prompt, reply = traffic.input_tokens_mean, traffic.output_tokens_mean
     width = 4 * decoder.num_hidden_layers * decoder.num_attention_heads * decoder.head_dim
     of_prompt_token = 2 * decoder.layer_parameters + width * prompt / 2
@@ -116,10 +116,10 @@ def flops_per_s(decoder: Decoder, traffic: Traffic) -> float:
 def bytes_per_s(
     decoder: Decoder, traffic: Traffic, formats: Formats, tensor_parallel_size: int
 ) -> float | None:
-    """Bytes a second that all GPUs together must read; None if the steps were not counted.
+    """Bytes per second that all GPUs together must read; None if the steps were not counted.
 
-    With tensor parallelism each rank reads its part of the weights and of the cache; a KV head is
-    kept twice when there are more ranks than heads.
+    With tensor parallelism each rank reads its part of the weights and of the cache. If there are
+    more ranks than KV heads, heads are replicated.
     """
     if traffic.steps_per_s is None:
         return None
@@ -139,13 +139,13 @@ def utilisation(
     decoder: Decoder | None,
     measured: Ceiling | None = None,
 ) -> dict[str, Any]:
-    """mfu_frac, mbu_frac and ceiling of a row of the table; None for what cannot be said.
+    """The columns mfu_frac, mbu_frac and ceiling of a row; None for what cannot be computed.
 
-    MFU = model FLOPs a second / (peak · GPUs); MBU the same of bytes. The peaks are `measured`
-    where it has the type that is computed in, else the data sheet's. The steps are those that vLLM
-    counts, which gave tokens: a step that only went through a part of a long prompt is not among
-    them, so MBU is a lower bound there. Several API servers count each step several times, so then
-    there is no MBU.
+    MFU = model FLOPs per second / (peak · GPUs); MBU is the same for bytes. The peaks are
+    `measured` if it has the type of the computation, else the data sheet's. Steps are counted by
+    vLLM, which counts only those that produced tokens: a step with nothing but a part of a long
+    prompt is not counted, so MBU is then a lower bound. Several API servers count each step several
+    times, so there is no MBU with them.
     """
     nothing: dict[str, Any] = {"mfu_frac": None, "mbu_frac": None, "ceiling": None}
     served = GPUS.fullmatch(row.get("gpus") or "")
@@ -176,7 +176,7 @@ def _traffic(row: Mapping[str, Any], engine: Mapping[str, Any]) -> Traffic | Non
     if output is None or total is None or prompt is None or reply is None:
         return None
     cached = row.get("prefix_cache_hit_frac") or 0.0
-    # left unset, there is one for each data parallel engine (0.25.1, entrypoints/cli/serve.py)
+    # By default one per data parallel engine (vLLM 0.25.1, entrypoints/cli/serve.py).
     api_servers = engine.get("api_server_count") or engine.get("data_parallel_size") or 1
     return Traffic(
         prompt_tok_per_s=(total - output) * (1 - cached),
@@ -188,7 +188,7 @@ def _traffic(row: Mapping[str, Any], engine: Mapping[str, Any]) -> Traffic | Non
 
 
 def joules_per_output_token(row: Mapping[str, Any]) -> float | None:
-    """gpu_energy_j / output tokens in the window: the energy of prompts and idling is in it."""
+    """gpu_energy_j / output tokens in the window; it includes the energy of prompts and idling."""
     energy_j, rate, window_s = (
         row.get(n) for n in ("gpu_energy_j", "output_tok_per_s", "window_s")
     )

@@ -1,8 +1,8 @@
-"""Over-saturation: an open loop whose requests in flight grow and grow. Pure.
+"""Over-saturation: an open loop whose requests in flight keep growing. Pure.
 
-Where fewer requests end than come, their number in flight grows by the difference, for ever: no
-limit holds in the end, however long the window that is looked at. Where all is well it goes up and
-down by chance, like a random walk: in N arrivals by about sqrt(N).
+If requests arrive faster than they end, the number in flight grows without bound, and no latency
+limit holds in the end, whatever a window of finite length shows. Otherwise it fluctuates like a
+random walk: over N arrivals by about sqrt(N).
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ Floats = npt.NDArray[np.float64]
 
 MIN_SAMPLES = 8
 MIN_SPAN_S = 2.0
-CHANCE = 3.0  # times sqrt(arrivals): more is no chance
-CHANCE_OF_MANY = 5.0  # the same for who looks again and again, and stops at the first find
-SETTLED = 2.0  # so many times as many have ended as are in flight
+CHANCE = 3.0  # growth beyond this many times sqrt(arrivals) is not chance
+CHANCE_OF_MANY = 5.0  # the same for repeated looks that stop at the first detection
+SETTLED = 2.0  # least ratio of requests ended to requests in flight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """Requests in flight that grow steadily."""
+    """A steadily growing number of requests in flight."""
 
     in_flight: int  # at the end
     growth_rps: float
@@ -34,12 +34,12 @@ class Backlog:
 def backlog(
     at_s: Floats, in_flight: Floats, ended: Floats, rate_rps: float, *, chance: float = CHANCE
 ) -> Backlog | None:
-    """Whether requests in flight grow steadily, from samples of them and of how many had ended.
+    """The backlog shown by samples of requests in flight and requests ended, or None.
 
-    Only samples count at which `SETTLED` times as many had ended as were in flight: before, a load
-    that has just begun fills the server. Growth is the slope of a straight line through the rest.
-    It is no chance if over their time it comes to more than `chance` * sqrt(arrivals), and each
-    third of them has more in flight than the one before.
+    Only samples count at which at least `SETTLED` times as many requests had ended as were in
+    flight: before that, a new load is still filling the server. The growth is the slope of a line
+    fitted to these samples. It is taken to be real if over their time span it exceeds `chance` *
+    sqrt(arrivals), and each third of them has more in flight than the one before.
     """
     settled = ended >= SETTLED * in_flight
     at_s, in_flight = at_s[settled], in_flight[settled]

@@ -1,4 +1,4 @@
-"""The capacity of a launch: the most requests a second that its closed loops completed."""
+"""The closed-loop capacity of a launch: the most requests per second its closed loops completed."""
 
 from harness.study import SavedRun, Study
 from loadgen.config import Load
@@ -7,8 +7,9 @@ from loadgen.records import Window
 
 
 def capacity_rps(study: Study, launch: str, load: Load) -> float | None:
-    """The highest rate among the closed-loop runs, of the launch named so, that asked for the like
-    of `load`; None if there is none that ended well.
+    """The highest rate among a launch's closed-loop runs whose requests are like those of `load`.
+
+    `launch` is the launch's id. None if no such run ended well.
     """
     rates = [
         rate

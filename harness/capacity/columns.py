@@ -1,4 +1,4 @@
-"""What a search adds to the table: to each probe its verdict, to all of them what they found."""
+"""The table columns of a capacity search: each probe's verdict, and the result on all probes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def capacity_columns(study: Study) -> dict[str, Row]:
-    """The columns of every probe, by its run; empty of a study that searches nothing."""
+    """The columns of every probe, by run id; empty for a study without a search."""
     return {run: row for found in capacities(study) for run, row in _rows(found)}
 
 

@@ -1,4 +1,4 @@
-"""Searches as curves: share of requests that kept the limits, and latencies, over the rate."""
+"""Plots of searches: share of requests that kept the limits, and latencies, against the rate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from harness.capacity.text import name_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Search = tuple[str, Capacity]  # its label
+Search = tuple[str, Capacity]  # (label, search)
 MARKS = {"met": ("o", "full"), "unresolved": ("o", "none"), "missed": ("X", "full")}
 KEY = (
     "filled: met    hollow: unresolved    cross: missed    at the edge: stopped, or no end seen\n"
@@ -23,7 +23,7 @@ KEY = (
 
 
 def draw_curves(found: Sequence[Search], runs: pd.DataFrame, title: str, path: Path) -> None:
-    """A panel for the share, and one for each limit; a mark tells each run's answer."""
+    """Draw a panel for the share and one for each limit; marks show the verdict of each run."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -47,7 +47,7 @@ def draw_curves(found: Sequence[Search], runs: pd.DataFrame, title: str, path: P
     axes[-1].set_xlabel("requests a second" if first.load.is_open else "concurrency")
     handles, labels = axes[0].get_legend_handles_labels()
     style: Any = {"fontsize": 8, "title": KEY, "title_fontsize": 8}
-    # in a panel it would hide runs of which no request kept the limits
+    # Inside a panel the legend would hide runs in which no request kept the limits.
     figure.legend(handles, labels, loc="outside lower center", **style)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=150)

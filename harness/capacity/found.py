@@ -1,9 +1,9 @@
-"""The capacity under limits that a launch has: what its probes have found so far.
+"""The capacity of a launch under latency limits, as its probes have found it so far.
 
     for found in capacities(study):
         print(found.launch, found.value, found.bracket.low, found.bracket.high)
 
-The state of a search is its saved runs and nothing else, so a search that was cut off goes on.
+The state of a search consists of nothing but its saved runs, so an interrupted search can continue.
 """
 
 from collections.abc import Iterator
@@ -29,9 +29,9 @@ from loadgen.config import Load, Slo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What the search of one load in one launch has come to."""
+    """The state of the search for one load in one launch."""
 
-    launch: str  # its id, not that of one of its lives
+    launch: str  # id of the planned launch, shared by all attempts at it
     point: str
     load: Load  # as asked for
     slo: Slo
@@ -40,17 +40,17 @@ class Capacity:
 
     @property
     def step(self) -> Step:
-        """What comes next."""
+        """The next step."""
         return next_step([probe.answer for probe in self.probes], self.question)
 
     @property
     def bracket(self) -> Bracket:
-        """What held, what held clearly, and what was missed clearly."""
+        """The rates at which the limits held, clearly held, and were clearly missed."""
         return bracket([probe.answer for probe in self.probes], self.question)
 
     @property
     def value(self) -> float | None:
-        """The largest rate, or concurrency, that held; None if none did."""
+        """The largest rate, or concurrency, at which the limits held; None if at none."""
         return self.bracket.best
 
     @property
@@ -60,19 +60,19 @@ class Capacity:
 
     @property
     def best(self) -> Probe | None:
-        """The run of that rate that kept the limits best."""
+        """Of the runs at `value`, the one that kept the limits best."""
         if self.value is None:
             return None
         return max(self._at(self.value), key=lambda probe: probe.kept_frac or 0.0, default=None)
 
     @property
     def alone(self) -> Probe | None:
-        """The run of one request at a time."""
+        """The run with one request at a time, if it was made."""
         return next((probe for probe in self.probes if probe.rate is None), None)
 
     @property
     def breaks_first(self) -> str | None:
-        """Which limit breaks at the lowest rate above the capacity that was tried."""
+        """The limit that most requests broke at the lowest rate tried above the capacity."""
         rates = [p.rate for p in self.probes if p.rate is not None and self._is_above(p.rate)]
         if not rates:
             return self.alone.worst if self.is_too_much and self.alone else None
@@ -85,32 +85,34 @@ class Capacity:
         return step.reason if isinstance(step, Done) else "unfinished"
 
     def verdict(self, probe: Probe) -> Verdict:
-        """Of one run alone."""
+        """The verdict on one run by itself."""
         return probe.verdict(self.slo.share_frac, self.effect)
 
     @property
     def effect(self) -> float:
-        """The design effect of the search: requests over those that are as good as independent."""
+        """The design effect of the search: requests / effectively independent requests."""
         return effect_of([probe.answer for probe in self.probes], self.question)
 
     def _is_above(self, rate: float) -> bool:
         return self.value is None or rate > self.value
 
     def _at(self, rate: float) -> list[Probe]:
-        """One request at a time is a concurrency of 1, and no rate."""
+        """The probes at a rate; one request at a time counts as concurrency 1, but has no rate."""
         alone = 1.0 if self.question.is_whole else None
         return [p for p in self.probes if (alone if p.rate is None else p.rate) == rate]
 
 
 def capacity_of(study: Study, launch: str, point: str, load: Load) -> Capacity:
-    """What the launch with this id has found so far of a point, whose load is `load`."""
+    """What the launch with this id has found so far at a point, whose load is `load`."""
     runs = [r for r in study.runs() if r.launch_id == launch and r.record["point"] == point]
     return _searched(study, launch, point, load, runs)
 
 
 def capacities(study: Study, launch: str | None = None) -> Iterator[Capacity]:
-    """One for each launch and load that searches, in the order of the plan; of all launches, or
-    of the one with this id."""
+    """The capacity for each launch and searching load, in the order of the plan.
+
+    Of all launches, or only of the one with id `launch`.
+    """
     groups: dict[tuple[str, str], list[SavedRun]] = {}
     for run in study.runs():
         mine = run.launch_id
@@ -121,12 +123,12 @@ def capacities(study: Study, launch: str | None = None) -> Iterator[Capacity]:
 
 
 def _searched(study: Study, launch: str, point: str, load: Load, runs: list[SavedRun]) -> Capacity:
-    """The state of a search by its runs."""
+    """The state of a search, from its runs."""
     slo = slo_of(study.about)
     assert load.search is not None
     start = load.search.start_rps
     if start is None and load.is_open and (closed_rps := capacity_rps(study, launch, load)):
-        start = closed_rps / 2  # what they reached with no limit: the double is tried next
+        start = closed_rps / 2  # closed_rps was reached without limits; if this holds, it is next
     return Capacity(
         launch=launch,
         point=point,

@@ -1,4 +1,4 @@
-"""What searches found, as a table for people: capacity.md of a study, its curves beside it."""
+"""The results of a study's searches for people: capacity.md, and plots of their curves."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ HEADS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """A search, and what tells its engine setting and load from the others."""
+    """A search, with a label that distinguishes its engine setting and load."""
 
     found: Capacity
     label: str
 
 
 def write_capacity(study: Study) -> str | None:
-    """Write the table and the plots; returns the table, None if nothing was searched.
+    """Write the table and the plots; returns the table, or None if nothing was searched.
 
-    The study's own table must be there.
+    The study's own table must already exist.
     """
     saved = {str(run.record["id"]): run for run in study.runs()}
     named = [
@@ -58,7 +58,7 @@ def write_capacity(study: Study) -> str | None:
 
 
 def page(named: Sequence[Named], *, simulated: bool) -> str:
-    """A row a launch; below several launches of one engine setting their median and spread."""
+    """One row per launch; below several launches of an engine setting, their median and spread."""
     slo = named[0].found.slo
     lines = [
         *([f"**{SIMULATED}**", ""] if simulated else []),
@@ -95,7 +95,7 @@ def _together(mine: Sequence[Named]) -> Iterator[str]:
 
 
 def _floors(named: Sequence[Named]) -> Iterator[str]:
-    """What one request alone takes, where that is too much already."""
+    """The latencies of one request alone, where these already miss the limits."""
     for one in named:
         if one.found.is_too_much:
             yield ""

@@ -1,7 +1,8 @@
-"""One probe: a run at one rate, and what it says of the limits. Pure, but for reading its samples.
+"""One probe: a run at one rate, and whether the limits held. Pure, but for reading its samples.
 
-Missed are the limits also where requests in flight grow steadily, whatever those in the window
-took: it would only have to be longer. A server that died or hung in a probe has missed them, too.
+The limits also count as missed if requests in flight grow steadily, whatever the latencies in the
+window: in a longer window they would be missed. They count as missed, too, if the server died or
+hung.
 """
 
 from dataclasses import dataclass, field
@@ -30,42 +31,42 @@ from loadgen.metrics import (
 from loadgen.records import Columns, Progress, Status, Window
 
 OVER_SATURATED = "over-saturated"
-GRID = 40  # places in a window at which requests in flight are counted
+GRID = 40  # instants in a window at which requests in flight are counted
 ENDED_BY_LOAD = (FailureKind.DIED_UNDER_LOAD, FailureKind.HANGS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A run, and what came out."""
+    """A run and its result."""
 
     answer: Answer
-    broken: dict[str, int]  # limit -> requests that broke it; `failures` among them
+    broken: dict[str, int]  # limit (or "failures") -> requests that broke it
     requests: int
-    times_s: dict[str, float] = field(default_factory=dict)  # limit -> the share's own quantile
+    times_s: dict[str, float] = field(default_factory=dict)  # limit -> quantile at the SLO's share
     backlog: Backlog | None = None
-    run: str = ""  # its id
+    run: str = ""  # id
     stopped: str | None = None
     failure: str | None = None  # of the server
 
     @property
     def rate(self) -> float | None:
-        """Requests a second, or streams; None for one request at a time."""
+        """Requests per second, or streams; None for one request at a time."""
         return self.answer.rate
 
     @property
     def kept_frac(self) -> float | None:
-        """Share of requests that kept the limits; None if the run was not seen to its end."""
+        """Share of requests that kept the limits; None if the run was stopped or failed."""
         return None if self.stopped or self.failure else self.answer.share.frac
 
     def verdict(self, share_frac: float, effect: float = EFFECT) -> Verdict:
-        """Of this run alone; `effect` is the design effect."""
+        """The verdict on this run by itself; `effect` is the design effect."""
         if self.answer.is_out or self.stopped:
             return Verdict.MISSED
         return self.answer.share.verdict(share_frac, effect)
 
     @property
     def worst(self) -> str | None:
-        """Which limit most requests broke."""
+        """The limit that most requests broke, else the failure or over-saturation, if any."""
         if any(self.broken.values()):
             return max(self.broken, key=lambda name: self.broken[name])
         if self.failure:
@@ -74,7 +75,10 @@ class Probe:
 
 
 def probe_of(run: SavedRun, slo: Slo) -> Probe | None:
-    """What a saved run says; None if it says nothing: it never came to send."""
+    """The probe of a saved run; None if the run says nothing about the limits.
+
+    That is so if it had no rate yet, or failed for a reason other than the load.
+    """
     load = Load(**run.record["load"])
     if load.rate_rps is None and load.concurrency is None:
         return None
@@ -98,10 +102,11 @@ def looked_at(
     stopped: str | None = None,
     run: str = "",
 ) -> Probe:
-    """What a run says by its requests.
+    """The probe that follows from a run's requests.
 
-    Of one that was stopped for those that are out of limits, its share is at most what it would
-    be if all the rest of its planned requests had kept them; of an over-saturated one it has none.
+    If the run was stopped because too many requests broke the limits, its share is an upper bound:
+    as if all remaining planned requests had kept them. If it was stopped as over-saturated, it has
+    no share.
     """
     is_over = stopped is not None and stopped.startswith(OVER_SATURATED)
     if stopped:
@@ -133,15 +138,17 @@ def looked_at(
 
 
 def _timed(requests: Columns, mine: Bools, load: Load, stopped: str | None) -> Bools:
-    """Whose times are told. One request at a time, the one that the stop cut off is a large part
-    of the few that there are, and says nothing: it waited for none.
+    """The requests whose times are reported.
+
+    With one request at a time, the request that a stop cut off would be a large part of the few
+    there are, and did not wait for any other: it is left out.
     """
     ended: Bools = requests["status"] != Status.CUT
     return mine & ended if stopped and rate_of(load) is None else mine
 
 
 def _times_s(requests: Columns, mine: Bools, load: Load, slo: Slo) -> dict[str, float]:
-    """Of each limit's time, what the share of requests that must keep it did not exceed."""
+    """For each limit, the quantile of its time at the share of requests that must keep it."""
     of = {"ttft_s": ttft_s, "tpot_s": tpot_s, "e2e_s": e2e_s}
     names = [name for name in slo.limits if load.stream or name == "e2e_s"]
     found = {name: quantile(of[name](requests)[mine], slo.share_frac) for name in names}
@@ -154,14 +161,14 @@ def _at_most(broken: int, load: Load, seen: int) -> Share:
 
 
 def rate_of(load: Load) -> float | None:
-    """What is searched for: requests a second, or streams; None of one request at a time."""
+    """The searched quantity: requests per second, or streams; None for one request at a time."""
     if load.is_open:
         return load.rate_rps
     return None if load.concurrency == 1 else float(load.concurrency or 0)
 
 
 def backlog_of(requests: Columns, window: Window, load: Load) -> Backlog | None:
-    """Whether requests in flight grew over the window of an open loop."""
+    """The backlog over the window of an open loop, or None."""
     if load.rate_rps is None:
         return None
     at_s = np.linspace(window.opened_at_s, window.closed_at_s, GRID)
@@ -175,15 +182,17 @@ def backlog_of(requests: Columns, window: Window, load: Load) -> Backlog | None:
 
 @dataclass(slots=True, kw_only=True)
 class ProbeJudge:
-    """Watches a probe, and ends it when its answer is clear: limits that cannot be kept any more,
-    or requests in flight that grow and grow."""
+    """Watches a probe, and ends it as soon as its answer is clear.
+
+    That is when the limits cannot be kept any more, or when requests in flight grow steadily.
+    """
 
     load: Load
     share_frac: float
     _seen: list[Progress] = field(default_factory=list)
 
     def __call__(self, now: Progress) -> str | None:
-        """Why to end the run now, if there is a reason."""
+        """The reason to end the run now, or None."""
         if now.phase != "window":
             return None
         self._seen.append(now)
@@ -198,7 +207,10 @@ class ProbeJudge:
         return None if growing is None else f"{OVER_SATURATED}: {growing}"
 
     def _planned(self) -> float | None:
-        """How many requests the window will have, about; a closed loop tells by its pace."""
+        """About how many requests the window will have; a closed loop's pace is extrapolated.
+
+        None in the first quarter of a closed loop's window.
+        """
         if self.load.rate_rps is not None:
             return self.load.rate_rps * self.load.duration_s
         first, last = self._seen[0], self._seen[-1]

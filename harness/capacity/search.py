@@ -1,10 +1,11 @@
 """Which rate to try next, from the answers so far. Pure: the same answers, the same next step.
 
-First one request at a time: limits that it misses hold at no rate. Then rates, each twice the one
-before while limits hold, or half of it while they do not; then the middle of the bracket, the
-highest rate at which they held and the lowest at which they did not, until that is narrow enough.
-A rate whose answer is not clear is tried again, its runs together being one longer run; if
-it then still is not, it counts by its share alone, and is no end of the bracket that is told.
+First comes one request at a time: limits that it misses hold at no rate. Then the rate is doubled
+while the limits hold, or halved while they do not. The highest rate at which they held and the
+lowest at which they did not form a bracket, which is bisected (geometrically) until it is narrow
+enough. A rate whose answer is unclear is tried again, and its runs count as one longer run. If it
+remains unclear, its share alone decides for the search, and it is not reported as an end of the
+bracket.
 
 The same holds for the concurrency of a closed loop, in whole numbers. "Rate" stands for both.
 """
@@ -18,30 +19,30 @@ from operator import add
 from harness.capacity.share import EFFECT, Share, Verdict, design_effect
 from loadgen.config import Search
 
-STEP = 2.0  # of a rate to the next, before there is a bracket
-REOPENED = 4.0  # times the resolution: the step from an end of a bracket that turned
-LEAST_FRAC = 0.1  # of the rate of one request at a time: below, there is hardly any load
+STEP = 2.0  # factor between rates before there is a bracket
+REOPENED = 4.0  # step, in resolutions, from a bracket's end that was tried again and now holds
+LEAST_FRAC = 0.1  # of the rate reached with one request at a time; below, there is hardly any load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What one run says of the limits; `rate` is None for one request at a time."""
+    """What one run says about the limits; `rate` is None for one request at a time."""
 
     rate: float | None
     share: Share
     is_out: bool = False  # missed whatever the share: over-saturated, or the server died
-    rate_rps: float | None = None  # at which requests were completed
+    rate_rps: float | None = None  # of completed requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """A rate, and what its runs say together."""
+    """A rate, and what its runs together say."""
 
     rate: float
     share: Share
     verdict: Verdict
     runs: int
-    holds: bool  # as it counts for the search: an unclear one by its share alone
+    holds: bool  # for the search; if the verdict is unclear, the share decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nothing is left to try, because."""
+    """Nothing is left to try, for this reason."""
 
     reason: str
 
@@ -68,7 +69,7 @@ Step = Alone | At | Done
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is looked for. `is_whole`: in whole numbers, a concurrency."""
+    """What is searched for. `is_whole` means a concurrency, in whole numbers."""
 
     search: Search
     share_frac: float
@@ -78,7 +79,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bracket:
-    """`best` held, `low` held clearly, `high` was missed clearly; None: there is none such."""
+    """Rates at which limits held (`best`), clearly held (`low`) and were clearly missed (`high`).
+
+    None where there is no such rate.
+    """
 
     best: float | None
     low: float | None
@@ -106,16 +110,17 @@ def is_too_much(answers: Sequence[Answer], question: Question) -> bool:
 
 
 def effect_of(answers: Sequence[Answer], question: Question) -> float:
-    """The design effect of these answers together."""
+    """The design effect estimated from all of these answers."""
     return design_effect(share for share, _ in _by_rate(answers, question).values())
 
 
 def bracket(answers: Sequence[Answer], question: Question) -> Bracket:
-    """What is known so far. The truth lies in `low` .. `high` if no clear answer is wrong.
+    """What is known so far. The capacity lies in `low` .. `high` if no clear answer is wrong.
 
-    Where limits hold at a rate they hold below, so what is above an end also speaks for it: `low`
-    is the highest rate at which the runs from it up to `best`, taken together, met the limits;
-    `high` the lowest at which those from the first miss up to it missed them.
+    Limits that hold at a rate also hold below it, so runs at neighbouring rates add evidence: `low`
+    is the highest rate for which the runs from it up to `best`, taken together, met the limits, and
+    `high` the lowest for which those from the first miss up to it, taken together, missed them. A
+    rate whose own runs are clear counts, too.
     """
     effect, rates = effect_of(answers, question), sorted(tried(answers, question), key=_rate)
     first_miss = next((t.rate for t in rates if not t.holds), float("inf"))
@@ -138,7 +143,7 @@ def bracket(answers: Sequence[Answer], question: Question) -> Bracket:
 
 
 def tried(answers: Sequence[Answer], question: Question) -> list[Tried]:
-    """Each rate once, in the order of their first tries."""
+    """Each rate once, in the order of first tries."""
     effect, found = effect_of(answers, question), []
     for rate, (share, group) in _by_rate(answers, question).items():
         verdict = share.verdict(question.share_frac, effect)
@@ -153,7 +158,7 @@ def tried(answers: Sequence[Answer], question: Question) -> list[Tried]:
 def _by_rate(
     answers: Sequence[Answer], question: Question
 ) -> dict[float, tuple[Share, list[Answer]]]:
-    """The answers of each rate, and their share together."""
+    """For each rate, the combined share of its answers, and the answers."""
     groups: dict[float, list[Answer]] = {}
     for answer in answers:
         rate = 1.0 if answer.rate is None and question.is_whole else answer.rate
@@ -163,12 +168,12 @@ def _by_rate(
 
 
 def _reached_alone(answers: Sequence[Answer]) -> float | None:
-    """Requests a second, one at a time."""
+    """Requests per second completed with one request at a time, or None."""
     return next((a.rate_rps for a in answers if a.rate is None and a.rate_rps), None)
 
 
 def _between(rates: Sequence[Tried], floor: float | None, question: Question) -> Step:
-    """A rate that narrows the bracket, or makes it sure."""
+    """A rate that narrows the bracket, or that makes one of its ends clear."""
     high = min((t for t in rates if not t.holds), key=_rate, default=None)
     below = [t for t in rates if t.holds and (high is None or t.rate < high.rate)]
     low = max(below, key=_rate, default=None)

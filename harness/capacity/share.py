@@ -1,14 +1,14 @@
-"""How sure runs are of the share of requests that keep the limits. Pure.
+"""The share of requests that keep the limits, with its confidence interval. Pure.
 
-A limit on a 99th percentile, and a share of requests that must keep the limits, are one question:
-p99 <= x says that at least 99 % of the requests took no longer than x. It is answered with an
-interval for that share: met if all of it is at or above what is asked for, missed if all of it is
-below, unresolved if it holds both.
+A limit on a 99th percentile and a share of requests that must keep the limit are one question: p99
+<= x says that at least 99 % of the requests took no longer than x. The answer is an interval for
+that share: met if all of it is at or above the share asked for, missed if all of it is below,
+unresolved otherwise.
 
-Requests of one run are not independent: those that wait in one queue break a limit together. So
-the interval is not that of n requests but of fewer, n / D. D, the design effect, is by how much the
-shares of successive batches of requests differ more than those of independent requests would. It is
-estimated over all runs of a search, because a run in which nothing broke cannot show it.
+Requests of one run are not independent: those waiting in one queue break a limit together. So the
+interval is that of fewer requests, n / D instead of n. The design effect D is how much more the
+shares of successive batches vary than those of independent requests would. It is estimated over all
+runs of a search, because a run in which nothing broke cannot show it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,15 +20,15 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-CONFIDENCE = 0.9  # of the interval: each side is wrong in one case of twenty
+CONFIDENCE = 0.9  # two-sided: each end of the interval is wrong in one case of twenty
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-BATCHES = 3  # of a run: few, so that a queue's ups and downs fall into one
-EFFECT = 10.0  # the design effect that is assumed, as if seen in …
-EFFECT_BATCHES = 3  # … so many batches
+BATCHES = 3  # per run; few, so that the ups and downs of a queue fall within one
+EFFECT = 10.0  # prior value of the design effect, which counts as much as …
+EFFECT_BATCHES = 3  # … this many observed batches
 
 
 class Verdict(StrEnum):
-    """Whether limits hold."""
+    """Whether the limits hold."""
 
     MET = "met"
     MISSED = "missed"
@@ -37,7 +37,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Requests that kept the limits, of how many, batch by batch in the order of time."""
+    """Requests that kept the limits, and all requests, for each batch in order of time."""
 
     kept: tuple[float, ...] = ()
     counts: tuple[float, ...] = ()
@@ -47,16 +47,19 @@ class Share:
 
     @property
     def count(self) -> float:
-        """Requests."""
+        """Number of requests."""
         return sum(self.counts)
 
     @property
     def frac(self) -> float | None:
-        """None of no request."""
+        """Share of requests that kept the limits; None without requests."""
         return sum(self.kept) / self.count if self.count else None
 
     def interval(self, effect: float) -> tuple[float, float]:
-        """Wilson's for a binomial share of n / `effect`: sound where few or none broke a limit."""
+        """The Wilson interval of a binomial share of n / `effect` requests.
+
+        It is sound even where few or no requests broke a limit.
+        """
         n, p = self.count / effect, self.frac
         if p is None:
             return 0.0, 1.0
@@ -65,7 +68,7 @@ class Share:
         return max(0.0, center - half), min(1.0, center + half)
 
     def verdict(self, share_frac: float, effect: float) -> Verdict:
-        """Whether at least this share keeps the limits."""
+        """Whether at least `share_frac` of the requests keep the limits."""
         low, high = self.interval(effect)
         if low >= share_frac:
             return Verdict.MET
@@ -73,7 +76,7 @@ class Share:
 
 
 def share_of(kept: npt.NDArray[np.bool_]) -> Share:
-    """Of the requests of one run, in the order of time; (num_requests,)."""
+    """The share of one run; `kept` has shape (num_requests,), in order of time."""
     parts = [part for part in np.array_split(kept, BATCHES) if len(part)]
     return Share(
         kept=tuple(float(part.sum()) for part in parts),
@@ -82,29 +85,29 @@ def share_of(kept: npt.NDArray[np.bool_]) -> Share:
 
 
 def design_effect(shares: Iterable[Share]) -> float:
-    """D of all these, one for each rate; at least 1.
+    """The design effect D over all rates' shares; at least 1.
 
-    Sum over batches of (k - n p)^2 over that of n p (1 - p), which independent requests would have;
-    p is the share of the rate. With few batches it is pulled towards `EFFECT`.
+    It is the mean over batches of (k - n p)^2 / (n p (1 - p)), the squared deviation over that of
+    independent requests, where p is the share of the rate. It is shrunk towards `EFFECT`, whose
+    weight is `EFFECT_BATCHES` batches.
     """
     ratios = [ratio for share in shares for ratio in _ratios(share)]
     return max(1.0, (EFFECT * EFFECT_BATCHES + sum(ratios)) / (EFFECT_BATCHES + len(ratios)))
 
 
 def _ratios(share: Share) -> Sequence[float]:
-    """Of each batch; none where all or no requests kept the limits."""
+    """The variance ratio of each batch; none if all or no requests kept the limits."""
     p, batches = share.frac, len(share.counts)
     if p in (None, 0.0, 1.0) or batches < 2:
         return ()
     assert p is not None
-    lost = batches / (batches - 1)  # p is of the same batches
+    lost = batches / (batches - 1)  # Bessel's correction, as p is estimated from the same batches
     counted = zip(share.kept, share.counts, strict=True)
     return [lost * (k - n * p) ** 2 / (n * p * (1 - p)) for k, n in counted]
 
 
 def is_hopeless(broken: int, planned: float, share_frac: float) -> bool:
-    """Whether a run is missed already, even if all the rest of its planned requests keep the
-    limits."""
+    """Whether a run would miss the limits even if all its remaining requests kept them."""
     kept = max(0.0, planned - broken)
     share = Share(kept=(kept,), counts=(max(planned, broken),))
     return share.verdict(share_frac, EFFECT) == Verdict.MISSED

@@ -1,4 +1,4 @@
-"""A search in words and numbers for people."""
+"""A capacity search as text for people."""
 
 from math import isfinite
 
@@ -20,7 +20,7 @@ def shown(rate: float | None, load: Load) -> str:
 
 
 def told(probe: Probe, share_frac: float) -> str:
-    """What a probe answers, in a line."""
+    """A probe's answer in one line."""
     verdict = probe.verdict(share_frac)
     if probe.kept_frac is None:
         return f"{verdict}: no request to judge"
@@ -48,7 +48,7 @@ def ended(found: Capacity) -> str:
 
 
 def floor(found: Capacity) -> str:
-    """What requests alone take, for each limit that there is."""
+    """The latencies of requests alone on the server, for each limit that is set."""
     alone = found.alone
     if alone is None or not alone.times_s:
         return "no request that was alone on the server was completed"

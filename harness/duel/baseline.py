@@ -1,6 +1,6 @@
-"""What BASELINE of `against=BASELINE` is: the defaults, or what a study was of.
+"""The configuration meant by `against=BASELINE`: the defaults, or that of an earlier study.
 
-Either way it is a configuration, to be measured anew.
+Either way it is measured anew.
 """
 
 import json
@@ -25,7 +25,7 @@ from harness.study import SavedRun, Study
 from loadgen.config import Load
 
 DEFAULTS, AUTO = "defaults", "auto"
-# How a server is run, and what the simulator imitates, is no part of what the engine is set to.
+# How a server is run, and which GPU the simulator imitates, are not settings to be compared.
 KEPT = tuple(f"engine.{name}" for name in (*OPERATIONAL, "gpu"))
 
 
@@ -37,7 +37,7 @@ def baseline_of(
     allow: Collection[str] = (),
     extra_conf_dir: Path | None = None,
 ) -> Config:
-    """The baseline's configuration. Raises UserError if it cannot be had, or cannot be compared."""
+    """The baseline's configuration. Raises UserError if it is unavailable or not comparable."""
     if against == DEFAULTS:
         return _defaults(words, candidate, extra_conf_dir)
     if not Path(against).exists():
@@ -77,25 +77,25 @@ def _defaults(words: Words, candidate: Config, extra_conf_dir: Path | None) -> C
         if not name.startswith("engine.") or name in KEPT
     }
     choices = dict(words.choices)
-    if choices.get("engine", AUTO) not in (AUTO, *ENGINES):  # a file of settings, engine=tuned say
+    if choices.get("engine", AUTO) not in (AUTO, *ENGINES):  # a file with settings: engine=tuned
         choices["engine"] = candidate.choice.kind
         settings = _kept(candidate.engines[0]) | settings
     return compose(Words(choices=choices, settings=settings), extra_conf_dir)
 
 
 def _kept(engine: Engine) -> dict[str, Any]:
-    """How a server is run, and what is imitated, as words of a command line."""
+    """How a server is run and which GPU is imitated, as settings of the command line."""
     found = {name: getattr(engine, name.removeprefix("engine."), None) for name in KEPT}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _cases(runs: Sequence[SavedRun], engines: Sequence[Engine], against: str) -> list[Case]:
-    """The study's grids, of what its runs were."""
+    """The study's cases, reconstructed from its runs."""
     found: dict[str, tuple[dict[str, Engine], dict[str, Load]]] = {}
     for run, engine in zip(runs, engines, strict=True):
         mine, loads = found.setdefault(run.record.get("case") or "", ({}, {}))
         mine[json.dumps(engine_settings(run.record["engine"]), sort_keys=True)] = engine
-        # at a share of a capacity the rate was found by the launch: each has a load of its own
+        # At a share of the capacity, each launch found its own rate, so its loads are its own.
         load = run.asked_load
         if load.get("rate_frac") is None:
             loads[json.dumps(load, sort_keys=True)] = _load(load, against)
@@ -106,7 +106,7 @@ def _cases(runs: Sequence[SavedRun], engines: Sequence[Engine], against: str) ->
 
 
 def _engine(stored: dict[str, Any], against: str, candidate: Config) -> Engine:
-    """An engine as a run stored it; what was masked is what the candidate's has by that name."""
+    """An engine as a run stored it; masked variables take the candidate's value of that name."""
     env = dict(stored.get("env") or {})
     given = {n: v for e in candidate.engines for n, v in getattr(e, "env", {}).items()}
     for name in [name for name, value in env.items() if value == MASK]:
@@ -138,7 +138,7 @@ def _read(schema: Any, stored: dict[str, Any], against: str, part: str) -> Any:
 def _check_kind(
     engines: Sequence[Engine], against: str, candidate: Config, allow: Collection[str]
 ) -> None:
-    """What a comparison would refuse when everything is measured is refused before."""
+    """Refuse now what the comparison would refuse after everything was measured."""
     kinds = (engines[0].kind, candidate.choice.kind)
     if kinds[0] != kinds[1] and "sim" in kinds:
         words = ["simulated" if kind == "sim" else "measured" for kind in kinds]

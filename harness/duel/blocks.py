@@ -1,7 +1,7 @@
-"""Two plans become one order: the same repeat of both sides beside each other, in blocks. Pure.
+"""Interleaves two plans: each block holds the same repeat of both sides. Pure.
 
-Drift then hits both sides alike and cancels from block to block. Inside a block who is first takes
-turns, so that going first favours nobody.
+Drift then affects both sides alike and cancels within blocks. The sides take turns at going first
+in a block, so that the order favours neither.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -22,34 +22,34 @@ SIDES = ("baseline", "candidate")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """The same repeat of an engine setting of either side, to be run one right after the other."""
+    """The same repeat of an engine setting on both sides, run one right after the other."""
 
     baseline: Launch
     candidate: Launch
 
     @property
     def repeat(self) -> int:
-        """Which launch of its engine setting each of them is, from 1."""
+        """The repeat's number, counted from 1."""
         return self.candidate.repeat
 
     @property
     def turns(self) -> tuple[tuple[str, Launch], ...]:
-        """Side and launch in the order in which they are run: the baseline first in odd repeats."""
+        """(side, launch) in the order in which they run: the baseline first in odd repeats."""
         both = tuple(zip(SIDES, (self.baseline, self.candidate), strict=True))
         return both if self.repeat % 2 else both[::-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """What is left of two plans, points that only one has taken out, and its order."""
+    """Two plans reduced to the points that both have, and the order of their launches."""
 
     baseline: Plan
     candidate: Plan
     blocks: tuple[Block, ...]
-    notes: tuple[str, ...]  # what is not measured, and why
+    notes: tuple[str, ...]  # on what is not measured, and why
 
     def plans(self, most: int) -> tuple[Plan, Plan]:
-        """Those of both sides up to a number of launches of each engine setting."""
+        """Both sides' plans, cut to at most `most` launches of each engine setting."""
         mine, theirs = (
             replace(plan, launches=tuple(x for x in plan.launches if x.repeat <= most))
             for plan in (self.baseline, self.candidate)
@@ -57,7 +57,7 @@ class Schedule:
         return mine, theirs
 
     def span_s(self, most: int) -> tuple[float, float]:
-        """The least and the most time that so many launches of each engine setting should take."""
+        """The least and most time that `most` launches of each engine setting should take."""
         least_s, most_s = zip(*(plan.span_s() for plan in self.plans(most)), strict=True)
         return sum(least_s), sum(most_s)
 
@@ -73,11 +73,11 @@ class _Asked:
 
 
 def looks(first: int, most: int) -> tuple[int, ...]:
-    """After how many launches of each side the data are looked at: `first`, then 5, 8, 12, 18, … if
-    that is 3, and at last `most`.
+    """The numbers of launches per side after which the data are looked at.
 
-    Each look costs a share of the error rate, and a launch more says less the more there are: so
-    there are half as many again each time.
+    From `first` = 3 these are 3, 5, 8, 12, 18, …, and finally `most`. Each look costs a share of
+    the error rate, and one more launch tells less the more there are, so the number grows by half
+    each time.
     """
     found, launches = [], first
     while launches < most:
@@ -87,10 +87,9 @@ def looks(first: int, most: int) -> tuple[int, ...]:
 
 
 def schedule(baseline: Plan, candidate: Plan, planned: Sequence[int] = ()) -> Schedule:
-    """Interleave two plans with as many launches each, points matched as a comparison does it.
+    """Interleave two plans with equally many launches, matching points as a comparison does.
 
-    The planned looks are part of both studies' names: other looks are another pair of studies.
-
+    The planned looks are part of both studies' ids, so other looks make another pair of studies.
     Raises UserError if there is no point that both can measure.
     """
     plans = (baseline, candidate)
@@ -121,7 +120,10 @@ def schedule(baseline: Plan, candidate: Plan, planned: Sequence[int] = ()) -> Sc
 
 
 def _asked(plan: Plan) -> Iterator[_Asked]:
-    """The points that can be compared, each once. A share of a capacity is a rate of its own."""
+    """The points that can be compared, each once.
+
+    Loads at a share of the capacity cannot: their rate differs between the sides.
+    """
     for launch in plan.launches:
         if launch.repeat == 1 and launch.obstacle is None:
             for run in launch.runs:
@@ -135,7 +137,7 @@ def _asked(plan: Plan) -> Iterator[_Asked]:
 
 
 def _side(plan: Plan, name: str, duel: str, points: Collection[str]) -> Plan:
-    """A plan of these points alone, by a name of its own, though both sides may be the same."""
+    """The plan reduced to these points, with an id of its own even if both sides are the same."""
     launches = [
         replace(
             launch,
@@ -149,7 +151,7 @@ def _side(plan: Plan, name: str, duel: str, points: Collection[str]) -> Plan:
 
 
 def _left_out(name: str, plan: Plan, alone: int) -> Iterator[str]:
-    """What of a side is not measured, of which so many points are its alone."""
+    """Notes on what is not measured of a side, which has `alone` points without a partner."""
     if alone:
         yield f"{plural(alone, 'point')} of the {name} only: not measured"
     if shares := {run.point for run in plan.runs if run.load.rate_frac is not None}:

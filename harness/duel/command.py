@@ -1,4 +1,4 @@
-"""`python -m harness sweep=NAME ... against=BASELINE`: words in, a duel out."""
+"""`python -m harness sweep=NAME ... against=BASELINE`: command-line words in, a duel out."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ AGAINST = "against="
 
 
 def prepare(words: Sequence[str], command: Sequence[str], extra_conf_dir: Path | None) -> Duel:
-    """Check everything that can be checked before a launch. Raises UserError."""
+    """Make the duel, after every check that needs no launch. Raises UserError."""
     said, settings = _parted(words)
     if not (against := said.pop("against")):
         raise UserError("against= needs a study's folder, or 'defaults'.")
@@ -50,7 +50,7 @@ def prepare(words: Sequence[str], command: Sequence[str], extra_conf_dir: Path |
 
 
 def _parted(words: Sequence[str]) -> tuple[dict[str, str], Words]:
-    """What is said to the comparison, and what to the sweep."""
+    """Splits the words into those for the comparison and those for the sweep."""
     said: dict[str, str] = {}
     left = []
     for word in words:
@@ -65,7 +65,7 @@ def _parted(words: Sequence[str]) -> tuple[dict[str, str], Words]:
 
 
 def _check_words(settings: dict[str, object]) -> None:
-    """Settings that have no meaning where launches are added until the verdict is settled."""
+    """Refuse settings that have no meaning where launches are added until settled."""
     for name in settings:
         if name in ("repeats", "repeats.launches"):
             raise UserError(
@@ -77,7 +77,7 @@ def _check_words(settings: dict[str, object]) -> None:
 
 
 def _without_extras(config: Config) -> Config:
-    """Nothing but what is compared: checks and profiles are for a sweep of its own."""
+    """The configuration without checks; a profile is refused. Both need a sweep of their own."""
     if config.profile.kind != "none":
         raise UserError(
             f"profile={config.profile.kind} has no effect with against=: afterwards"

@@ -1,8 +1,8 @@
-"""Baseline and candidate, measured in turns until the verdict is settled or the budget is out.
+"""Baseline and candidate, measured alternately until the verdict is settled or the budget is spent.
 
-Both are ordinary studies, on disk side by side, so that they can be compared, tabulated and
-reported on like any others. They are looked at after numbers of launches that are fixed beforehand;
-that number is stored with them, for every look costs its share of the error rate.
+Both are ordinary studies side by side on disk, so they can be compared, tabulated and reported like
+any others. They are looked at after fixed numbers of launches. The number of looks is stored with
+them, because every look costs a share of the error rate.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,27 +27,27 @@ from harness.study import Study
 from harness.sweep import Sweep, failures, reasons
 from harness.units import between, plural, value_text
 
-NAMED = 3  # open questions that a look names
+NAMED = 3  # open questions named in the line about a look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duel:
-    """Two sweeps, their common order, and what they are judged by."""
+    """Two sweeps, the order of their launches, and how they are judged."""
 
     baseline: Sweep
     candidate: Sweep
     schedule: Schedule
-    looks: tuple[int, ...]  # after how many launches of each engine setting there is a verdict
+    looks: tuple[int, ...]  # launches of each engine setting after which there is a verdict
     asked: Asked
     against: str
 
     @property
     def config(self) -> Config:
-        """What was asked for: the candidate's."""
+        """The configuration that was asked for, i.e. the candidate's."""
         return self.candidate.config
 
     def plan_text(self) -> str:
-        """Both sides' launches in their order, the looks, and the most time it can take."""
+        """Both sides' launches in order, the looks, and how long it can take."""
         lines = list(self._head())
         for block in self.schedule.blocks:
             lines.append(f"  block {block.repeat}")
@@ -59,7 +59,7 @@ class Duel:
         return "\n".join([*lines, f"{plural(launches, 'launch')} at most; nothing was started"])
 
     def run(self) -> int:
-        """Measure what is lacking, look, go on if need be; returns the verdict's exit code.
+        """Measure what is missing and look, until settled; returns the verdict's exit code.
 
         Raises UserError if a study cannot be written, or was begun in another environment.
         """
@@ -80,12 +80,12 @@ class Duel:
         return self.asked.conclude(found)
 
     def _settle(self, studies: Sequence[Study]) -> Comparison:
-        """Blocks up to a look, the look, and so on; what the last look found."""
+        """Measure the blocks up to each look, then look; returns what the last look found."""
         instrument: Instrument | None = None
-        noted: set[str] = set()  # by the displays of all looks
+        noted: set[str] = set()  # shared by the displays of all looks
         for number, until in enumerate(self.looks, 1):
             for study, plan in zip(studies, self.schedule.plans(until), strict=True):
-                study.add(runs=[run.id for run in plan.runs])  # so far; it is no more unfinished
+                study.add(runs=[run.id for run in plan.runs])  # later runs must not look missing
             due = [block for block in self.schedule.blocks if block.repeat <= until]
             if left := [block for block in due if not self._is_done(block, studies)]:
                 instrument = instrument or self._instrument(studies)
@@ -107,7 +107,7 @@ class Duel:
         instrument: Instrument,
         noted: set[str],
     ) -> None:
-        """Run blocks, each side into its study."""
+        """Run the blocks, each side into its own study."""
         total, missing = (sum(_runs(block) for block in blocks) for blocks in (due, left))
         with instrument.apart(), display(total, total - missing, noted) as show:
             sweeps = (self.baseline, self.candidate)
@@ -124,7 +124,10 @@ class Duel:
             export(study)
 
     def _is_done(self, block: Block, studies: Sequence[Study]) -> bool:
-        """Whether both halves are there. One alone is run again: they belong beside each other."""
+        """Whether both launches of a block are done; if only one is, both are run again.
+
+        They belong side by side.
+        """
         states = [
             study.status(run.id)
             for study, launch in zip(studies, (block.baseline, block.candidate), strict=True)
@@ -134,7 +137,7 @@ class Duel:
         return None not in states and not is_retried
 
     def _is_void(self, studies: Sequence[Study]) -> bool:
-        """Whether what is there is refused already: whatever follows, there will be no verdict."""
+        """Whether the comparison is refused already, so that further launches give no verdict."""
         is_there = all(any(True for _ in study.runs()) for study in studies)
         if not is_there or self.config.options.retry:
             return False
@@ -146,7 +149,7 @@ class Duel:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Study, Study]]:
-        """Both studies, for writing."""
+        """Open both studies for writing."""
         with ExitStack() as stack:
             mine, theirs = (
                 stack.enter_context(sweep.opened(looks=len(self.looks)))
@@ -157,14 +160,14 @@ class Duel:
             yield mine, theirs
 
     def _instrument(self, studies: Sequence[Study]) -> Instrument:
-        """One for both: calibrated once."""
+        """One load generator for both sides, calibrated once."""
         baseline, candidate = studies
         instrument = self.candidate.instrument(candidate)
         baseline.add(instrument=asdict(instrument))
         return instrument
 
     def _head(self) -> Iterator[str]:
-        """What will be measured, what differs, how long it may take."""
+        """Lines on what will be measured, what differs, and how long it may take."""
         mine, theirs = self.baseline.engine_line(), self.candidate.engine_line()
         yield from [theirs] if mine == theirs else [f"baseline, {mine}", f"candidate, {theirs}"]
         name = self.config.model.name
@@ -183,7 +186,7 @@ class Duel:
         )
 
     def _changes(self) -> Iterator[str]:
-        """What differs between the engines of a block; what is swept is the same in both."""
+        """Lines on how the engines of a block differ; swept settings are the same in both."""
         block = self.schedule.blocks[0]
         engines = [engine_settings(asdict(x.engine)) for x in (block.baseline, block.candidate)]
         for name in varying(engines):
@@ -192,18 +195,18 @@ class Duel:
 
 
 def is_settled(found: Comparison) -> bool:
-    """Whether more launches would not change the verdict, or there is nothing that they could tell.
+    """Whether the verdict is final, or more launches could not help.
 
-    One regression settles it, whatever else is open: it was called at its share of the error rate.
+    One regression settles it, whatever else is open: it was found at its share of the error rate.
     """
     is_one_sided = not (found.baseline.launches and found.candidate.launches)
     return found.verdict is not Outcome.INCONCLUSIVE or is_one_sided or not found.points
 
 
 def look_line(look: str, found: Comparison, launches: int, further: str) -> str:
-    """What a look saw, in a line: the verdict so far, what is open, and how it goes on."""
+    """A look in one line: the verdict so far, what is open, and what comes next."""
     told = f"{look}: {headline(found).lower()}"
-    if found.points:  # what is refused was not measured to the end
+    if found.points:  # if refused, it may not have been measured up to this look
         told = f"{look}, after {plural(launches, 'launch')} of each side: {headline(found).lower()}"
         told += f" ({', '.join(phrases(found))})"
     waiting = found.of(Verdict.INCONCLUSIVE)

@@ -1,4 +1,4 @@
-"""`python -m harness compare`: words in, comparison out, exit code. `--help compare` tells all."""
+"""`python -m harness compare`: command-line words in, comparison and exit code out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,11 +28,11 @@ NAMES = (*ASKED, "policy")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a comparison is to be judged by, and where it is to be told."""
+    """How a comparison is to be judged, and which files it is to be written to."""
 
     guard: Guard
     allow: tuple[str, ...]
-    files: dict[str, Path]  # name of the form -> file
+    files: dict[str, Path]  # format (json, junit, markdown) -> file
 
     @classmethod
     def of(
@@ -41,7 +41,7 @@ class Asked:
         changes: Mapping[str, Any] | None = None,
         extra_conf_dir: Path | None = None,
     ) -> Self:
-        """From words; `changes` are settings of the guard. Raises UserError."""
+        """From the command line; `changes` are settings of the guard. Raises UserError."""
         files = {name: Path(said[name]) for name in FILES if name in said}
         for name, path in files.items():
             if not path.resolve().parent.is_dir():
@@ -50,7 +50,7 @@ class Asked:
         return cls(guard=_asked(guard, said), allow=_allowed(said), files=files)
 
     def conclude(self, found: Comparison) -> int:
-        """Write and print what was found; the exit code."""
+        """Write and print the comparison; returns the exit code."""
         from rich.console import Console
 
         from harness.guard.screen import print_comparison
@@ -78,7 +78,7 @@ def run(words: Sequence[str], extra_conf_dir: Path | None = None) -> int:
 
 
 def _parsed(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Folders, and what was said by name. `--allow X` is the same as allow=X."""
+    """The folders, and the options by name. `--allow X` is the same as allow=X."""
     folders: list[str] = []
     said: dict[str, str] = {}
     left = list(words)

@@ -1,4 +1,4 @@
-"""Two studies, or a study and a policy, become a Comparison. Pure.
+"""Compares two studies, or a study with a policy. Pure.
 
 Each question is one metric at one point; all questions of a comparison share its error rate.
 """
@@ -30,11 +30,11 @@ def compare(
     allow: Collection[str] = (),
     policy: Policy | None = None,
 ) -> Comparison:
-    """Judge the candidate by the baseline, and by a policy where there is one.
+    """Judge the candidate against the baseline, and against a policy if there is one.
 
-    Studies that grew until the verdict was settled say how often they were to be looked at, and pay
-    for it whenever they are compared. Raises UserError if the two are one study, or if the policy
-    speaks of points that were not measured.
+    Studies that grew until the verdict was settled record how many looks were planned, and every
+    comparison of them is corrected for that. Raises UserError if the two hold the same
+    measurements, or if the policy names points that were not measured.
     """
     _check_two(baseline, candidate)
     matching = match(baseline, candidate)
@@ -62,7 +62,7 @@ def compare(
 def hold(
     study: Evidence, policy: Policy, guard: Guard, *, name: str, allow: Collection[str] = ()
 ) -> Comparison:
-    """Judge a study by a policy alone. Raises UserError as `compare` does."""
+    """Judge a study against a policy alone. Raises UserError as `compare` does."""
     measured = points(study)
     refused = likeness.refusals_of_one(study, measured, allow)
     made = _judged(_promises(policy, measured), refused, guard, looks=1)
@@ -74,7 +74,7 @@ def hold(
 def _judged(
     questions: Sequence[Question], refused: tuple[Refusal, ...], guard: Guard, looks: int
 ) -> Comparison:
-    """The answers, if nothing was refused that was not allowed. Both sides are still unnamed."""
+    """The comparison, with answers if every refusal is allowed. Both sides are still unnamed."""
     nobody = Side(study="", engine="", simulated=False, launches=0)
     is_refused = not all(refusal.allowed for refusal in refused)
     asked = [] if is_refused else [q for q in questions if is_defined(q)]
@@ -118,7 +118,7 @@ def _questions(pairs: Iterable[Pair], guard: Guard) -> list[Question]:
 
 
 def _promises(policy: Policy, measured: tuple[Pair, ...]) -> list[Question]:
-    held = limits(policy, measured) if measured else []  # without a run it is refused for that
+    held = limits(policy, measured) if measured else []  # a study without runs is refused anyway
     return [
         Question(metric=one.limit.metric, pair=one.pair, limit=one.limit, threshold_frac=0.0)
         for one in held
@@ -202,7 +202,7 @@ def _undefined(metric: str, count: int) -> str:
 
 def _unfinished(name: str, study: Evidence) -> Iterable[str]:
     planned, there = len(study.about["runs"]) - study.skipped, len(study.runs)
-    if there < planned and (there or not study.has_table):  # else its runs were left out
+    if there < planned and (there or not study.has_table):  # else it was sent without its runs
         yield f"the {name} is unfinished: {there} of {planned} runs"
 
 
@@ -220,7 +220,7 @@ def _summed_up(comparison: Comparison) -> Comparison:
 
 
 def _exp(value: float) -> float | None:
-    """None for a limit of the interval that no double holds."""
+    """exp(value); None for an end of the interval that overflows a double."""
     try:
         return exp(value) if value < inf else None
     except OverflowError:

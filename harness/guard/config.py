@@ -1,4 +1,4 @@
-"""What a comparison is judged by: `conf/guard/NAME.yaml`."""
+"""How a comparison is judged: `conf/guard/NAME.yaml`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclass(kw_only=True, config=STRICT)
 class Guard:
-    """Thresholds, error rate and budget."""
+    """Thresholds, error rate and launch budget."""
 
     alpha: float = Field(gt=0, lt=0.5, description="family-wise chance of a wrong verdict")
     first_look: int = Field(3, ge=2, description="launches per side before the first verdict")
@@ -41,7 +41,7 @@ class Guard:
 
 
 def higher_is_better(metric: str) -> bool:
-    """Rates are to be high; times and joules are to be low."""
+    """Whether a metric should be high, as rates should; times and joules should be low."""
     return metric.endswith(("_per_s", "_rps")) or metric == "capacity_concurrency"
 
 
@@ -50,7 +50,7 @@ def read_guard(
 ) -> Guard:
     """A file of guard/ by its name, or any file by its path. Raises UserError.
 
-    `changes` are settings of the command line, by their dotted name below `guard`.
+    `changes` are settings from the command line, by dotted name below `guard`.
     """
     path, tree = read_yaml("guard", name, extra_conf_dir)
     guard: Guard = checked(Guard, tree, path)
@@ -62,8 +62,9 @@ def read_guard(
 
 
 def read_yaml(group: str, name: str, extra_conf_dir: Path | None) -> tuple[Path, Any]:
-    """The tree of GROUP/NAME.yaml in conf/ or in the user's own folder, which has the last word; or
-    of the file NAME. Raises UserError.
+    """Path and tree of GROUP/NAME.yaml, or of the file NAME. Raises UserError.
+
+    A file in the user's own folder has precedence over one in conf/.
     """
     known = options(group, conf_dirs(extra_conf_dir))
     path = known.get(name, Path(name))
@@ -79,7 +80,7 @@ def read_yaml(group: str, name: str, extra_conf_dir: Path | None) -> tuple[Path,
 
 
 def checked(schema: Any, tree: Any, where: Path | str) -> Any:
-    """The tree as an object of the schema. Raises UserError with every rule that is broken."""
+    """The tree as an object of the schema. Raises UserError with every rule it breaks."""
     try:
         return TypeAdapter(schema).validate_python(tree)
     except ValidationError as error:
@@ -88,7 +89,7 @@ def checked(schema: Any, tree: Any, where: Path | str) -> Any:
 
 
 def broken(error: ValidationError) -> list[str]:
-    """Each rule that is broken, in a sentence of ours that names the key."""
+    """One sentence for each rule that is broken, in our own words and naming the key."""
     return list(dict.fromkeys(_rule(one) for one in error.errors()))
 
 

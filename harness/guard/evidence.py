@@ -1,6 +1,6 @@
-"""A study as a comparison sees it: its runs with what was set, what came out, and what voids them.
+"""A study as a comparison sees it: each run's settings, results and validity codes.
 
-Reads the disk; everything after it is pure.
+It reads the disk; everything after it is pure.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from harness.identity import OPERATIONAL
 from harness.study import SavedRun, Study
 from harness.tables import runs_table
 
-NOT_SET = ("kind",)  # an engine's kind is no setting of it
-MAX_PROMPTS = 64  # of each run, to see whether two runs sent the same ones
+NOT_SET = ("kind",)  # an engine's kind is not one of its settings
+MAX_PROMPTS = 64  # per run, to see whether two runs sent the same prompts
 NS_PER_S = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One run. Settings are flat, by dotted names below `engine` and `load`."""
+    """One run. Settings are flat, by dotted name below `engine` and `load`."""
 
     id: str
     launch: str  # one life of a server
@@ -31,26 +31,26 @@ class Measured:
     begun_at_s: float | None  # UTC; None for a run that measured nothing
     engine: dict[str, Any]
     load: dict[str, Any]
-    row: dict[str, Any]  # of the table: every metric
+    row: dict[str, Any]  # the table's row, with every metric
     validity: tuple[str, ...]
-    prompts: dict[int, tuple[int, int]]  # request -> tokens in, tokens asked for; first turns
+    prompts: dict[int, tuple[int, int]]  # request -> (input tokens, tokens asked for); first turns
     has_samples: bool
 
     @property
     def ok(self) -> bool:
-        """Whether there is something to measure."""
+        """Whether the run measured something."""
         return bool(self.row["status"] == "ok")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One study, read."""
+    """One study as read from disk."""
 
     folder: Path
     about: dict[str, Any]
     runs: tuple[Measured, ...]
-    skipped: int = 0  # runs that were not needed, or only led to what a search found
-    has_table: bool = False  # which was stored: a study that was sent without its runs has no more
+    skipped: int = 0  # runs that were not needed, or probes of a search other than its result
+    has_table: bool = False  # a stored table; all there is of a study sent without its runs
 
     @property
     def good(self) -> list[Measured]:
@@ -59,17 +59,17 @@ class Evidence:
 
     @property
     def launches(self) -> int:
-        """How many launches measured something."""
+        """Number of launches that measured something."""
         return len({run.launch for run in self.good})
 
     @property
     def simulated(self) -> bool:
-        """Whether any of it was not measured on hardware."""
+        """Whether any of it was simulated, not measured on hardware."""
         return bool(self.about["simulated"]) or any(run.row["simulated"] for run in self.runs)
 
 
 def read_evidence(folder: Path) -> Evidence:
-    """Read a study. Raises UserError if it is none, or damaged."""
+    """Read a study. Raises UserError if the folder is not one, or is damaged."""
     study = Study(folder)
     about, saved = study.about, list(study.runs())
     sampled = [run for run in saved if not run.ok or _has_samples(run)]
@@ -118,7 +118,10 @@ def _begun_at_s(record: Mapping[str, Any]) -> float | None:
 
 
 def _prompts(run: SavedRun) -> dict[int, tuple[int, int]]:
-    """Lengths of the first requests, by number; a later turn holds what the server said before."""
+    """Token counts of the first requests, by number.
+
+    Only first turns: later ones contain the server's earlier replies.
+    """
     requests = run.samples("requests")
     if not requests:
         return {}
@@ -129,10 +132,10 @@ def _prompts(run: SavedRun) -> dict[int, tuple[int, int]]:
 
 
 def engine_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """What an engine is, without how it is run, by dotted name."""
+    """An engine's settings by dotted name, without the operational ones."""
     return dict(leaves({n: v for n, v in stored.items() if n not in (*OPERATIONAL, *NOT_SET)}))
 
 
 def load_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A load by dotted name."""
+    """A load's settings by dotted name."""
     return dict(leaves(stored))

@@ -1,7 +1,7 @@
-"""A comparison as JUnit XML, which CI systems show: one test case a judgement.
+"""A comparison as JUnit XML, which CI systems display: one test case per judgement.
 
-A regression is a failure and a refusal an error. What is inconclusive is skipped, with its reason:
-the test was made and told nothing. The exit code says the same for all of them together.
+A regression is a failure, a refusal an error. An inconclusive judgement is a skipped test with its
+reason, because it was tested without result. The exit code says the same for all of them together.
 """
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
@@ -12,7 +12,7 @@ from harness.units import named_values
 
 
 def junit(comparison: Comparison) -> str:
-    """The XML document."""
+    """The comparison as an XML document."""
     cases = [_case(judgement) for judgement in comparison.points]
     cases += [_refusal(comparison)] if comparison.verdict is Outcome.REFUSED else []
     mark = "SIMULATED " if comparison.simulated else ""

@@ -1,8 +1,8 @@
-"""What must be alike before numbers may be compared, and what may differ. Pure.
+"""What must be equal before numbers may be compared, and what may differ. Pure.
 
-A difference of the first kind is a refusal: the numbers would be right and the conclusion wrong.
-Its name lets it through (`allow=driver_version`), and then the comparison carries it. One of the
-second kind (an engine setting, a version of vLLM) is a change: it may be what is to be judged.
+A difference of the first kind is a refusal: the numbers would be right but the conclusion wrong. It
+can be allowed by name (`allow=driver_version`), and the comparison then says so. A difference of
+the second kind (an engine setting, a version of vLLM) is a change: it may be what is being judged.
 """
 
 import json
@@ -16,9 +16,9 @@ from harness.guard.outcome import Change, Refusal
 from harness.guard.pairing import Matching, Pair, Point, by_setting, varying
 from harness.validity import FATAL
 
-NEVER = ("raw_samples", "simulated", "points")  # without these there is nothing to let through
+NEVER = ("raw_samples", "simulated", "points")  # cannot be allowed: nothing could be compared
 
-# Parts of the environment that decide how fast the same server is.
+# The parts of the environment that determine how fast the same server is.
 LIKE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "gpus": lambda found: [_kind_of(gpu) for gpu in found["gpus"]],
     "gpu_cards": lambda found: sorted(gpu["uuid"] for gpu in found["gpus"]),
@@ -27,16 +27,16 @@ LIKE: dict[str, Callable[[dict[str, Any]], Any]] = {
         name: found["host"].get(name) for name in ("cpu_model", "num_cpus_usable", "cgroup_cpus")
     },
 }
-NONE, UNSET = "none", "default"  # what is not there; a setting that is left to the server
+NONE, UNSET = "none", "default"  # something absent; a setting left to the server
 NO_SAMPLES = "none: an aggregate cannot be judged"
-SAME = ("measurement_version", "model")  # of study.json
-OPTIONS = ("seed", "client")  # of its options
+SAME = ("measurement_version", "model")  # keys of study.json
+OPTIONS = ("seed", "client")  # keys of its options
 ALLOWABLE = (*SAME, *OPTIONS, "environment", *LIKE, "imitated_gpu", "prompts", *FATAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A name, and what either side has there; `absent` is what people call None."""
+    """A named value that differs between the sides; `absent` is the text shown for None."""
 
     what: str
     baseline: Any
@@ -47,7 +47,7 @@ class Difference:
 def refusals(
     baseline: Evidence, candidate: Evidence, matching: Matching, allow: Collection[str]
 ) -> tuple[Refusal, ...]:
-    """What keeps the two from being compared, allowed or not: all of it."""
+    """Every difference that keeps the two from being compared, allowed or not."""
     found = [*_worthless(baseline, candidate), *_of_studies(baseline.about, candidate.about)]
     if baseline.runs and candidate.runs:
         found += _imitated(baseline, candidate)
@@ -60,18 +60,18 @@ def refusals(
 def refusals_of_one(
     evidence: Evidence, points: Iterable[Pair], allow: Collection[str]
 ) -> tuple[Refusal, ...]:
-    """What keeps one study from being held against a policy."""
+    """What keeps one study from being judged against a policy."""
     if not _has_samples(evidence):
         return _named([Difference("raw_samples", "", NO_SAMPLES)], allow)
     return _named(_void(points), allow)
 
 
 def changes(baseline: Evidence, candidate: Evidence, matching: Matching) -> tuple[Change, ...]:
-    """What differs and may be what the comparison is about: settings, versions, variables."""
+    """Differences that may be what the comparison is about: settings, versions, variables."""
     found = []
-    if baseline.runs and candidate.runs:  # of a study without runs, nobody knows
+    if baseline.runs and candidate.runs:  # without runs, the engine's settings are unknown
         engines = [side.runs[0].engine for side in (baseline, candidate)]
-        left_out = {*matching.swept, "gpu"}  # the GPU that a simulator imitates is no setting
+        left_out = {*matching.swept, "gpu"}  # a simulator's GPU is not a setting: see _imitated
         names = [name for name in varying(engines) if name not in left_out]
         found += [_entry(f"engine.{name}", name, engines, UNSET) for name in names]
     monitors = [side.about.get("monitor") for side in (baseline, candidate)]
@@ -96,7 +96,7 @@ def changes(baseline: Evidence, candidate: Evidence, matching: Matching) -> tupl
 def environment_differences(
     mine: dict[str, Any] | None, theirs: dict[str, Any] | None
 ) -> Iterator[Difference]:
-    """What makes speeds of two machines incomparable, of the snapshots in study.json."""
+    """Differences between two machines' snapshots that make their speeds incomparable."""
     if mine is None or theirs is None:
         words = ("recorded" if found else "not recorded" for found in (mine, theirs))
         yield Difference("environment", *words)
@@ -104,7 +104,7 @@ def environment_differences(
     for what, part in LIKE.items():
         if part(mine) != part(theirs):
             yield _differing(what, part(mine), part(theirs))
-            if what == "gpus":  # that the cards are others goes without saying
+            if what == "gpus":  # another kind of GPU implies all the rest
                 return
 
 
@@ -122,7 +122,7 @@ def _worthless(baseline: Evidence, candidate: Evidence) -> Iterator[Difference]:
 
 
 def _has_samples(evidence: Evidence) -> bool:
-    """An aggregate that came from elsewhere has numbers, but no samples that show their noise."""
+    """Whether there are runs, all good ones with raw samples: aggregates do not show noise."""
     return bool(evidence.runs) and all(run.has_samples for run in evidence.good)
 
 
@@ -139,7 +139,7 @@ def _of_studies(mine: dict[str, Any], theirs: dict[str, Any]) -> Iterator[Differ
 
 
 def _named_apart(mine: Any, theirs: Any) -> tuple[Any, Any]:
-    """Their names where these differ: that all else in them does too goes without saying."""
+    """The names alone if they differ, as everything else then differs too; else both sides."""
     names = [side.get("name") if isinstance(side, dict) else None for side in (mine, theirs)]
     if None in names or names[0] == names[1]:
         return mine, theirs
@@ -147,7 +147,7 @@ def _named_apart(mine: Any, theirs: Any) -> tuple[Any, Any]:
 
 
 def _imitated(baseline: Evidence, candidate: Evidence) -> Iterator[Difference]:
-    """The GPU that a simulator imitates is a setting of it, and still another GPU."""
+    """A difference in the GPU imitated: a setting of the simulator, yet a different GPU."""
     if not (baseline.simulated and candidate.simulated):
         return
     sides = [{str(run.engine.get("gpu")) for run in s.runs} for s in (baseline, candidate)]
@@ -156,7 +156,7 @@ def _imitated(baseline: Evidence, candidate: Evidence) -> Iterator[Difference]:
 
 
 def _points(baseline: Evidence, candidate: Evidence, matching: Matching) -> Iterator[Difference]:
-    """Nothing in common: says by which settings."""
+    """The settings by which the studies differ, if they have no point in common."""
     if not matching.pairs:
         yield Difference("points", *apart(baseline.runs, candidate.runs, matching.swept))
 
@@ -164,7 +164,7 @@ def _points(baseline: Evidence, candidate: Evidence, matching: Matching) -> Iter
 def apart(
     baseline: Sequence[Point], candidate: Sequence[Point], swept: Collection[str]
 ) -> tuple[str, str]:
-    """What either side's points have that none of the other's has, where they share none."""
+    """For sides that share no point: the settings that keep them apart, as text for each side."""
     sides = [[by_setting(point) for point in side] for side in (baseline, candidate)]
     must = [f"engine.{name}" for name in swept]
     found = []
@@ -178,7 +178,7 @@ def apart(
 
 
 def _prompts(matching: Matching) -> Iterator[Difference]:
-    """The same seed draws the same prompts, unless a file behind them has changed."""
+    """The first difference in prompts: one seed draws the same ones unless their file changed."""
     for pair in matching.pairs:
         theirs = {(run.launch_repeat, run.run_repeat): run.prompts for run in pair.candidate}
         for run in pair.baseline:
@@ -191,7 +191,7 @@ def _prompts(matching: Matching) -> Iterator[Difference]:
 
 
 def _void(pairs: Iterable[Pair]) -> Iterator[Difference]:
-    """Fatal codes of the runs that would be compared."""
+    """Fatal validity codes of the runs that would be compared."""
     sides: tuple[list[Measured], list[Measured]] = ([], [])
     for pair in pairs:
         sides[0].extend(pair.baseline)
@@ -222,7 +222,7 @@ def _entry(what: str, name: str, sides: list[dict[str, Any]], absent: str = NONE
 
 
 def _differing(what: str, mine: Any, theirs: Any, *, absent: str = NONE) -> Difference:
-    """Only the entries that differ, where both are dicts."""
+    """A difference, reduced to the entries that differ if both values are dicts."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         names = varying([mine, theirs])
         mine, theirs = ({name: side.get(name) for name in names} for side in (mine, theirs))

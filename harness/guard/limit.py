@@ -1,4 +1,4 @@
-"""One limit of a column, as people write it: METRIC < NUMBER, or METRIC > NUMBER."""
+"""A limit on one column, as people write it: METRIC < NUMBER, or METRIC > NUMBER."""
 
 import re
 from collections.abc import Collection
@@ -22,7 +22,7 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str, metrics: Collection[str] = METRICS) -> Self:
-        """Raises ValueError saying what is wrong with the text."""
+        """The limit in a text. Raises ValueError saying what is wrong with it."""
         match = LIMIT.fullmatch(text)
         if match is None:
             raise ValueError(f"'{text}' is not of the form METRIC < NUMBER or METRIC > NUMBER")

@@ -1,9 +1,9 @@
-"""Two levels of noise: between launches, and between runs inside a launch. Pure.
+"""Two levels of noise: between launches, and between runs within a launch. Pure.
 
-A server draws its luck once a launch (memory layout, autotuned kernels, the placement of processes,
-the order of NCCL's rings) and keeps it: runs of one launch are alike, and are no independent
-evidence. So the launch is the unit, its value the mean of its runs, and everything is done on
-logarithms, where a ratio is a difference and noise in percent is the same size at any level.
+A server draws its luck once per launch (memory layout, autotuned kernels, placement of processes,
+order of NCCL's rings) and keeps it, so runs of one launch are not independent. The unit is
+therefore the launch, its value the mean of its runs. All computations use logarithms, where a ratio
+is a difference and noise of some percent has the same size at any level.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Components:
-    """Standard deviations of the logarithm: 0.02 is noise of 2 %. None: no repetition shows it."""
+    """Standard deviations of the logarithm: 0.02 is 2 % noise. None without repetitions."""
 
     between: float | None
     within: float | None
 
 
 def launch_means(runs: Mapping[str, Sequence[float]]) -> Floats:
-    """Mean over the runs of each launch, shape (launches,), of values that are logarithms."""
+    """Mean over the runs of each launch, shape (launches,); values are logarithms."""
     return np.array([np.mean(values) for values in runs.values()], dtype=float)
 
 
@@ -36,8 +36,8 @@ def components(runs: Mapping[str, Sequence[float]]) -> Components:
         r0 = (N - sum_i r_i² / N) / (k - 1)
 
     with k launches of r_i runs, N runs in all (Searle, Casella, McCulloch, Variance Components,
-    1992, section 3.6). Where no launch has two runs the levels cannot be told apart: `within` is
-    None, and `between` is the standard deviation over launches, which holds both.
+    1992, section 3.6). If no launch has two runs, the levels cannot be separated: `within` is None,
+    and `between` is the standard deviation over launches, which contains both.
     """
     groups = [np.asarray(values, dtype=float) for values in runs.values()]
     sizes = np.array([len(group) for group in groups])

@@ -1,7 +1,7 @@
-"""What a comparison says, and the JSON that says it to programs.
+"""The result of a comparison, also as JSON for programs.
 
-The fields are the JSON's keys; those with a default may be absent from a file. Ratios are candidate
-over baseline; what could not be computed is None, never 0 or 1.
+The fields are the keys of the JSON; those with a default may be absent from a file. Ratios are
+candidate / baseline. What could not be computed is None, never 0 or 1.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Verdict(StrEnum):
-    """What can be said of one metric at one point."""
+    """The verdict on one metric at one point."""
 
     REGRESSED = "regressed"
     IMPROVED = "improved"
@@ -20,7 +20,7 @@ class Verdict(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What can be said of all of them together."""
+    """The verdict on all of them together."""
 
     PASS = "pass"
     REGRESSED = "regressed"
@@ -29,13 +29,13 @@ class Outcome(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """0 pass, 1 regressed, 2 nothing that a release could rest on."""
+        """0 for a pass, 1 for a regression, 2 for neither: no basis for a release."""
         return {Outcome.PASS: 0, Outcome.REGRESSED: 1}.get(self, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of the two that are compared. A policy stands on the baseline's side: no launches."""
+    """One of the two sides compared. A policy takes the baseline's side, without launches."""
 
     study: str
     engine: str
@@ -45,7 +45,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A difference that makes numbers incomparable, unless somebody allows it by its name."""
+    """A difference that makes numbers incomparable, unless it is allowed by name."""
 
     what: str
     baseline: str
@@ -64,10 +64,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """One metric at one point. `low` to `high` is the interval that the verdict was made by.
+    """One metric at one point. `low` to `high` is the interval on which the verdict rests.
 
-    `baseline` and `candidate` are geometric means over launches. `limit` is the policy's, in which
-    case `baseline` is its value, `regressed` means broken and `unchanged` means kept.
+    `baseline` and `candidate` are geometric means over launches. If `limit`, a policy's, is set,
+    `baseline` is its value, `regressed` means broken and `unchanged` means kept.
     """
 
     point: dict[str, Any]
@@ -81,19 +81,19 @@ class Judgement:
     verdict: Verdict
     launches: tuple[int, int]
     paired: bool
-    more_launches: int | None  # of each side; None: none needed, or it cannot be told
+    more_launches: int | None  # of each side; None: none needed, or the number is unknown
     reason: str | None  # why it is inconclusive
     limit: str | None = None
     baseline_runs: tuple[str, ...] = ()
     candidate_runs: tuple[str, ...] = ()
-    validity: tuple[str, ...] = ()  # codes of any of these runs
+    validity: tuple[str, ...] = ()  # codes that any of these runs carries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variance:
     """The noise of one metric at one point, as standard deviations of its logarithm.
 
-    With one run a launch `within_frac` is None and `between_frac` holds both levels.
+    With one run per launch, `within_frac` is None and `between_frac` contains both levels.
     """
 
     study: str  # baseline or candidate
@@ -107,25 +107,25 @@ class Variance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Everything that `compare` found. A refused one holds no numbers."""
+    """Everything that `compare` found. A refused comparison holds no numbers."""
 
     verdict: Outcome
     summary: str
     baseline: Side
     candidate: Side
-    confidence: float  # of all verdicts of a change together, and of each of no change
-    family: int  # how many questions share it
+    confidence: float  # of all verdicts of a change jointly, and of each verdict of no change
+    family: int  # number of questions that share it
     refusals: tuple[Refusal, ...] = ()
     changes: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
     thresholds: dict[str, float] = field(default_factory=dict)
-    looks: int = 1  # how often the data were to be looked at; more where launches are added
+    looks: int = 1  # planned looks at the data; more than one if launches are added until settled
     points: tuple[Judgement, ...] = ()
     variance: tuple[Variance, ...] = ()
 
     @property
     def simulated(self) -> bool:
-        """Whether no hardware was measured."""
+        """Whether either side was simulated."""
         return self.baseline.simulated or self.candidate.simulated
 
     def of(self, verdict: Verdict) -> list[Judgement]:
@@ -133,5 +133,5 @@ class Comparison:
         return [judgement for judgement in self.points if judgement.verdict is verdict]
 
     def to_json(self) -> str:
-        """One JSON document, without NaN or Infinity."""
+        """The comparison as one JSON document, without NaN or Infinity."""
         return json.dumps(asdict(self), indent=1, allow_nan=False, default=str) + "\n"

@@ -1,8 +1,8 @@
-"""Which points of two studies are the same, and which of their launches belong together. Pure.
+"""Which points of two studies match, and which of their launches form pairs. Pure.
 
-A point's id is a hash of everything, so that of a changed engine differs. Two points are compared
-when their whole load is the same, and every engine setting that either study sweeps: what neither
-sweeps may differ, and is the change that the comparison is about.
+A point's id is a hash of everything, so it changes with the engine. Points therefore match if their
+whole load is equal, and every engine setting that either study sweeps. A setting that neither
+sweeps may differ: it is the change that the comparison is about.
 """
 
 import json
@@ -19,7 +19,7 @@ Key = tuple[str, ...]
 
 
 class Point(Protocol):
-    """What a point is known by: settings by dotted name below `engine` and `load`."""
+    """What identifies a point: settings by dotted name below `engine` and `load`."""
 
     @property
     def engine(self) -> dict[str, Any]: ...
@@ -32,7 +32,7 @@ P = TypeVar("P", bound=Point)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One point as both studies tried to measure it, failed runs included."""
+    """The runs of one point in both studies, including failed ones."""
 
     point: dict[str, Any]
     baseline: tuple[Measured, ...]
@@ -40,7 +40,7 @@ class Pair:
 
     @property
     def runs(self) -> tuple[Measured, ...]:
-        """Those of both."""
+        """The runs of both sides."""
         return self.baseline + self.candidate
 
 
@@ -49,13 +49,13 @@ class Matching:
     """The points that both studies have, in the baseline's order, and how many only one has."""
 
     pairs: tuple[Pair, ...]
-    swept: tuple[str, ...]  # engine settings that name a point
+    swept: tuple[str, ...]  # engine settings that identify a point
     baseline_only: int
     candidate_only: int
 
 
 def match(baseline: Evidence, candidate: Evidence) -> Matching:
-    """Find the points that both have."""
+    """Match the points of two studies."""
     swept = swept_by(baseline.runs, candidate.runs)
     mine, theirs = (by_key(side.runs, swept) for side in (baseline, candidate))
     common = [key for key in mine if key in theirs]
@@ -83,7 +83,7 @@ def swept_by(*sides: Sequence[Point]) -> tuple[str, ...]:
 
 
 def points(evidence: Evidence) -> tuple[Pair, ...]:
-    """The points of one study, nothing on the baseline's side."""
+    """The points of one study, with nothing on the baseline's side."""
     swept = varying(run.engine for run in evidence.runs)
     groups = by_key(evidence.runs, swept)
     named = names(evidence.runs)
@@ -103,13 +103,13 @@ def varying(settings: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def by_setting(point: Point) -> dict[str, Any]:
-    """Everything that was set, by its dotted name on the command line."""
+    """All settings by their dotted name on the command line."""
     told = {f"engine.{name}": value for name, value in point.engine.items()}
     return told | {f"load.{name}": value for name, value in point.load.items()}
 
 
 def names(runs: Sequence[Measured]) -> dict[str, str]:
-    """Heading of each setting that tells the points apart; a load's intensity always."""
+    """The heading of each setting that varies between points, and always of a load's intensity."""
     found = varying(by_setting(run) for run in runs)
     loads = [run.load for run in runs]
     intensity = [n for n in INTENSITY if any(load.get(n) is not None for load in loads)]
@@ -117,17 +117,17 @@ def names(runs: Sequence[Measured]) -> dict[str, str]:
 
 
 def point_of(run: Measured, named: dict[str, str]) -> dict[str, Any]:
-    """The run's point as people name it."""
+    """The point of a run, as headings and values for people."""
     settings = by_setting(run)
     return {heading: settings.get(name) for name, heading in named.items()}
 
 
 def blocks(pair: Pair) -> list[tuple[str, str]] | None:
-    """Launches of both sides that ran beside each other; None if the studies were not interleaved.
+    """The launches of both sides in pairs; None if the studies were not interleaved.
 
-    They were if each repeat has one launch of either side, and has ended before the next began:
-    then drift hits both alike, and the order inside a block does not matter. A launch that has no
-    partner is left out.
+    They were interleaved if each repeat has one launch of either side, and the last run of each
+    repeat began before the first of the next. Then drift hits both alike, and the order within a
+    block does not matter. A launch without a partner is left out.
     """
     repeats: dict[int, tuple[list[Measured], list[Measured]]] = {}
     for index, side in enumerate((pair.baseline, pair.candidate)):
@@ -151,11 +151,11 @@ def _last_s(block: tuple[list[Measured], list[Measured]]) -> float:
 
 
 def by_key(runs: Iterable[P], swept: Sequence[str]) -> dict[Key, list[P]]:
-    """The runs of each point: alike in the whole load, and in what is swept of the engine."""
+    """The runs of each point, grouped by the whole load and the swept engine settings."""
     groups: dict[Key, list[P]] = {}
     for run in runs:
         values = [json.dumps(run.engine.get(name), default=str) for name in swept]
-        # what is not set is as good as not known: an older harness had fewer settings
+        # An unset value counts as absent, because older harnesses had fewer settings.
         load = {name: value for name, value in run.load.items() if value is not None}
         groups.setdefault((json.dumps(load, sort_keys=True), *values), []).append(run)
     return groups

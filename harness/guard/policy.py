@@ -1,10 +1,10 @@
-"""A policy: what a service has promised, instead of a baseline. `conf/policy/NAME.yaml`.
+"""A policy: the limits that a service promises, in place of a baseline. `conf/policy/NAME.yaml`.
 
     objectives:
-      - at: {concurrency: 64}        # settings by their name; without it, every point
+      - at: {concurrency: 64}        # settings by name; without `at`, every point
         limits: [ttft_p99_s < 0.2, tpot_p99_s < 0.05, output_tok_per_s > 1000]
 
-A limit is kept if the whole interval of the metric is on its good side, broken if none of it is.
+A limit is kept if the metric's whole interval is on its good side, and broken if none of it is.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from harness.guard.pairing import Pair, by_setting
 
 @schema(kw_only=True, config=STRICT)
 class Objective:
-    """Limits, and the points that they hold at."""
+    """Limits, and the points at which they must hold."""
 
     limits: list[str] = Field(min_length=1)
     at: dict[str, Any] = Field(default_factory=dict)
@@ -33,17 +33,17 @@ class Objective:
         return self
 
     def parsed(self) -> tuple[Limit, ...]:
-        """The limits; ValueError for the first that is none."""
+        """The limits. Raises ValueError for the first that cannot be parsed."""
         return tuple(map(Limit.parse, self.limits))
 
     def covers(self, pair: Pair) -> bool:
-        """Whether a point has the settings of `at`: by heading, or by the whole dotted name."""
+        """Whether a point has the settings of `at`, named by heading or by dotted name."""
         return all(_value(pair, name) == value for name, value in self.at.items())
 
 
 @schema(kw_only=True, config=STRICT)
 class Policy:
-    """Objectives, all of which are to be met."""
+    """Objectives, all of which must be met."""
 
     objectives: list[Objective] = Field(min_length=1)
 
@@ -64,7 +64,7 @@ def read_policy(name: str, extra_conf_dir: Path | None = None) -> Policy:
 
 
 def limits(policy: Policy, points: tuple[Pair, ...]) -> list[Held]:
-    """Every limit at every point that it holds at. Raises UserError where it holds at none."""
+    """Every limit at every point it applies to. Raises UserError if one applies to none."""
     found = []
     for objective in policy.objectives:
         covered = [pair for pair in points if objective.covers(pair)]

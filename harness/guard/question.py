@@ -1,4 +1,4 @@
-"""One question of a comparison: a metric at a point, and what launches answer. Pure."""
+"""One question of a comparison: a metric at a point, and the launches' samples for it. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from harness.units import plural
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One metric at one point: against the baseline, or against a limit of a policy."""
+    """One metric at one point, against the baseline or against a policy's limit."""
 
     metric: str
     pair: Pair
@@ -26,26 +26,26 @@ class Question:
 
     @property
     def region(self) -> verdict.Region:
-        """The ratios that are no change, or keep the limit."""
+        """The ratios that count as no change, or that keep the limit."""
         if self.limit:
             return verdict.Region.kept(is_floor=self.limit.is_floor)
         return verdict.Region.around_one(self.threshold_frac)
 
     @property
     def higher_is_better(self) -> bool:
-        """Which way is bad."""
+        """Whether a higher value of the metric is better."""
         return self.limit.is_floor if self.limit else higher_is_better(self.metric)
 
     @property
     def sides(self) -> tuple[tuple[Measured, ...], ...]:
-        """The good runs that answer it, of each side; a limit needs none of a baseline."""
+        """The good runs of each side; with a limit, of the candidate alone."""
         sides = (self.pair.candidate,) if self.limit else (self.pair.baseline, self.pair.candidate)
         return tuple(tuple(run for run in side if run.ok) for side in sides)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """What launches answered, as logarithms. Over the limit, where there is one."""
+    """The launches' values, as logarithms; relative to the limit if there is one."""
 
     baseline: Floats | None
     candidate: Floats
@@ -53,7 +53,7 @@ class Samples:
 
 
 def samples_of(question: Question) -> Samples | str:
-    """The launches' answers, or why there is no judging by them."""
+    """The launches' samples, or the reason why they cannot be judged."""
     groups = []
     for name, side in zip(
         ("baseline", "candidate")[-len(question.sides) :], question.sides, strict=True
@@ -83,7 +83,7 @@ def samples_of(question: Question) -> Samples | str:
 
 
 def _unusable(values: Sequence[Any], side: str) -> str | None:
-    """Why these values have no logarithms."""
+    """Why these values have no logarithms; None if they all have."""
     undefined = sum(_is_undefined(value) for value in values)
     if undefined:
         return f"undefined in {undefined} of {len(values)} runs of the {side}"
@@ -99,7 +99,7 @@ def _is_undefined(value: Any) -> bool:
 
 
 def is_defined(question: Question) -> bool:
-    """Whether anything at all is known of the metric there; a policy's limit is asked anyway."""
+    """Whether the metric is defined in any run there; a policy's limit is always asked."""
     runs = [run for side in question.sides for run in side]
     return question.limit is not None or not all(
         _is_undefined(r.row.get(question.metric)) for r in runs
@@ -107,7 +107,7 @@ def is_defined(question: Question) -> bool:
 
 
 def _logs(runs: Iterable[Measured], metric: str) -> dict[str, list[float]]:
-    """Logarithms of a metric, by launch, in the order of time."""
+    """Logarithms of a metric by launch, in order of time."""
     groups: dict[str, list[float]] = {}
     for run in sorted(runs, key=lambda run: run.begun_at_s or 0.0):
         groups.setdefault(run.launch, []).append(log(run.row[metric]))
@@ -115,7 +115,7 @@ def _logs(runs: Iterable[Measured], metric: str) -> dict[str, list[float]]:
 
 
 def noise(questions: Iterable[Question]) -> Iterator[Variance]:
-    """Of each metric at each point once, though a limit may ask for it again."""
+    """The noise of each metric at each point, once even if a limit asks for the same again."""
     told = set()
     for question in questions:
         names = ("baseline", "candidate")[-len(question.sides) :]

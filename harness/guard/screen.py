@@ -1,4 +1,4 @@
-"""A comparison on a terminal: what was compared, every judgement, the noise, the verdict last."""
+"""A comparison on a terminal: what was compared, every judgement, the noise, then the verdict."""
 
 from collections.abc import Iterable
 from statistics import median
@@ -47,7 +47,7 @@ OF_LIMITS: tuple[Shown[Judgement], ...] = (
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print it as wide as the screen allows."""
+    """Print the comparison, as wide as the terminal allows."""
     if comparison.simulated:
         console.print(SIMULATED, style="bold", markup=False)
     for name, side in (("baseline", comparison.baseline), ("candidate", comparison.candidate)):
@@ -80,7 +80,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 
 
 def _common(points: Iterable[Judgement]) -> dict[str, Any]:
-    """What all points have alike; the table need not repeat it."""
+    """The settings that all points share, which the table need not repeat."""
     first, *others = points
     return {n: v for n, v in first.point.items() if all(j.point.get(n) == v for j in others)}
 
@@ -105,7 +105,7 @@ def _table(width: int, points: Iterable[Judgement]) -> Table:
 
 
 def _at(axes: Iterable[str]) -> Shown[Judgement]:
-    """All axes in one column that may wrap: what is not left to the server, by name."""
+    """One column for all axes, which may wrap: the settings not left to the server, by name."""
     return Shown(
         title="at",
         text=lambda j: (
@@ -118,7 +118,7 @@ def _at(axes: Iterable[str]) -> Shown[Judgement]:
 
 
 def _noise_table(variance: Iterable[Variance]) -> Table:
-    """Median over the points, and in brackets the largest; the JSON has each."""
+    """The median noise over the points, with the largest in brackets; the JSON has all values."""
     groups: dict[str, dict[str, list[Variance]]] = {}
     for one in variance:
         groups.setdefault(one.metric, {}).setdefault(one.study, []).append(one)

@@ -22,13 +22,13 @@ def headline(comparison: Comparison) -> str:
 
 
 def sentence(comparison: Comparison) -> str:
-    """The verdict and what it rests on, in a sentence or two; simulated numbers say so first."""
+    """The verdict and its basis in a sentence or two, beginning with a warning if simulated."""
     text = _refused(comparison) if comparison.verdict is Outcome.REFUSED else _counted(comparison)
     return f"{SIMULATED} {text}" if comparison.simulated else text
 
 
 def paragraph(comparison: Comparison) -> str:
-    """One paragraph of Markdown."""
+    """The comparison as one paragraph of Markdown."""
     mine, theirs = comparison.baseline, comparison.candidate
     parts = [f"**{headline(comparison)}.**", sentence(comparison)]
     if comparison.changes:
@@ -84,7 +84,7 @@ def change(ratio: float | None) -> str:
 
 
 def span(judgement: Judgement) -> str:
-    """The interval as changes: −14.1 to −10.2 %; of a limit as values, in the metric's unit."""
+    """The interval as changes, e.g. "−14.1 to −10.2 %"; for a limit as values of the metric."""
     if judgement.low is None or judgement.high is None:
         return "–"
     if judgement.limit and judgement.baseline:
@@ -94,9 +94,9 @@ def span(judgement: Judgement) -> str:
 
 
 def number(ratio: float) -> str:
-    """A ratio's change in percent, without the sign for it; past tenfold it is all the same.
+    """A ratio's change in percent, without the percent sign; beyond +999 it is "> +999".
 
-    What rounds to zero has no direction.
+    A change that rounds to zero gets no sign.
     """
     percent = (ratio - 1) * 100
     if percent > 999:
@@ -136,7 +136,7 @@ def _counted(comparison: Comparison) -> str:
 
 
 def phrases(comparison: Comparison) -> list[str]:
-    """3 regressed, 1 limit broken, …: what there is of each kind."""
+    """The number of judgements of each kind, e.g. "3 regressed", "1 limit broken"."""
     counts: dict[str, int] = {}
     for verdict in Verdict:
         for judgement in comparison.of(verdict):
@@ -155,7 +155,7 @@ def _which(wanted: Sequence[int], waiting: Sequence[Judgement]) -> str:
 
 
 def regressed_points(comparison: Comparison) -> list[tuple[Judgement, ...]]:
-    """The regressions of each point, first those of the point with the worst of them."""
+    """The regressions of each point, beginning with the point that has the worst."""
     points: dict[str, list[Judgement]] = {}
     for judgement in _worst_first(comparison):
         points.setdefault(str(judgement.point), []).append(judgement)

@@ -1,33 +1,34 @@
-"""From launches to a verdict: intervals, thresholds, and what more launches would bring. Pure.
+"""From launches to a verdict: intervals, thresholds, and how many more launches are needed. Pure.
 
-The test. Student's t on the launches' logarithms: Welch's for two studies that were measured apart
-(B. L. Welch, Biometrika 34, 1947), the paired one where their launches alternated in blocks, so
-that what both share, drift above all, cancels. It assumes that launches are independent, and that
-their mean is near enough to normal. Both are SciPy's.
+The test is Student's t on the logarithms of the launches. For two studies measured apart it is
+Welch's (B. L. Welch, Biometrika 34, 1947). If their launches alternated in blocks it is the paired
+test, so that whatever both share, drift above all, cancels. It assumes that launches are
+independent and that their mean is close enough to normal. Both are SciPy's.
 
-Why not a rank or permutation test, or a bootstrap? With the few launches that anybody can pay for
-the first two cannot reach the level that a family of points x metrics needs (five launches against
-five have 252 arrangements: p >= 0.008, where 30 comparisons ask for 0.0017), and intervals of a
-bootstrap of three to five values are far too short. The t distribution pays for unknown noise.
+Why not a rank or permutation test, or a bootstrap? With as few launches as anybody can afford, the
+first two cannot reach the level that a family of points x metrics needs (five launches against five
+have 252 arrangements, so p >= 0.008, while 30 comparisons need 0.0017), and bootstrap intervals of
+three to five values are far too short. The t distribution accounts for the unknown noise.
 
-The rule. `regressed` and `improved` only if the whole interval is past the threshold, `unchanged`
-only if it lies within. How sure an interval must be depends on where its estimate points:
+The rule is `regressed` or `improved` only if the whole interval is past the threshold, `unchanged`
+only if it lies within. The confidence of an interval depends on where its estimate lies:
 
-- Past the threshold, every interval is one of many that could by chance call a change. They hold
-  together: each has the confidence 1 - alpha / (points x metrics), by Bonferroni, which assumes
-  nothing of how metrics of one launch hang together. The chance of any wrong `regressed` or
+- Past the threshold, each interval is one of many that could indicate a change by chance. They hold
+  jointly: each has confidence 1 - alpha / (points x metrics), by Bonferroni, which assumes nothing
+  about how the metrics of a launch are correlated. The chance of any wrong `regressed` or
   `improved` is at most alpha.
-- Within, the confidence is 1 - alpha. A comparison passes only if all are unchanged, so one real
-  change has to slip through its own interval, whatever the others do: the chance of a wrong pass is
+- Within, the confidence is 1 - alpha. A comparison passes only if all are unchanged, so a real
+  change must slip through its own interval, whatever the others do: the chance of a wrong pass is
   at most alpha / 2 without any correction (intersection-union test, R. L. Berger, Technometrics 24,
   1982; two one-sided tests, D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987).
 
-Where data are looked at several times, until settled, both are divided by the number of looks.
+If data are looked at several times until the verdict is settled, both error rates are divided by
+the number of looks.
 
-In studies that were measured apart drift goes on from one to the next: where a metric has a trend
-over its launches, an interval past the threshold is wider by what the trend can explain.
+Between studies measured apart, drift continues from one to the next. If a metric has a trend over
+the launches, an interval past the threshold is widened by what the trend can explain.
 
-`benchmarks/verdict_errors.py` measures all this, also under noise that breaks the assumptions;
+`benchmarks/verdict_errors.py` measures all this, also under noise that violates the assumptions;
 docs/verdict.md has its tables.
 """
 
@@ -42,15 +43,15 @@ from scipy import stats
 from harness.guard.noise import Floats
 from harness.guard.outcome import Verdict
 
-MIN_LAUNCHES = 2  # of each side: one launch says nothing of how far launches lie apart
-DRIFT_ALPHA = 0.05  # of each trend: a needless doubt costs less than drift taken for a change
+MIN_LAUNCHES = 2  # of each side; one launch says nothing about how much launches vary
+DRIFT_ALPHA = 0.05  # per trend; a needless doubt costs less than drift mistaken for a change
 MAX_MORE = 100  # a verdict that needs more launches than this is not worth a number
-NO_NOISE = 1e-12  # launches nearer to each other than this are copies, not measurements
+NO_NOISE = 1e-12  # launches closer together than this are copies, not measurements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """log(candidate / baseline): estimate and limits, shape (...) for samples (..., launches)."""
+    """Estimate and limits of log(candidate / baseline), shape (...) for samples (..., launches)."""
 
     estimate: Floats
     low: Floats
@@ -59,41 +60,41 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """The ratios that are no change, or keep a limit: from `low` to `high`, as logarithms."""
+    """The log ratios, from `low` to `high`, that count as no change or that keep a limit."""
 
     low: float
     high: float
 
     @classmethod
     def around_one(cls, threshold_frac: float) -> "Region":
-        """Within a share of the baseline's value, either way."""
+        """Changes of less than a share of the baseline's value, in either direction."""
         return cls(low=log(1 - threshold_frac), high=log(1 + threshold_frac))
 
     @classmethod
     def kept(cls, *, is_floor: bool) -> "Region":
-        """The good side of a limit, of ratios value / limit."""
+        """The good side of a limit, for ratios value / limit."""
         return cls(low=0.0, high=inf) if is_floor else cls(low=-inf, high=0.0)
 
     def holds(self, estimate: Floats) -> npt.NDArray[np.bool_]:
-        """Whether ratios lie within."""
+        """Whether log ratios lie within."""
         return np.asarray((estimate >= self.low) & (estimate <= self.high))
 
 
 def level(alpha: float, family: int, looks: int = 1) -> float:
-    """Confidence of each of `family` intervals that shall hold together, at each of the looks."""
+    """The confidence of each of `family` intervals that must hold jointly, at each of the looks."""
     return 1 - alpha / (max(1, family) * looks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sureness:
-    """How sure intervals must be: alone, to show no change; together, to show one."""
+    """The confidence of intervals: individually, to show no change; jointly, to show one."""
 
     within: float
     past: float
 
     @classmethod
     def of(cls, alpha: float, family: int, looks: int = 1) -> "Sureness":
-        """For a family of questions."""
+        """The confidences for a family of questions."""
         return cls(within=level(alpha, 1, looks), past=level(alpha, family, looks))
 
 
@@ -106,9 +107,10 @@ def deciding(
     paired: bool,
     reach: Floats | float = 0.0,
 ) -> Interval:
-    """The interval that decides: as sure as the verdict needs that its estimate points to.
+    """The interval that decides, at the confidence needed by the verdict its estimate suggests.
 
-    One past the threshold is wider by what drift can have done, its `reach`, to either side.
+    An interval past the threshold is widened on either side by `reach`, the possible effect of
+    drift.
     """
     near = interval(baseline, candidate, confidence=sure.within, paired=paired)
     far = interval(baseline, candidate, confidence=sure.past, paired=paired)
@@ -125,15 +127,15 @@ def interval(
 ) -> Interval:
     """The interval of log(candidate / baseline), launches along the last axis.
 
-    Without a baseline it is that of the candidate's own mean. Paired samples are block by block in
-    the same order. Raises ValueError for fewer than MIN_LAUNCHES.
+    Without a baseline it is that of the candidate's mean. Paired samples have their blocks in the
+    same order. Raises ValueError for fewer than MIN_LAUNCHES.
     """
     sides = [candidate] if baseline is None else [baseline, candidate]
     if min(side.shape[-1] for side in sides) < MIN_LAUNCHES:
         raise ValueError(f"an interval needs {MIN_LAUNCHES} launches of each side")
     estimate = candidate.mean(axis=-1) - (0.0 if baseline is None else baseline.mean(axis=-1))
     with warnings.catch_warnings():
-        # SciPy warns of launches that are nearly alike; of both sides, `is_copy` has refused them
+        # SciPy warns if launches are nearly equal; `is_copy` has refused that for both sides.
         warnings.simplefilter("ignore", RuntimeWarning)
         if baseline is None:
             result = stats.ttest_1samp(candidate, 0.0, axis=-1)
@@ -146,18 +148,19 @@ def interval(
 
 
 def is_copy(baseline: Floats | None, candidate: Floats, *, paired: bool) -> bool:
-    """Whether launches do not differ at all, so that there is no noise to judge by."""
+    """Whether the launches are all equal, so that there is no noise to judge by."""
     if paired and baseline is not None:
         return bool(np.ptp(candidate - baseline) < NO_NOISE)
     return bool(max(np.ptp(s) for s in (baseline, candidate) if s is not None) < NO_NOISE)
 
 
 def drift_reach(baseline: Floats, candidate: Floats) -> Floats:
-    """How far drift alone can have moved the candidate, as a logarithm; 0 where there is none.
+    """How far drift alone can have moved the candidate, as a logarithm; 0 without drift.
 
-    If both sides share a trend over their launches (last axis, in the order of time; Student's t of
-    the slope about their own means, at DRIFT_ALPHA), it is taken to go on from one study to the
-    next: the slope's far limit times the launches between their middles.
+    If both sides share a trend over their launches (last axis, in order of time; Student's t of the
+    slope about each side's mean, at DRIFT_ALPHA), it is assumed to continue from one study to the
+    next. The result is the slope's far confidence limit times the number of launches between the
+    middles of the studies.
     """
     freedom = baseline.shape[-1] + candidate.shape[-1] - 3
     if freedom < 1:
@@ -177,7 +180,7 @@ def drift_reach(baseline: Floats, candidate: Floats) -> Floats:
 
 
 def judge(found: Interval, region: Region, *, higher_is_better: bool) -> npt.NDArray[np.object_]:
-    """The value of the Verdict on each interval, in their shape."""
+    """The Verdict's value for each interval, in the intervals' shape."""
     below, above = found.high < region.low, found.low > region.high
     worse, better = (below, above) if higher_is_better else (above, below)
     within = (found.low >= region.low) & (found.high <= region.high)
@@ -191,15 +194,15 @@ def judge(found: Interval, region: Region, *, higher_is_better: bool) -> npt.NDA
 def more_launches(
     baseline: Floats | None, candidate: Floats, region: Region, sure: Sureness, *, paired: bool
 ) -> int | None:
-    """How many launches more of each side would settle it, if estimate and noise stay as they are.
+    """How many more launches of each side would settle it, if estimate and noise stay as they are.
 
-    The least k for which the deciding interval's half-width falls below the distance g of the
-    estimate from the nearer end of the region: t(confidence, nu_k) · s_k < g, with
+    This is the least k for which the half-width of the deciding interval falls below the distance g
+    of the estimate from the nearer end of the region: t(confidence, nu_k) · s_k < g, with
 
         s_k² = sd_b² / (n_b + k) + sd_c² / (n_c + k),  nu_k = Welch's          (measured apart)
         s_k² = sd_d² / (n + k), sd_d of the pairs' differences, nu_k = n + k - 1      (paired)
 
-    None if MAX_MORE would not do: the estimate lies on the threshold.
+    None if MAX_MORE would not suffice, as when the estimate lies on the threshold.
     """
     if paired and baseline is not None:
         candidate, baseline = candidate - baseline, None

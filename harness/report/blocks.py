@@ -1,7 +1,7 @@
-"""What a report is made of. Sections are built of blocks once, and written as HTML and as Markdown.
+"""The blocks of which a report's sections are built, to be written as HTML and as Markdown.
 
-All text is plain and is escaped where it is written; only a `Page` is Markdown, of our own making.
-A path is relative to the report's folder; a picture's is where it lies.
+All text is plain and is escaped when it is written; only a `Page` is Markdown, which we wrote
+ourselves. Paths are relative to the report's folder, except those of pictures.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from typing import Literal
 
 from harness.units import Format
 
-SHORT = 40  # letters of a fact
+SHORT = 40  # most characters of a short fact
 Tone = Literal["plain", "good", "bad", "doubt", "muted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A ratio's interval in units of its threshold: 0 is no change, past ±1 is a change."""
+    """A ratio's interval in units of its threshold: 0 is no change, beyond ±1 is a change."""
 
     at: float
     low: float
@@ -26,7 +26,7 @@ class Interval:
     def of(
         cls, ratio: float | None, low: float | None, high: float | None, threshold_frac: float
     ) -> "Interval | None":
-        """Of a ratio and its ends; None where there is nothing to draw."""
+        """The interval of a ratio and its ends; None if there is nothing to draw."""
         if ratio is None or low is None or high is None or threshold_frac <= 0:
             return None
         at, low, high = ((end - 1) / threshold_frac for end in (ratio, low, high))
@@ -35,14 +35,14 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One cell of a table. `value` is what it is sorted by, if not its text."""
+    """One cell of a table. `value`, if given, is the sort key in place of the text."""
 
     text: str
     value: float | None = None
     tone: Tone = "plain"
-    file: str | None = None  # it links there
+    file: str | None = None  # target of a link
     is_code: bool = False
-    interval: Interval | None = None  # drawn; its text is told as well
+    interval: Interval | None = None  # to be drawn; another cell has it as text
     codes: tuple[tuple[str, str, Tone], ...] = ()  # validity: code, meaning, tone
 
 
@@ -71,7 +71,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Markdown that the harness or `profiles` wrote; headings from the fourth level on."""
+    """Markdown that the harness or `profiles` wrote; its headings begin at the fourth level."""
 
     markdown: str
 
@@ -83,13 +83,13 @@ class Items:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Names and what they are."""
+    """Names with their values."""
 
     rows: tuple[tuple[str, Cell], ...]
 
     @property
     def are_short(self) -> bool:
-        """Whether they can stand in columns beside one another."""
+        """Whether they can be set in columns side by side."""
         return len(self.rows) > 3 and all(len(cell.text) <= SHORT for _, cell in self.rows)
 
 
@@ -101,21 +101,21 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gallery:
-    """Pictures beside one another where there is room."""
+    """Pictures, side by side where there is room."""
 
     pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """Text of others, as it was written, or a command to copy."""
+    """Verbatim text from elsewhere, or a command to copy."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Banner:
-    """The verdict."""
+    """The verdict, set large."""
 
     word: str
     text: str
@@ -132,7 +132,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
-    """Blocks that are shown when asked for."""
+    """Blocks that are folded until the reader opens them."""
 
     title: str
     blocks: "tuple[Block, ...]"
@@ -154,13 +154,13 @@ class Section:
 class Report:
     title: str
     subtitle: str
-    simulated: str | None  # the sentence that says so
+    simulated: str | None  # the warning, if anything was simulated
     sections: tuple[Section, ...]
-    made: str  # by what, and when
+    made: str  # a sentence on what made it, and when
 
 
 def text_table(heads: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> Table:
-    """A table of words."""
+    """A table of plain text."""
     return Table(
         heads=tuple(Head(title=title, is_text=True) for title in heads),
         rows=tuple(tuple(Cell(text=text) for text in row) for row in rows),
@@ -168,5 +168,5 @@ def text_table(heads: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> Tab
 
 
 def number(value: float | None, form: Format) -> Cell:
-    """A number as it is shown, sorted by what it is."""
+    """A cell that shows a formatted number and sorts by its value."""
     return Cell(text="–" if value is None else form(value), value=value)

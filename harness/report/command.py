@@ -1,4 +1,4 @@
-"""`python -m harness report`: words in, a page out."""
+"""`python -m harness report`: command-line words in, a page out."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _profile(said: Mapping[str, str]) -> tuple[Profile, int]:
-    """What is captured of what regressed, and at how many points. Raises UserError."""
+    """How regressed points are captured, and how many of them. Raises UserError."""
     from pydantic import TypeAdapter, ValidationError
 
     from harness.guard.config import broken
@@ -73,7 +73,10 @@ def _capture(compared: Comparison | None, study: Path, profile: Profile, points:
 
 
 def _check_about(study: Path, told: Comparison, file: str) -> None:
-    """That it is this study which was judged: by its path, or its name if folders have moved."""
+    """Raises UserError unless the comparison judged this study.
+
+    The study is recognised by its path, or by its name if folders have moved.
+    """
     here, candidate, baseline = (
         path.resolve() for path in (study, Path(told.candidate.study), Path(told.baseline.study))
     )
@@ -91,7 +94,7 @@ def _check_about(study: Path, told: Comparison, file: str) -> None:
 
 
 def _compared(baseline: Path, study: Path, allow: str) -> Comparison:
-    """By the guard, as `compare` does it."""
+    """The guard's comparison, as `compare` makes it."""
     from harness.guard.comparison import compare
     from harness.guard.config import read_guard
     from harness.guard.evidence import read_evidence

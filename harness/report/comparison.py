@@ -1,4 +1,4 @@
-"""A comparison as `compare` wrote it in JSON, read again."""
+"""Reads a comparison from the JSON that `compare` wrote."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from harness.guard.outcome import Comparison
 
 
 def from_json(text: str) -> Comparison:
-    """Raises ValueError for what is no comparison."""
+    """The comparison in a JSON text. Raises ValueError if the text is not one."""
     from pydantic import TypeAdapter
 
     comparison: Comparison = TypeAdapter(Comparison).validate_json(text)
@@ -15,7 +15,7 @@ def from_json(text: str) -> Comparison:
 
 
 def read(path: Path) -> Comparison:
-    """A comparison's file. Raises UserError."""
+    """The comparison in a file. Raises UserError."""
     try:
         return from_json(path.read_text())
     except OSError as error:
@@ -25,7 +25,7 @@ def read(path: Path) -> Comparison:
 
 
 def _why(error: ValueError) -> str:
-    """The first of the rules that it breaks: what is no comparison breaks many."""
+    """The first broken rule; a file that is not a comparison breaks many."""
     from pydantic import ValidationError
 
     from harness.guard.config import broken

@@ -1,7 +1,7 @@
-"""What a report tells of a study, read from its folder.
+"""The contents of a report, read from the study's folder.
 
-Where the raw samples are there, tables and plots are made again of them first. A study that was
-committed or sent without them has its stored table, and the report says so.
+If the raw samples are there, tables and plots are first made anew from them. For a study that was
+committed or sent without them, the stored table is used, and the report says so.
 """
 
 import json
@@ -26,7 +26,7 @@ TIMELINE = "timeline-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """A study. `runs` has one row a run, `points` one a point, as harness/columns.py names them."""
+    """A study. `runs` has one row per run, `points` one per point; columns as in columns.py."""
 
     folder: Path
     about: dict[str, Any]  # study.json
@@ -37,8 +37,8 @@ class Contents:
     launches: dict[str, dict[str, Any]]  # launch.json of each life of a server
     captures: tuple[Capture, ...]
     plots: tuple[Path, ...]
-    validation: Validation | None  # a copy beside the study
-    answer: Answer | None  # of a tuning
+    validation: Validation | None  # a copy in the study's folder
+    answer: Answer | None  # if the study is a tuning's
 
     @property
     def simulated(self) -> bool:
@@ -49,7 +49,7 @@ class Contents:
         return str(self.about["command"])
 
     def command_with(self, changes: dict[str, str]) -> str:
-        """The study's command, with these settings instead of its own."""
+        """The study's command with these settings in place of its own."""
         words = [w for w in shlex.split(self.command) if w.partition("=")[0] not in changes]
         return shlex.join([*words, *(f"{name}={value}" for name, value in changes.items())])
 
@@ -58,14 +58,14 @@ class Contents:
         return path if path in self.plots else None
 
     def label(self, run: str) -> str:
-        """What tells the run's point from the others."""
+        """A label that distinguishes the run's point from the others."""
         return label_of(self.about, self.runs, run)
 
 
 def read(study: Study, *, remake: bool = True) -> Contents:
-    """Make tables and plots again, if that can be done, and read everything. Raises UserError.
+    """Remake tables and plots, if the raw samples are there, and read everything. Raises UserError.
 
-    Without `remake` only where there is no table yet.
+    Without `remake` they are made only if there is no table yet.
     """
     about = study.about
     saved = tuple(study.runs())
@@ -91,7 +91,7 @@ def read(study: Study, *, remake: bool = True) -> Contents:
 
 
 def _launches(folder: Path, runs: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
-    """In the order of the grid; lives of which no run is left come last."""
+    """launch.json by name, in the order of the grid; launches without runs come last."""
     told = {path.parent.name: path for path in sorted(folder.glob("launches/*/launch.json"))}
     for name in dict.fromkeys([*runs["launch"], *told]):
         if name in told:
@@ -99,7 +99,7 @@ def _launches(folder: Path, runs: pd.DataFrame) -> Iterator[tuple[str, dict[str,
 
 
 def _plots(folder: Path, order: list[str]) -> Iterator[Path]:
-    """Plots of the study, then the timelines of these runs."""
+    """The study's plots, then the timelines of these runs."""
     for path in sorted((folder / "plots").glob("*.png")):
         if not path.name.startswith(TIMELINE):
             yield path

@@ -1,4 +1,4 @@
-"""For each point that regressed: what was seen there in the baseline and in the candidate."""
+"""For each point that regressed: the baseline's and the candidate's traces and timelines."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -20,16 +20,16 @@ from harness.units import plural
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One study's runs of a point, and the profile that is shown of them."""
+    """One study's runs of a point, and the profile shown for them."""
 
-    name: str  # baseline, candidate
+    name: str  # baseline or candidate
     contents: Contents
     runs: tuple[str, ...]
     capture: Capture | None
 
     @classmethod
     def of(cls, name: str, contents: Contents, runs: tuple[str, ...], kind: str | None) -> Self:
-        """`kind` is the profiler that is preferred. A profile comes before a reason for none."""
+        """The side with its best capture: an actual profile if any, then one of kind `kind`."""
         mine = [capture for capture in contents.captures if capture.run in runs]
         mine.sort(key=lambda capture: (capture.reason is not None, capture.kind != kind))
         capture = mine[0] if mine else None
@@ -42,10 +42,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """What regressed there, and what is known of it."""
+    """A point's regressions, and the evidence of both sides."""
 
     judgements: tuple[Judgement, ...]
-    sides: tuple[Side, ...]  # the baseline's, where there is one that is here; the candidate's
+    sides: tuple[Side, ...]  # the baseline's, if its study is here, then the candidate's
 
     @property
     def label(self) -> str:
@@ -53,7 +53,7 @@ class Point:
 
     @property
     def lacks_baseline(self) -> bool:
-        """Whether it was compared with a study that is not here."""
+        """Whether the baseline is a study that is not here."""
         return bool(self.judgements[0].baseline_runs) and len(self.sides) == 1
 
     @property
@@ -91,7 +91,7 @@ def _baseline(told: Comparison, candidate: Contents) -> Contents | None:
 
 
 def _common_kind(sides: Sequence[tuple[Contents, tuple[str, ...]]]) -> str | None:
-    """A profiler of which all sides have a profile: only those can be set against each other."""
+    """A profiler with which every side was profiled, so that the profiles can be compared."""
     kinds = [
         {c.kind for c in contents.captures if c.run in runs and c.reason is None}
         for contents, runs in sides
@@ -100,7 +100,7 @@ def _common_kind(sides: Sequence[tuple[Contents, tuple[str, ...]]]) -> str | Non
 
 
 def _missing(told: Comparison, points: Sequence[Point], candidate: Contents) -> Iterator[Block]:
-    """Which traces are not there, and the command that captures them."""
+    """What is missing, and the command that captures missing traces."""
     lacks_baseline = any(point.lacks_baseline for point in points)
     if lacks_baseline:
         yield Text(text="The baseline's study is not here: only the candidate is shown.")
@@ -140,7 +140,7 @@ def _sentence(told: Judgement) -> str:
 
 
 def _timeline(side: Side) -> Iterator[Picture]:
-    """Of one run: those of all would say the same."""
+    """The timeline of one run; those of the others would show the same."""
     for run in side.runs:
         if (path := side.contents.timeline(run)) is not None:
             yield Picture(file=path, caption=f"{side.name}: run {run}")

@@ -1,4 +1,4 @@
-"""What failed: servers, with the lines of their log that say why, and requests, by kind."""
+"""What failed: servers, with the log lines that say why, and requests by kind."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from harness.report.contents import Contents
 from harness.units import plural, whole
 
 MAX_LINES = 40  # of a log
-MAX_DETAILS = 5  # of failed requests, for each kind
+MAX_DETAILS = 5  # of failed requests, per kind
 MAX_DETAIL_LETTERS = 400
 
 
@@ -32,7 +32,7 @@ def _servers(contents: Contents) -> Iterator[Block]:
     for name, launch in contents.launches.items():
         if failure := launch.get("failure"):
             _note(failure, evidence)
-            if not contents.saved:  # then the table alone knows the runs
+            if not contents.saved:  # the runs are only in the table
                 cost[_key(failure)] += _failed_of(contents, name)
     for key, lines in evidence.items():
         kind, message = key
@@ -46,14 +46,14 @@ def _servers(contents: Contents) -> Iterator[Block]:
 
 
 def _failed_of(contents: Contents, launch: str) -> list[str]:
-    """The runs of a launch that failed."""
+    """Labels of a launch's failed runs."""
     runs = contents.runs
     failed = runs[(runs["launch"] == launch) & (runs["status"] != "ok")]
     return [contents.label(str(run)) for run in failed["run"]]
 
 
 def _untold(contents: Contents, told: set[str]) -> Iterator[Block]:
-    """Failures of which only the table knows."""
+    """Failures that only the table records."""
     failed = contents.runs[contents.runs["status"] != "ok"]
     for kind, runs in failed.groupby("failure"):
         if str(kind) not in told:
@@ -80,7 +80,7 @@ def _runs(labels: list[str]) -> str:
 
 
 def _requests(contents: Contents) -> Iterator[Block]:
-    """Runs in which requests failed, and what the server said to them."""
+    """Runs in which requests failed, with details from the server or the connection."""
     if "requests_failed" not in contents.runs:
         return
     failed = contents.runs[contents.runs["requests_failed"].fillna(0) > 0]
@@ -114,7 +114,7 @@ def _requests(contents: Contents) -> Iterator[Block]:
 
 
 def _details(contents: Contents, runs: set[str]) -> dict[str, "Counter[str]"]:
-    """What was said, by kind of failure, of these runs together."""
+    """The details of failed requests in these runs, counted by kind of failure."""
     import pyarrow.parquet as pq
 
     said: dict[str, Counter[str]] = defaultdict(Counter)

@@ -1,7 +1,7 @@
-"""The report as one HTML file: pictures, styles and script are in it, and it asks for nothing else.
+"""The report as one HTML file with pictures, styles and script inside; it loads nothing else.
 
-All text is escaped by Jinja2, Markdown of our own may hold no HTML, links or pictures, and the
-page's own policy lets a browser run this script and load nothing at all, whatever a log says.
+Jinja2 escapes all text, and our own Markdown may contain no HTML, links or pictures. The page's
+content security policy lets a browser run only this script and load nothing, whatever a log says.
 """
 
 import base64
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
 TEMPLATES = Path(__file__).parent / "templates"
-# An interval's picture: thresholds to each side of no change, and its size in pixels.
+# An interval's picture: its range in thresholds to each side of no change, its size in pixels.
 SHOWN, WIDTH, HEIGHT = 3.0, 150.0, 16.0
 
 
@@ -58,21 +58,21 @@ def kind(block: Block) -> str:
 
 
 def embedded(picture: Path) -> str:
-    """A PNG as a URL that holds it."""
+    """A PNG as a data URL."""
     return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def breakable(name: str) -> Any:
-    """A long name that may be broken after its underscores."""
+    """A long name that may be wrapped after its underscores."""
     from markupsafe import escape
 
     return escape(name).replace("_", _safe("_<wbr>"))
 
 
 def rendered(markdown: str) -> str:
-    """Our own Markdown as HTML: tables, lists, headings, code and emphasis, and no more."""
+    """Our own Markdown as HTML: tables, lists, headings, code and emphasis only."""
     html: str = _markdown().render(markdown)
-    return html.replace(' style="text-align:right"', ' class="number"')  # styles are not allowed
+    return html.replace(' style="text-align:right"', ' class="number"')  # no inline styles allowed
 
 
 @cache
@@ -87,7 +87,7 @@ def _markdown() -> "MarkdownIt":
 
 
 def places(interval: Interval) -> dict[str, Any]:
-    """Where an interval's marks are drawn; wholly outside the picture, it is an arrow."""
+    """Where an interval's marks are drawn; one wholly outside the picture becomes an arrow."""
 
     def x(thresholds: float) -> float:
         inside = max(-SHOWN, min(SHOWN, thresholds))

@@ -1,4 +1,4 @@
-"""The box: what the study was measured on, and what its hardware was certified to do."""
+"""The box: the machine that the study was measured on, and its hardware validation."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -104,7 +104,7 @@ def _memory(host: Mapping[str, Any]) -> str | None:
 
 
 def _certified(contents: Contents) -> Iterator[Block]:
-    """The card of the GPUs' last validation before the study, or of a copy beside the study."""
+    """The card of the validation stored with the study, else of the GPUs' last one before it."""
     environment = contents.about.get("environment") or {}
     if contents.simulated or not environment.get("gpus"):
         return

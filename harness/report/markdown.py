@@ -1,4 +1,4 @@
-"""The report as Markdown: the same blocks, for reviews and pull requests. Pictures are links."""
+"""The report as Markdown, for reviews and pull requests: the same blocks; pictures are linked."""
 
 import os
 import re
@@ -23,14 +23,14 @@ from harness.report.blocks import (
     Text,
 )
 
-# What Markdown or HTML would take as theirs. A dot or dash only matters at the start of a line.
+# Markup in Markdown or HTML. Dots, dashes and the like only matter at the start of a line.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&])")
 _RULE_OR_ITEM = re.compile(r"^([-+=])")
 _NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 
 
 def written(report: Report, folder: Path) -> str:
-    """The whole; `folder` is where it will lie."""
+    """The report as Markdown; `folder` is where it will be written."""
     lines = []
     if report.simulated:
         lines += [f"**{report.simulated}**", ""]
@@ -41,7 +41,7 @@ def written(report: Report, folder: Path) -> str:
 
 
 def escaped(text: str) -> str:
-    """Plain text that stays plain, on one line."""
+    """Text on one line, escaped so that Markdown shows it as it is."""
     told = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
     return _NUMBERED.sub(r"\1\\\2", _RULE_OR_ITEM.sub(r"\\\1", told))
 
@@ -81,14 +81,14 @@ def _words(block: Text | Banner | Page | Items | Log | Facts | Table) -> Iterato
 
 
 def _fenced(text: str) -> Iterator[str]:
-    """Between fences longer than any in the text."""
+    """The text between fences longer than any in it."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     yield from (f"{fence}text", text, fence)
 
 
 def _table(heads: tuple[Head, ...], rows: tuple[tuple[Cell, ...], ...]) -> Iterator[str]:
-    """Without the columns that are only drawn."""
+    """The table without the columns that are only drawn."""
     told = [i for i, _ in enumerate(heads) if not any(row[i].interval for row in rows)]
     yield _line([escaped(heads[i].title) for i in told])
     yield _line([":---" if heads[i].is_text else "---:" for i in told])

@@ -1,6 +1,4 @@
-"""Profiles: the findings of each captured point, its strip, its files, and what differs between
-two of them.
-"""
+"""Profiles: each captured point's findings, strip and files, and the differences between points."""
 
 import os
 import re
@@ -32,7 +30,7 @@ from profiles.page import summary, tables
 
 
 def profiles(contents: Contents, elsewhere: Collection[Path] = ()) -> Section | None:
-    """Without the captures in these folders, which the report shows elsewhere."""
+    """The section, without the captures in folders `elsewhere`, shown elsewhere in the report."""
     captures = [each for each in contents.captures if each.folder not in elsewhere]
     if not captures:
         return None
@@ -42,7 +40,7 @@ def profiles(contents: Contents, elsewhere: Collection[Path] = ()) -> Section | 
 
 
 def capture_part(contents: Contents, capture: Capture, root: Path, where: str = "") -> Part:
-    """One capture; `root` is the report's folder, `where` whose capture it is."""
+    """One capture; `root` is the report's folder, `where` a prefix saying whose capture it is."""
     title = f"{where}{contents.label(capture.run)}, {capture.kind}"
     if capture.reason is not None:
         text = f"Not captured ({capture.record.get('failure')}): {capture.reason}"
@@ -72,13 +70,13 @@ def _taken(capture: Capture) -> str:
 
 
 def _lowered(lines: list[str]) -> str:
-    """Markdown with its headings below those of the report, the topmost left out."""
+    """Markdown with its headings moved below those of the report, without its title."""
     kept = [line for line in lines if not line.startswith("# ")]
     return re.sub(r"^(##+) ", r"##\1 ", "\n".join(kept), flags=re.MULTILINE).strip()
 
 
 def _files(capture: Capture, root: Path) -> Table:
-    """What lies beside the report, and the command that opens it."""
+    """The capture's files, and the commands that open them."""
     rows = tuple(
         (
             Cell(text=path.name, file=link(path, root), is_code=True),
@@ -105,7 +103,7 @@ def _openers(capture: Capture, root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def link(path: Path, root: Path) -> str:
-    """A path as a link in a report that lies in `root`."""
+    """A path as a link in a report in folder `root`."""
     return quote(_relative(path, root))
 
 
@@ -114,7 +112,7 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _diffs(contents: Contents, captures: Sequence[Capture]) -> Iterator[Part]:
-    """Each captured point against the one before it, in the order of the grid."""
+    """Each captured point compared with the one before it, in the order of the grid."""
     kinds = dict.fromkeys(capture.kind for capture in captures)
     for kind in kinds:
         mine = [c for c in captures if c.kind == kind and c.findings is not None]

@@ -1,4 +1,4 @@
-"""The report card of a study: report.html, one file that needs no other, and report.md."""
+"""The report card of a study: report.html, a self-contained file, and report.md."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ def write_report(study: Study, comparison: Comparison | None = None) -> Path:
 
 
 def compile_report(contents: Contents, comparison: Comparison | None) -> Report:
-    """The sections for which there is something to tell, in the order in which they are read."""
+    """The report with all sections that have content, in reading order."""
     about = contents.about
     points = tuple(points_of(comparison, contents)) if comparison else ()
     shown = {s.capture.folder for p in points for s in p.sides if s.capture is not None}

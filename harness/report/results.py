@@ -1,4 +1,4 @@
-"""What was measured: the table, the plots, the timelines, and what is to be said against them."""
+"""What was measured: table, plots and timelines, and the reasons to doubt them."""
 
 import math
 from collections import Counter
@@ -31,7 +31,7 @@ UNKNOWN = "a code of another version of the harness"
 
 
 def in_short(contents: Contents) -> Section:
-    """The whole in a few sentences, where no verdict stands on top."""
+    """The study in a few sentences, for reports without a verdict on top."""
     return Section(id="short", title="In short", blocks=(Items(items=tuple(_in_short(contents))),))
 
 
@@ -66,7 +66,7 @@ def _in_short(contents: Contents) -> Iterator[str]:
 
 
 def table(contents: Contents) -> Section:
-    """One row a point, with the columns of table.md."""
+    """One row per point, with the columns of table.md."""
     points = contents.points
     shown = point_columns(points, contents.about)
     heads = tuple(
@@ -99,14 +99,14 @@ def validity_cell(codes: str) -> Cell:
 
 
 def _code(code: str) -> tuple[str, Tone]:
-    """Its meaning and how bad it is."""
+    """A code's meaning, and how bad it is."""
     if code not in CODES:
         return UNKNOWN, "doubt"
     return CODES[code].meaning, "bad" if CODES[code].fatal else "doubt"
 
 
 def capacity(contents: Contents) -> Section | None:
-    """What was found under limits on latency, by each launch."""
+    """Each launch's capacity under latency limits."""
     file = contents.folder / TABLE
     if not file.is_file():
         return None
@@ -119,7 +119,7 @@ def plots(contents: Contents) -> Section | None:
     pictures = tuple(
         Picture(file=path, caption=path.stem.replace("_", " "))
         for path in contents.plots
-        if path not in timelines and not path.name.startswith(PREFIX)  # those are the answer's
+        if path not in timelines and not path.name.startswith(PREFIX)  # shown with the answer
     )
     if not pictures:
         return None
@@ -144,7 +144,7 @@ def _caption(label: str, run: str) -> str:
 
 
 def validity(contents: Contents) -> Section:
-    """What is to be said against the numbers: by code, and by the monitors themselves."""
+    """The reasons to doubt the numbers: validity codes, and notes from the monitors."""
     blocks = (_codes(contents), *_notes(contents))
     return Section(id="validity", title="Validity", blocks=blocks)
 
@@ -174,7 +174,7 @@ def _codes(contents: Contents) -> Block:
 
 
 def _notes(contents: Contents) -> Iterator[Block]:
-    """What the monitors had to leave out."""
+    """Notes from the monitors on what they had to leave out."""
     notes = Counter(note for run in contents.saved for note in run.record.get("monitor_notes", ()))
     if notes:
         items = tuple(f"{note} ({plural(n, 'run')})" for note, n in notes.items())

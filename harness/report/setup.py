@@ -9,7 +9,7 @@ from harness.report.contents import Contents
 from harness.units import number as decimals
 from harness.units import value_text, whole
 
-_NO_SETTINGS = ("kind", "extra", "env")  # told by themselves
+_NO_SETTINGS = ("kind", "extra", "env")  # shown separately
 
 
 def setup(contents: Contents) -> Section:
@@ -85,8 +85,9 @@ def _version(environment: Mapping[str, Any]) -> str | None:
 def _settings(
     each: list[Mapping[str, Any]], absent: str | None = None
 ) -> tuple[tuple[str, Cell], ...]:
-    """What was set, one value where all launches had it, else all in their order; `absent` stands
-    for what a launch has not, None for nothing.
+    """Each setting with its distinct values over the launches, in their order.
+
+    `absent` is the text for a launch that lacks a setting; with None such launches add no value.
     """
     flat = [_flat(one) for one in each]
     names = dict.fromkeys(name for one in flat for name in one)
@@ -95,7 +96,7 @@ def _settings(
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Without those left to the server."""
+    """The settings as text by name, without those left to the server."""
     plain = {n: value_text(v) for n, v in settings.items() if v is not None}
     extra = {f"extra.{n}": str(v) for n, v in (settings.get("extra") or {}).items()}
     env = {f"env.{n}": str(v) for n, v in (settings.get("env") or {}).items()}

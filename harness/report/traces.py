@@ -1,7 +1,8 @@
-"""Traces of what regressed, captured for a report: baseline and candidate at the worst points.
+"""Captures traces for a report: of baseline and candidate, at the points that regressed the most.
 
-They lie with the runs of either study like those of a sweep, and are not captured again. Nothing is
-started unless all of it can be: only the machine that was measured can explain its numbers.
+They are stored with each study's runs, like those of a sweep, and are not captured again. Nothing
+is started unless everything can be captured: only the machine that was measured can explain its
+numbers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ POINTS = 2  # a point costs two starts of a server
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A trace that is not there: of one side at one point."""
+    """A trace that is missing, for one side at one point."""
 
     side: str
     study: Study
@@ -45,9 +46,9 @@ class Wanted:
 def capture(
     told: Comparison, baseline: Study | None, candidate: Study, profile: Profile, points: int
 ) -> None:
-    """Capture what is not there of the worst so many points. Raises UserError if nothing can be.
+    """Capture the missing traces of the `points` worst points. Raises UserError if one cannot be.
 
-    `baseline` is None where a policy was broken, or where its study is not here.
+    `baseline` is None for a policy, or if the baseline's study is not here.
     """
     worst = regressed_points(told)
     if not worst:
@@ -91,7 +92,7 @@ def _wanted(
 
 
 def _subject(wanted: Wanted, kind: str) -> Subject:
-    """What is to be captured. Raises UserError if it is not what this machine measured."""
+    """What is to be captured. Raises UserError if it was measured in another environment."""
     about, engine = wanted.study.about, stored_engine(wanted.run)
     check_profiler(kind, engine.kind)
     assert isinstance(engine, VllmEngine)
@@ -114,7 +115,7 @@ def _subject(wanted: Wanted, kind: str) -> Subject:
 
 
 def _captured(wanted: Wanted, subject: Subject, profile: Profile) -> str:
-    """How it went."""
+    """Capture one trace; returns a line on how it went."""
     begun = wanted.study.about.get("instrument")
     instrument = Instrument.from_study(begun) if begun else Instrument.none()
     equipment = Equipment(
@@ -125,9 +126,9 @@ def _captured(wanted: Wanted, subject: Subject, profile: Profile) -> str:
 
 
 def baseline_of(told: Comparison, candidate: Path) -> Study | None:
-    """The other study, by its path as it was given, or beside the candidate's; None if it is gone.
+    """The baseline's study, at its given path or beside the candidate; None if it is gone.
 
-    A policy is no study.
+    None for a policy, too, which is not a study.
     """
     named = Path(told.baseline.study)
     for folder in (named, candidate.parent / named.name):

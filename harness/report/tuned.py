@@ -1,4 +1,4 @@
-"""What a tuning found, on top of its study's report: the answer, the proof, what was tried."""
+"""A tuning's section, at the top of its study's report: the answer, the proof, and all trials."""
 
 import json
 from collections.abc import Iterator
@@ -43,11 +43,11 @@ BANNERS: dict[Outcome, tuple[str, Tone]] = {
     Outcome.UNFINISHED: ("Unfinished", "doubt"),
 }
 KEPT: dict[str, Tone] = {"kept": "good", "broken": "bad", "open": "doubt"}
-SCALE_FRAC = 0.05  # of a change: one step of an interval's picture
+SCALE_FRAC = 0.05  # change that corresponds to one unit of an interval's picture
 
 
 def tuned(answer: Answer, folder: Path) -> Section:
-    """The whole, the answer first."""
+    """The section, beginning with the answer."""
     word, tone = BANNERS[answer.outcome]
     blocks: list[Block] = [Banner(word=word, text=f"{answer.sentence()}.", tone=tone)]
     blocks.append(Items(items=tuple(_in_short(answer))))
@@ -216,7 +216,7 @@ def _beside(proof: Proof) -> Table:
 
 
 def _tried(answer: Answer) -> Table:
-    """One row a trial, in order; what was limited beside what was to be reached."""
+    """One row per trial, in order, with the columns of goals and constraints."""
     columns = list(dict.fromkeys(name for one in answer.tried for name in one.values))
     heads = (
         Head(title="trial"),

@@ -1,4 +1,4 @@
-"""The verdict of a comparison on top of the report, and what would settle what it leaves open."""
+"""The verdict of a comparison at the top of the report, and what would settle open questions."""
 
 import math
 from collections.abc import Mapping
@@ -123,7 +123,7 @@ def _row(told: Judgement) -> tuple[Cell, ...]:
 
 
 def point_label(point: Mapping[str, Any]) -> str:
-    """Without axes that do not apply to the point, unless nothing else names it."""
+    """A point's label, without axes that do not apply to it, unless nothing else identifies it."""
     told = {name: value for name, value in point.items() if value is not None} or point
     return ", ".join(f"{n.rpartition('.')[2]}={value_text(v)}" for n, v in told.items()) or "–"
 
@@ -205,5 +205,5 @@ def settling(told: Comparison, contents: Contents) -> Section | None:
 
 
 def _launches(told: Judgement) -> int:
-    """Of the side that has fewer; a policy's limit has one side."""
+    """Launches of the side that has fewer; a policy's limit has only one side."""
     return told.launches[1] if told.limit else min(told.launches)

@@ -1,8 +1,8 @@
-"""What a budget allows: how many launches the search may take, and what the proof keeps. Pure.
+"""How a budget is split: launches the search may take, and launches reserved for the proof. Pure.
 
-The proof comes first: `launches` of either side are kept for it from the beginning, and for the
-ablation of as many settings as leave the search at least half of the whole. What the search does
-not use, the ablation may.
+The proof comes first. From the beginning, `launches` of each side are reserved for it, and launches
+for the ablation of as many settings as still leave the search half of the budget. The ablation may
+also use what the search leaves over.
 """
 
 from collections.abc import Sequence
@@ -12,27 +12,27 @@ from harness.errors import UserError
 from harness.tune.config import Tune
 
 SIDES = 2  # of a proof without ablation
-LEAST_TRIALS = 2  # the defaults, and anything else
+LEAST_TRIALS = 2  # the defaults and one other
 
 
 def launches_for(proof_launches: int, ablated: int) -> int:
-    """A budget that is sure to hold the ablation of so many settings."""
+    """The budget, in launches, that is sure to have room for the ablation of `ablated` settings."""
     return 2 * proof_launches * (SIDES + ablated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """Of search and proof together. `launch_s` is what a launch should take before any was seen."""
+    """The budget of search and proof. `launch_s` is the estimate until a launch was measured."""
 
     launches: int
     budget_s: float | None
     proof_launches: int  # of each side
-    ablated: int  # settings whose ablation is kept room for
+    ablated: int  # settings whose ablation has reserved launches
     launch_s: float
 
     @classmethod
     def of(cls, tune: Tune, *, names: int, launch_s: float) -> "Allowance":
-        """For a space of so many names. Raises UserError where the minutes cannot do."""
+        """For a space of `names` axes. Raises UserError if the minutes are too few."""
         each, launches = tune.proof.launches, tune.budget.launches
         room = (launches // 2 - SIDES * each) // each
         minutes = tune.budget.minutes
@@ -48,12 +48,12 @@ class Allowance:
 
     @property
     def reserved(self) -> int:
-        """Launches that are kept for the proof."""
+        """Launches reserved for the proof."""
         return self.proof_launches * (SIDES + self.ablated)
 
     @property
     def search_launches(self) -> int:
-        """Launches that the search may take."""
+        """Launches available to the search."""
         return self.launches - self.reserved
 
     def stop(
@@ -63,11 +63,11 @@ class Allowance:
         seen_s: Sequence[float],
         proof_s: Sequence[float] | None = None,
     ) -> str | None:
-        """Why there is to be no further trial; None where one more is allowed.
+        """Why no further trial may start; None if one more is allowed.
 
-        `spent`: launches so far, those of earlier proofs too; `seen_s`: how long they took;
-        `proof_s`: and would have taken in the proof, if that is known. Where time is short, the
-        ablation goes first.
+        `spent` counts all launches so far, including those of earlier proofs. `seen_s` is how long
+        each complete one took, `proof_s` how long it would have taken in the proof, if that is
+        known. Where time is short, the ablation is dropped first.
         """
         if spent >= self.search_launches:
             return f"{spent} launches are spent, {self.reserved} are kept for the proof"
@@ -80,8 +80,10 @@ class Allowance:
         return None
 
     def ablations(self, spent: int, spent_s: float, seen_s: Sequence[float]) -> int:
-        """How many settings can be left out once, with what is left after so many launches. What
-        was never launched has yet to be compiled: each is given as long as a trial.
+        """How many settings the remaining budget can ablate after `spent` launches.
+
+        An ablated setting was never launched, so it has yet to compile: each of its launches is
+        allotted the time of a trial.
         """
         each = self.proof_launches
         if not self.ablated and spent >= self.search_launches:
@@ -93,7 +95,7 @@ class Allowance:
         return max(0, room)
 
     def _each_s(self, seen_s: Sequence[float]) -> float:
-        """What a launch is given: the longest so far, but for the first, which compiles."""
+        """The time allotted to a launch: the longest so far, except the first, which compiles."""
         return max(seen_s[1:] or seen_s, default=self.launch_s)
 
     def _check_minutes(self) -> None:

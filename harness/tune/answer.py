@@ -1,4 +1,4 @@
-"""What a tuning found, with its reasons: answer.json in the study, from which all else is made."""
+"""What a tuning found and why: answer.json in the study, from which page and plots are made."""
 
 import json
 import math
@@ -30,15 +30,15 @@ class Outcome(StrEnum):
     """How a tuning ended."""
 
     PROVEN = "proven"
-    DEFAULTS = "defaults"  # nothing is better: by the search, or by the proof
-    BROKEN = "broken"  # the winner broke a constraint, or did not start, in the proof
+    DEFAULTS = "defaults"  # nothing is better, according to the search or the proof
+    BROKEN = "broken"  # in the proof, the winner broke a constraint or one of its runs failed
     INCONCLUSIVE = "inconclusive"
-    NOTHING = "nothing"  # that could be compared: the defaults failed, or nothing keeps the limits
+    NOTHING = "nothing"  # nothing to compare: the defaults failed, or no trial keeps the limits
     UNFINISHED = "unfinished"
 
     @property
     def exit_code(self) -> int:
-        """0 where it is settled, 1 where it is not."""
+        """0 if the question is settled, else 1."""
         return 0 if self in (Outcome.PROVEN, Outcome.DEFAULTS) else 1
 
 
@@ -55,18 +55,18 @@ class Tried:
     """One trial, for the table of what was tried."""
 
     number: int
-    setting: dict[str, Any]  # what is not left to vLLM
+    setting: dict[str, Any]  # without the names left to vLLM
     state: str
-    score: float | None  # times as good as the defaults
-    gains: tuple[float, ...]  # of each goal, as logarithms
+    score: float | None  # 1 is as good as the defaults, 2 twice as good
+    gains: tuple[float, ...]  # log ratio for each goal
     values: dict[str, float]
     violations: tuple[str, ...]
     failure: str | None
-    void: tuple[str, ...] = ()  # fatal codes of its rows
+    void: tuple[str, ...] = ()  # fatal validity codes of its rows
 
     @classmethod
     def of(cls, trial: Trial) -> "Tried":
-        """A trial without what it measured in full."""
+        """The trial without its full rows."""
         return cls(
             number=trial.number,
             setting=chosen(trial.setting),
@@ -87,7 +87,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """Launches and time, of search and proof, and what they were allowed."""
+    """Launches and time that search and proof used, and their budget."""
 
     search_launches: int
     proof_launches: int
@@ -98,58 +98,58 @@ class Spent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Everything that people are told of a tuning."""
+    """Everything that is reported about a tuning."""
 
     name: str
     outcome: Outcome
-    reason: str  # in a sentence without its full stop; may be empty
+    reason: str  # a clause for the sentence, without full stop; may be empty
     simulated: bool
     engine: str
     model: str
     load: str
-    goals: tuple[tuple[str, bool], ...]  # column, whether it is maximised
+    goals: tuple[tuple[str, bool], ...]  # (column, whether it is maximised)
     constraints: tuple[str, ...]
     space_size: int
     dropped: tuple[str, ...]
     names: tuple[str, ...]
     tried: tuple[Tried, ...]
-    front: tuple[int, ...]  # numbers of the trials on the Pareto front, of two goals
+    front: tuple[int, ...]  # numbers of the trials on the Pareto front; empty with one goal
     importances: dict[str, float]
     spent: Spent
-    promise: str = ""  # what a request must keep to be counted, where a goal counts such
+    promise: str = ""  # the latency limits, if a goal or constraint depends on them
     winner: int | None = None  # its number; 0 is the defaults
     setting: dict[str, Any] | None = None
     deployment: Deployment | None = None
     conf: str | None = None  # the folder for --config-dir
-    python: str | None = None  # that serves, if it is not this one
+    python: str | None = None  # the interpreter that serves, if it is not this one
     model_choice: str | None = None  # what model= takes: a folder, a hub id, a shape's name
-    proof_study: str | None = None  # below the study
+    proof_study: str | None = None  # folder, relative to the study
     proof: Proof | None = None
     not_ablated: tuple[str, ...] = ()
     walls: tuple[str, ...] = ()
 
     @property
     def goals_text(self) -> str:
-        """maximise output_tok_per_s and minimise ttft_p99_s."""
+        """E.g. "maximise output_tok_per_s and minimise ttft_p99_s"."""
         return " and ".join(str(Goal(column=name, maximise=up)) for name, up in self.goals)
 
     @property
     def exit_code(self) -> int:
-        """0: a proven gain, or the defaults are best; 1: neither."""
+        """0 for a proven gain or if the defaults are best, else 1."""
         return self.outcome.exit_code
 
     @property
     def offered(self) -> Deployment | None:
-        """What may be run: the winner, or a candidate of which the proof left it open."""
+        """What may be deployed: the proven winner, or a candidate whose proof is inconclusive."""
         is_open = self.outcome in (Outcome.PROVEN, Outcome.INCONCLUSIVE)
         return self.deployment if is_open else None
 
     def headline(self) -> str:
-        """The answer in a sentence; simulated numbers say so first."""
+        """The answer in one sentence; for simulated numbers it begins by saying so."""
         return f"{SIMULATED} {self.sentence()}." if self.simulated else f"{self.sentence()}."
 
     def sentence(self) -> str:
-        """The same without its full stop, where it is said elsewhere that it is simulated."""
+        """The headline without full stop and without saying that numbers are simulated."""
         why = f": {self.reason}" if self.reason else ""
         match self.outcome:
             case Outcome.PROVEN:
@@ -174,7 +174,7 @@ class Answer:
         return f": in the proof {setting_text(self.setting)} gave {gains}"
 
     def _unproven(self) -> str:
-        """The candidate, why it is not proven, and what settles it."""
+        """The candidate, why it is not proven, and what would settle it."""
         proof = self.proof
         if proof is None or proof.comparison.verdict is Compared.REFUSED:
             return f"{setting_text(self.setting)}, but {self.reason}"
@@ -199,7 +199,7 @@ class Answer:
 
     @property
     def next_command(self) -> str | None:
-        """A sweep of the same model on the tuned engine."""
+        """The command for a sweep of the same model on the tuned engine."""
         if self.conf is None:
             return None
         chosen = {"engine": ENGINE, "engine.python": self.python, "model": self.model_choice}
@@ -207,12 +207,12 @@ class Answer:
         return f"python -m harness --config-dir {self.conf} sweep=NAME {' '.join(words)}"
 
     def to_json(self) -> str:
-        """One JSON document, without NaN or Infinity."""
+        """The answer as one JSON document, without NaN or Infinity."""
         return json.dumps(plain(asdict(self)), indent=1, allow_nan=False, default=str) + "\n"
 
 
 def read(folder: Path) -> Answer | None:
-    """The answer in a study's folder; None where there is none. Raises UserError."""
+    """The answer in a study's folder; None if there is none. Raises UserError if it is damaged."""
     from pydantic import TypeAdapter
 
     try:

@@ -1,4 +1,4 @@
-"""The columns that a tuning names: which way is better, and what it takes to measure them. Pure."""
+"""The columns a tuning may name: which direction is better, and what measuring them needs. Pure."""
 
 from collections.abc import Collection, Sequence
 
@@ -10,13 +10,13 @@ BETTER_HIGH = ("output_tok_", "total_tok_", "requests_per_s", "goodput_", "slo_m
 OF_STREAMS = ("ttft_", "tpot_", "itl_", "output_tok_per_s_per_user")
 OF_SEARCH = ("capacity_",)
 OF_LIMITS = ("goodput_", "slo_met_", *OF_SEARCH)
-# Settings that change what is computed. Accuracy is that of other numbers only where one is set.
+# Settings that change what is computed: only these can change accuracy.
 NUMERICS = ("dtype", "quantization", "kv_cache_dtype")
 ACCURACY = ("kl_", "top1_", "perplexity", "exact_match_", "common_prefix_")
 
 
 def wrong_way(maximised: Sequence[str], minimised: Sequence[str]) -> str | None:
-    """A sentence on the first goal whose better is the other way."""
+    """A sentence about the first goal that is optimised in the wrong direction, or None."""
     for names, others, is_worse in (
         (maximised, "minimise", BETTER_LOW),
         (minimised, "maximise", BETTER_HIGH),
@@ -31,7 +31,7 @@ def wrong_way(maximised: Sequence[str], minimised: Sequence[str]) -> str | None:
 def lacking(
     names: Collection[str], loads: Sequence[Load], slo: Slo, checks: Checks, space: Collection[str]
 ) -> str | None:
-    """A sentence on the first column that these loads, limits and checks cannot give."""
+    """A sentence about the first column that these loads, limits and checks cannot produce."""
     for name in names:
         if name.startswith(OF_SEARCH) and any(load.search is None for load in loads):
             return (

@@ -1,4 +1,4 @@
-"""From what search and proof left on disk to the answer."""
+"""Makes the answer from what search and proof left on disk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from harness.units import plural
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proven:
-    """A winner, and the study that judged it."""
+    """A winner and its proof, with the evidence that the proof rests on."""
 
     winner: Trial
     proof: Proof
@@ -32,14 +32,14 @@ class Proven:
     evidence: Evidence
 
     def rows_of(self, case: str) -> list[dict[str, Any]]:
-        """The rows of one side."""
+        """The rows of one side of the proof."""
         return [run.row for run in self.evidence.runs if run.ok and run.row.get("case") == case]
 
 
 def conclude(
     tuning: Tuning, study: Study, search: Search, proven: Proven | None, *, is_whole: bool
 ) -> Answer:
-    """The answer as it stands; `is_whole`: search and proof have come to their end."""
+    """The answer so far; `is_whole` says whether search and proof have finished."""
     trials, objective, about = search.trials, tuning.objective, study.about
     outcome, reason = _outcome(search, proven, about)
     if not is_whole:
@@ -77,7 +77,7 @@ def conclude(
 
 
 def _with_proof(made: Answer, tuning: Tuning, folder: Path, proven: Proven) -> Answer:
-    """The answer with what is to be run, and the reasons."""
+    """Adds the proof, the deployment, and what limits the server before and after."""
     config, winner = tuning.config, proven.winner
     (launch,) = tuning.launching.plan(winner.setting, winner.number).launches
     assert isinstance(launch.engine, Served), "nobody else's server is tuned"
@@ -96,7 +96,7 @@ def _with_proof(made: Answer, tuning: Tuning, folder: Path, proven: Proven) -> A
 
 
 def _not_ablated(tuning: Tuning, proven: Proven, spent_launches: int) -> tuple[str, ...]:
-    """Which settings of the winner were not left out once, and why."""
+    """Which of the winner's settings were not ablated, and why."""
     tune = tuning.config.tune
     assert tune is not None
     mine = list(chosen(proven.winner.setting))
@@ -121,7 +121,7 @@ def _not_ablated(tuning: Tuning, proven: Proven, spent_launches: int) -> tuple[s
 def _outcome(
     search: Search, proven: Proven | None, about: Mapping[str, Any]
 ) -> tuple[Outcome, str]:
-    """How it ended, and why where that is not the proof's to say."""
+    """The outcome and its reason: from the proof if there is one, else from the search."""
     if proven is not None:
         return OUTCOMES[proven.proof.result], proven.proof.reason
     why = str((about.get("searched") or {}).get("why"))

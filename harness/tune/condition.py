@@ -1,7 +1,8 @@
 """Conditions on settings: `{enforce_eager: [null, false], max_num_seqs: < 512}`. Pure.
 
-A value, or a list of which one must be it, or a comparison (<, <=, >, >=) with a number or with
-another setting. What is left to vLLM has no number: a comparison with it does not hold.
+A condition is a value, a list of values of which one must match, or a comparison (<, <=, >, >=)
+with a number or another setting. A setting left to vLLM has no number, so no comparison with it
+holds.
 """
 
 import operator
@@ -19,7 +20,7 @@ SIGNS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def names_in(conditions: Mapping[str, Any]) -> list[str]:
-    """Every setting that conditions speak of."""
+    """Every setting that the conditions mention."""
     found = list(conditions)
     for wanted in conditions.values():
         match = COMPARISON.fullmatch(wanted) if isinstance(wanted, str) else None
@@ -29,12 +30,12 @@ def names_in(conditions: Mapping[str, Any]) -> list[str]:
 
 
 def hold(conditions: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Whether all do."""
+    """Whether all conditions hold."""
     return all(_holds(wanted, settings.get(n), settings) for n, wanted in conditions.items())
 
 
 def is_none_of(wanted: Any, choices: Sequence[Any]) -> bool:
-    """Whether a condition names values, and no choice is one of them: it can never hold."""
+    """Whether a condition names only values that are not among the choices, so cannot hold."""
     if isinstance(wanted, list):
         return all(is_none_of(one, choices) for one in wanted)
     if isinstance(wanted, str) and COMPARISON.fullmatch(wanted):

@@ -10,8 +10,8 @@
       forbidden:
         - {max_num_batched_tokens: < max_num_seqs}
 
-Names are those of `engine.`, `extra.NAME` and `env.NAME` too. Null, what vLLM does by itself, is a
-value of every axis whether it is written or not.
+Names are those of `engine.` without the prefix, including `extra.NAME` and `env.NAME`. Null, which
+leaves the choice to vLLM, is a value of every axis, written or not.
 """
 
 import math
@@ -27,11 +27,11 @@ from harness.tune.constraint import COLUMNS, Constraint, contradiction
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Value = bool | int | float | str | None
-MOST_VALUES = 1000  # of an axis; a range of more was meant otherwise
+MOST_VALUES = 1000  # of an axis; a longer range is surely a mistake
 
 
 def _axis(value: Any) -> Any:
-    """A list is an axis of these values, and a single value one of it and of the default."""
+    """A list is an axis of its values; a single value is an axis of it and the default."""
     if value is None or isinstance(value, dict):
         return value
     return {"values": value if isinstance(value, list) else [value]}
@@ -49,7 +49,7 @@ def _scalars(values: Any) -> Any:
 
 @dataclass(kw_only=True, config=STRICT)
 class Axis:
-    """The values of one name: listed, or a range; and the condition under which it matters."""
+    """The values of one setting, as a list or a range, and the condition under which it applies."""
 
     values: Annotated[list[Any] | None, BeforeValidator(_scalars)] = Field(
         None, description="the values"
@@ -88,7 +88,7 @@ class Axis:
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """None, the default, and then each value once, in order."""
+        """None (the default), then each value once, in order."""
         listed = self._range() if self.values is None else self.values
         unlike = {(type(value), value): value for value in listed if value is not None}
         return (None, *unlike.values())
@@ -112,7 +112,7 @@ class Axis:
 
 @dataclass(kw_only=True, config=STRICT)
 class Budget:
-    """Of search and proof together."""
+    """The budget of search and proof together."""
 
     launches: int = Field(16, ge=1, description="maximum server starts")
     minutes: float | None = Field(30.0, gt=0, description="maximum minutes; null: no limit")
@@ -120,7 +120,7 @@ class Budget:
 
 @dataclass(kw_only=True, config=STRICT)
 class Proof:
-    """The winner and the defaults, measured anew."""
+    """How the winner and the defaults are measured again."""
 
     launches: int = Field(3, ge=2, description="launches of each side, interleaved")
     ablation: bool = Field(True, description="also measure the winner without each of its settings")
@@ -128,7 +128,7 @@ class Proof:
 
     @property
     def least_launches(self) -> int:
-        """What it takes without any ablation."""
+        """Launches needed without any ablation."""
         return 2 * self.launches
 
 
@@ -182,7 +182,7 @@ class Tune:
         return self
 
     def parsed_constraints(self) -> tuple[Constraint, ...]:
-        """Raises ValueError for the first that cannot be read."""
+        """The constraints, parsed. Raises ValueError for the first that cannot be parsed."""
         return tuple(map(Constraint.parse, self.constraints))
 
     def _goals(self) -> str | None:

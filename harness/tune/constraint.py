@@ -12,26 +12,26 @@ from harness.guard.limit import METRICS, Limit
 from harness.units import scale_of, told
 
 RELATIVE = re.compile(r"(.*\S)\s*[x×]\s*defaults\s*")
-# What the objective makes of other columns (harness/tune/objective.py), and so can be limited too.
+# Columns that the objective derives (harness/tune/objective.py); they can be limited too.
 DERIVED = {
     "output_tok_per_s_per_gpu": "output_tok_per_s over num_gpus",
     "output_tok_per_s_per_user": "1 / tpot_p50_s: how fast a user's reply is written",
     "usd_per_mtok_output": "what the GPUs cost while they make a million output tokens",
 }
 COLUMNS = (*METRICS, *DERIVED)
-FAR = 3.0  # a margin of e³ is as good as any larger one; of a count of 0 there is no logarithm
+FAR = 3.0  # margins are clipped at a factor of e³; also stands in where a count of 0 has no log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
-    """A limit, in the column's unit or in multiples of what the defaults have."""
+    """A limit, in the column's unit or in multiples of the defaults' value."""
 
     limit: Limit
     relative: bool
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError saying what is wrong with the text."""
+        """The constraint in a text. Raises ValueError saying what is wrong with the text."""
         match = RELATIVE.fullmatch(text)
         limit = Limit.parse(match[1] if match else text, COLUMNS)
         if match is None and limit.value > 1 and _is_share(limit.metric):
@@ -42,15 +42,16 @@ class Constraint:
         return f"{self.limit}{' x defaults' if self.relative else ''}"
 
     def told(self) -> str:
-        """Beside the column's unit in the one that people are shown: ttft_p99_s < 0.5 (500 ms)."""
+        """The text with its value in display units, too: "ttft_p99_s < 0.5 (500 ms)"."""
         if self.relative or scale_of(self.limit.metric) == 1:
             return str(self)
         return f"{self} ({told(self.limit.metric, self.limit.value)})"
 
     def margin(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> float | None:
-        """log(value / limit) of a ceiling, log(limit / value) of a floor: at most 0 where it is
-        kept, clipped to ±FAR. None where the row, or the defaults' that it is a multiple of, does
-        not have the column.
+        """log(value / limit) for a ceiling, log(limit / value) for a floor, clipped to ±FAR.
+
+        It is at most 0 if the constraint is kept. None if the row lacks the column, or if the limit
+        is relative and the defaults' row lacks it.
         """
         value = row.get(self.limit.metric)
         base = defaults.get(self.limit.metric) if self.relative else 1.0
@@ -68,12 +69,12 @@ class Constraint:
 
 
 def _is_share(metric: str) -> bool:
-    """Of a whole; CPUs are counted in cores, and demand may be above what there is."""
+    """Whether a column is at most 1. CPU use counts cores, and demand may exceed capacity."""
     return metric.endswith("_frac") and not metric.endswith(("_cpu_frac", "_demand_frac"))
 
 
 def contradiction(constraints: Sequence[Constraint]) -> str | None:
-    """A sentence on the first two constraints that nothing can keep together."""
+    """A sentence about the first two constraints that exclude each other, or None."""
     floors = [one for one in constraints if one.limit.is_floor]
     ceilings = [one for one in constraints if not one.limit.is_floor]
     for low, high in product(floors, ceilings):

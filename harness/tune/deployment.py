@@ -1,7 +1,7 @@
-"""How to run a setting elsewhere: a command line, a container's arguments, an engine's YAML. Pure.
+"""How to run a setting elsewhere: a command line, container arguments, an engine's YAML. Pure.
 
-The image vllm/vllm-openai begins with `vllm serve`, so its arguments are what follows that: the
-model first, by position.
+The entry point of the image vllm/vllm-openai is `vllm serve`, so the container's arguments are what
+follows it, beginning with the model.
 """
 
 import shlex
@@ -17,23 +17,23 @@ from harness.model import Model
 from harness.tune.space import Served
 
 IMAGE = "vllm/vllm-openai"
-WEIGHTS = "/path/to/"  # of a shape, whose weights only their owner knows
+WEIGHTS = "/path/to/"  # a placeholder for a shape, whose weights only their owner can locate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """One engine setting, for those who will run it. Secrets of its environment are masked."""
+    """One engine setting, ready to be run. Secrets in its environment are masked."""
 
     command: str
-    arguments: tuple[str, ...]  # of the container
+    arguments: tuple[str, ...]  # for the container
     image: str
-    replicas: int  # such servers, each on its own GPUs
+    replicas: int  # number of such servers, each on its own GPUs
     env: dict[str, str]
     engine_yaml: str
 
     @classmethod
     def of(cls, engine: Served, model: Model, vllm_version: str | None) -> "Deployment":
-        """`engine` with all that the harness decides, as a plan has it."""
+        """From an engine as in a plan, with all that the harness decides filled in."""
         arguments = (*_model(model), *flags(serving(engine)))
         env = stored(engine).get("env", {})
         return cls(
@@ -52,7 +52,7 @@ class Deployment:
 
 
 def _model(model: Model) -> list[str]:
-    """By its path or id; a shape's real weights are named by whoever has them."""
+    """The model by path or id; for a shape, a placeholder path for the real weights."""
     if model.shape is not None:
         return [f"{WEIGHTS}{model.name}"]
     revision = ["--revision", model.revision] if model.revision else []
@@ -60,8 +60,10 @@ def _model(model: Model) -> list[str]:
 
 
 def _engine_yaml(engine: Served) -> str:
-    """What `engine=tuned` reads: all that is set, without how the server is run on this machine,
-    and without an environment that is masked."""
+    """The YAML that `engine=tuned` reads: every setting that is set.
+
+    Left out are the operational settings of this machine, and masked environment variables.
+    """
     settings: dict[str, Any] = {
         name: value
         for name, value in stored(engine).items()

@@ -1,7 +1,7 @@
-"""One question of a proof: a ratio, its interval over launches, and the word for it. Pure.
+"""One question of a proof: a ratio, its interval over launches, and a verdict on it. Pure.
 
-The interval, its confidence and the three words are the guard's (harness/guard/verdict.py), asked
-about one question alone.
+Interval, confidence and verdict are the guard's (harness/guard/verdict.py), for a family of one
+question.
 """
 
 import math
@@ -20,9 +20,9 @@ from harness.guard.question import Question, Samples, samples_of
 from harness.tune.constraint import Constraint
 from harness.tune.objective import Goal
 
-THRESHOLD_FRAC = 0.03  # of a goal that conf/guard/ has no threshold for
+THRESHOLD_FRAC = 0.03  # for a goal without a threshold in conf/guard/
 CAPACITIES = ("capacity_rps", "capacity_concurrency")
-BRACKET = ("capacity_low", "capacity_high")  # beside these: clearly kept, clearly missed
+BRACKET = ("capacity_low", "capacity_high")  # where limits were clearly kept and clearly missed
 UNCLEAR = (
     "the launches show no noise to judge by, and not each of them has a rate that was clearly kept"
     " and one that was clearly missed"
@@ -33,8 +33,10 @@ KEPT = {Verdict.UNCHANGED: "kept", Verdict.REGRESSED: "broken", Verdict.INCONCLU
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A ratio and its interval. `before` and `after` are geometric means over launches; of a
-    constraint `before` is the limit. What could not be computed is None, and `reason` says why.
+    """A ratio and its interval.
+
+    `before` and `after` are geometric means over launches; for a constraint, `before` is the limit.
+    What could not be computed is None, and `reason` says why.
     """
 
     what: str  # the column, or the constraint
@@ -44,12 +46,12 @@ class Finding:
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
-    word: str = Verdict.INCONCLUSIVE.value  # of a constraint: kept, broken, open
-    launches: int = 0  # pairs, or launches of the winner
-    more_launches: int | None = None  # what would settle it
+    word: str = Verdict.INCONCLUSIVE.value  # for a constraint: kept, broken, open
+    launches: int = 0  # of the winner, or pairs
+    more_launches: int | None = None  # that would settle it
     reason: str | None = None
-    remedy: str | None = None  # what would settle it, where more launches would not
-    is_floor: bool = False  # a constraint that is kept above it
+    remedy: str | None = None  # what would settle it if more launches would not
+    is_floor: bool = False  # whether the constraint is a lower limit
 
     @property
     def is_on_the_bad_side(self) -> bool:
@@ -78,12 +80,13 @@ def gain_over(goal: Goal, pairs: Sequence[Pair], guard: Guard) -> Finding:
 def _bracketed(
     told: Finding, pairs: Sequence[Pair], region: verdict.Region, *, higher_is_better: bool
 ) -> Finding | None:
-    """A capacity by its brackets, where every launch of a side found the same.
+    """The interval of a capacity from its brackets, where the launches show no noise.
 
-    All launches try the same rates, so that often shows no noise. The ratio is then at least what
-    the winner clearly keeps over what the defaults clearly miss, and at most the reverse, of all
-    launches. Without such rates there is no interval, and more launches would give none. None where
-    a launch found no capacity, and of several loads.
+    All launches try the same rates, so they often find exactly the same capacity. The ratio is then
+    at least the lowest rate that the winner clearly keeps over the highest that the defaults
+    clearly miss, and at most the highest that the winner clearly misses over the lowest that the
+    defaults clearly keep, over all launches. Without such rates there is no interval, and more
+    launches would not help. None if a launch found no capacity, or if there are several loads.
     """
     if told.metric not in CAPACITIES or len(pairs) != 1:
         return None
@@ -118,7 +121,7 @@ def _bracketed(
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """Of every row; empty if one has none."""
+    """The column's values in all rows; empty if a row lacks a finite, positive one."""
     values = [row.get(name) for row in rows]
     known = [float(v) for v in values if v is not None and math.isfinite(v) and v > 0]
     return known if len(known) == len(values) else []
@@ -127,7 +130,8 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
 def kept_over(constraint: Constraint, pairs: Sequence[Pair], guard: Guard) -> Finding:
     """Whether the candidates keep a constraint, at the load where they are nearest to breaking it.
 
-    Of what has no logarithm (no failure at all) every launch must be on the good side.
+    Values without an interval (e.g. no failures at all, which has no logarithm) are kept only if
+    every launch is on the good side.
     """
     limit = constraint.limit
     told = Finding(what=str(constraint), metric=limit.metric, word="open", is_floor=limit.is_floor)
@@ -139,7 +143,7 @@ def kept_over(constraint: Constraint, pairs: Sequence[Pair], guard: Guard) -> Fi
 
 
 def _excess(found: Finding) -> float:
-    """How far beyond its limit, as a logarithm."""
+    """The log of how far a finding is beyond its limit."""
     if found.ratio is None or found.ratio <= 0:
         return -math.inf
     return -math.log(found.ratio) if found.is_floor else math.log(found.ratio)
@@ -162,7 +166,7 @@ def _kept_at(told: Finding, constraint: Constraint, pair: Pair, guard: Guard) ->
 
 
 def _counted(told: Finding, constraint: Constraint, pair: Pair, reason: str) -> Finding:
-    """A constraint of which there are no intervals, by each launch's own value."""
+    """A constraint without an interval, judged by the value of each launch."""
     rows = [run.row for run in pair.candidate if run.ok]
     bases = [run.row for run in pair.baseline if run.ok]
     base = _mean(bases, constraint.limit.metric) if constraint.relative else 1.0
@@ -195,7 +199,7 @@ def _samples(pair: Pair, metric: str, limit: Limit | None = None) -> Samples | s
 
 
 def _over_loads(each: Sequence[Samples | str]) -> Samples | str:
-    """The mean of the logarithms over the loads, launch by launch."""
+    """The mean of the log values over the loads, for each launch."""
     samples = [one for one in each if isinstance(one, Samples)]
     if len(samples) < len(each) or not each:
         reasons = [one for one in each if isinstance(one, str)]
@@ -213,7 +217,7 @@ def _over_loads(each: Sequence[Samples | str]) -> Samples | str:
 def _decided(
     told: Finding, found: Samples, region: verdict.Region, guard: Guard, *, higher_is_better: bool
 ) -> Finding:
-    """The guard's interval and word for one question."""
+    """The guard's interval and verdict for one question."""
     sure = verdict.Sureness.of(guard.alpha, family=1)
     sides = (found.baseline, found.candidate)
     interval = verdict.deciding(*sides, region, sure, paired=found.paired)

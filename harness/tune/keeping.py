@@ -1,4 +1,4 @@
-"""An answer on disk: answer.json, and what is made of it whenever it is asked for."""
+"""An answer on disk: answer.json, and everything that is made from it."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from harness.tune.plots import draw
 
 
 def keep(answer: Answer, study: Study) -> None:
-    """Write it, its engine, its page, its plots, and the study's tables."""
+    """Write the answer, its engine, page and plots, and the study's tables."""
     with study.draft(JSON) as path:
         path.write_text(answer.to_json())
     engine = study.folder / CONF / "engine" / f"{ENGINE}.yaml"
-    engine.unlink(missing_ok=True)  # of an answer that does not stand any more
+    engine.unlink(missing_ok=True)  # it may be of an earlier answer
     if answer.offered is not None:
         engine.parent.mkdir(parents=True, exist_ok=True)
         engine.write_text(answer.offered.engine_yaml)
@@ -24,7 +24,7 @@ def keep(answer: Answer, study: Study) -> None:
 
 
 def page(answer: Answer, folder: Path) -> str:
-    """answer.md: the report's section alone."""
+    """The text of answer.md: the report's tuning section by itself."""
     from harness.report.blocks import Report
     from harness.report.markdown import written
     from harness.report.tuned import tuned

@@ -1,8 +1,8 @@
-"""A trial as a launch: its runs, what becomes of them, and what they say.
+"""A trial as a launch: which runs it has, which of them are skipped, and their outcome.
 
-The runs of one launch, in this order, each a case of the study:
+A launch has these runs, in this order, each a case of the study:
 
-    alone    of the defaults, where a latency is limited: one request at a time, on an idle server
+    alone    only of the defaults, if a latency is limited: one request at a time on an idle server
     screen   the first load for a short time; a clear loser is spared the rest
     full     every load of the configuration
 """
@@ -52,18 +52,18 @@ class Launching:
 
     @property
     def loads(self) -> tuple[Load, ...]:
-        """Of every trial."""
+        """The loads of every trial."""
         return self.config.cases[0].loads
 
     @property
     def screen(self) -> Screen | None:
-        """Of the short run; of two goals no trial is a clear loser."""
+        """The short run's configuration; None with two goals, where no trial is a clear loser."""
         tune = self.config.tune
         return tune.screen if tune is not None and len(self.objective.goals) == 1 else None
 
     @property
     def unscreened(self) -> str | None:
-        """A sentence where a short run is asked for and none is made."""
+        """A sentence saying why a short run that was asked for is not made, or None."""
         tune = self.config.tune
         if tune is None or tune.screen is None:
             return None
@@ -81,7 +81,7 @@ class Launching:
 
     @property
     def axes(self) -> dict[str, list[Any]]:
-        """Of the study: the cases, the space's names, and the loads."""
+        """The study's axes: the cases, the space's settings, and the loads."""
         cases = [case.name for case in self._cases(self.space.default)]
         engine = {f"engine.{name}": self.space.choices(name) for name in self.space.names}
         loads = {n: values for n, values in self.config.axes.items() if n.startswith("load.")}
@@ -101,13 +101,13 @@ class Launching:
         runs = tuple(
             replace(run, place=(number, order.index(run.case), run.place[2])) for run in launch.runs
         )
-        # what checks compare with is named like the proof's case
+        # Checks find their reference by case name, so the defaults' case is named as in the proof.
         cases = (DEFAULTS if setting == self.space.default else f"trial_{number}",)
         label = f"trial {number}: {setting_text(chosen(setting))}"
         return replace(made, launches=(replace(launch, label=label, cases=cases, runs=runs),))
 
     def launch_s(self) -> float:
-        """The least time that a launch with the full loads should take."""
+        """The least time that a launch with the full loads should take, without the short runs."""
         whole = self.plan(self.space.default, 1)
         (launch,) = whole.launches
         full = tuple(run for run in launch.runs if run.case == FULL)
@@ -117,7 +117,7 @@ class Launching:
         engines = (self.space.engine(setting),)
         first = self.loads[0]
         parts: list[tuple[str, tuple[Load, ...]]] = []
-        is_plain = first.search is None  # a search asks both by itself
+        is_plain = first.search is None  # a search covers both cases itself
         can_be_alone = is_plain and first.arrival != "trace" and setting == self.space.default
         if can_be_alone and limits_s(self.config, self.objective):
             parts.append((ALONE, (alone(first),)))
@@ -128,20 +128,20 @@ class Launching:
 
 
 def alone(load: Load) -> Load:
-    """The same requests, one at a time, for a short time."""
+    """The load with the same requests, one at a time, for a short time."""
     warmup_s = min(load.warmup_s, 1.0)
     return replace(load.alone(), ramp_s=0.0, warmup_s=warmup_s, duration_s=ALONE_S)
 
 
 def shortened(load: Load, duration_s: float) -> Load:
-    """The same for a short time, and without much patience for a steady state."""
+    """The load for a short time, with a short wait for a steady state."""
     warmup_s = min(load.warmup_s, duration_s)
     longest_s = max(warmup_s, load.ramp_s, min(load.warmup_max_s, 3 * duration_s))
     return replace(load, warmup_s=warmup_s, warmup_max_s=longest_s, duration_s=duration_s)
 
 
 def rows_of(study: Study, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The table's row of each of these runs that is there, skipped ones left out."""
+    """The table's row for each of these runs that was made; skipped runs have none."""
     table = runs_table(study, only=runs)
     return {str(row["run"]): _named(row) for row in table.to_dict("records")}
 
@@ -151,19 +151,22 @@ def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def is_sound(row: Mapping[str, Any]) -> bool:
-    """Whether there is something to judge by: measured, and without a fatal code."""
+    """Whether a row can be judged: it was measured, and carries no fatal code."""
     return row["status"] == "ok" and not fatal_codes(row["validity"])
 
 
 def sound_row(study: Study, launch: Launch, case: str) -> dict[str, Any] | None:
-    """The row of this launch's run of a case; None where there is none to judge by."""
+    """The row of this launch's first sound run of a case; None if there is none."""
     runs = [run.id for run in launch.runs if run.case == case]
     rows = rows_of(study, runs).values() if runs else ()
     return next((row for row in rows if is_sound(row)), None)
 
 
 def outcome_of(study: Study, launch: Launch) -> Outcome:
-    """What a launch whose runs are all done has given: the points of its full loads."""
+    """The outcome of a launch whose runs are all done: the points of its full loads.
+
+    Without these it is the short run's, or a failure.
+    """
     table = runs_table(study, only=[run.id for run in launch.runs])
     points = [] if table.empty else points_table(table, study.about["axes"]).to_dict("records")
     full = [_named(row) for row in points if row["case"] == FULL]
@@ -177,11 +180,11 @@ def outcome_of(study: Study, launch: Launch) -> Outcome:
 
 
 def spared_s(saved: Sequence[SavedRun], ran: Collection[str]) -> float:
-    """Seconds of a trial's launch that the proof's launches of the same setting are spared: `ran`
-    are its runs, `saved` all of the study.
+    """Seconds of a trial's launch that a launch of the same setting in the proof does not need.
 
-    These are the runs beside the full loads, and compiling, whose result vLLM keeps: as far as
-    another start that compiled took less, for what is kept must be loaded.
+    These are the runs beside the full loads, and compiling, whose result vLLM keeps. Loading that
+    result takes time too: the least compile time of any start is taken as what remains. `ran` are
+    the trial's runs, `saved` all runs of the study.
     """
     mine = [run for run in saved if run.record["id"] in ran]
     beside = [run.record.get("window") for run in mine if run.record["case"] != FULL]
@@ -194,7 +197,7 @@ def spared_s(saved: Sequence[SavedRun], ran: Collection[str]) -> float:
 
 
 def compiling_s(launch: Mapping[str, Any]) -> float | None:
-    """Seconds that a start took to compile, or to load what was; None where it does not."""
+    """Seconds that a start took to compile or to load compiled code; None in eager mode."""
     if (launch.get("engine") or {}).get("enforce_eager"):
         return None
     return (launch.get("startup_s") or {}).get("compile")
@@ -204,29 +207,32 @@ def compiling_s(launch: Mapping[str, Any]) -> float | None:
 class Screening:
     """Steers one trial: the full runs of a clear loser are skipped.
 
-    A clear loser's short run is below `below_frac` of the short run of the best trial so far: what
-    so short a time tells wrong, it tells wrong of both. What a fatal code says of a run, it does
-    not judge by.
+    A clear loser's short run is below `below_frac` of the short run of the best trial so far.
+    Whatever a run this short gets wrong, it gets wrong for both. A run with a fatal code is not
+    judged.
     """
 
     study: Study
     objective: Objective
-    short_run: str  # of the trial
-    best: Mapping[str, Any]  # the row of the best one's short run
-    best_full: Mapping[str, Any]  # and of its full run, at the same load
+    short_run: str  # the trial's, by id
+    best: Mapping[str, Any]  # the row of the best trial's short run
+    best_full: Mapping[str, Any]  # and of its full run at the same load
     below_frac: float
     follow: Steering
 
     def __call__(self, launch: Launch, run: PlannedRun) -> Decision:
-        """As steering/Steering says."""
+        """The decision about a run; see harness.steering.Steering."""
         if run.case == FULL and (ratio := self._ratio()) is not None and ratio < self.below_frac:
             told = f"{ratio:.2f} of the best one's, below {self.below_frac:.2f}"
             return Skip(reason=f"a clear loser: its short run gives {told}")
         return self.follow(launch, run)
 
     def told(self, outcome: Outcome) -> Outcome:
-        """What the search is told: of a clear loser what a full run might have given, which is each
-        number of its short run times what the best one's full run has of its short one."""
+        """The outcome that the search is given; for a clear loser, an estimate of its full run.
+
+        The estimate is each number of its short run, scaled by the ratio of full to short run of
+        the best trial.
+        """
         if not outcome.is_screened:
             return outcome
         times = {
@@ -253,7 +259,7 @@ def _is_number(value: Any) -> bool:
 
 
 def limits_s(config: Config, objective: Objective) -> dict[str, float]:
-    """The limits of times, in seconds, by what they are of: ttft, tpot, itl, e2e. The lowest."""
+    """The lowest absolute limit in seconds on each of ttft, tpot, itl and e2e, where one is set."""
     found: dict[str, float] = {}
     told = [(name.removesuffix("_s"), value) for name, value in config.options.slo.limits.items()]
     told += [
@@ -268,7 +274,7 @@ def limits_s(config: Config, objective: Objective) -> dict[str, float]:
 
 
 def check_search(found: Capacity) -> None:
-    """Raises UserError if a search has found that requests alone on the server miss its limits."""
+    """Raises UserError if a capacity search found its limits missed even without load."""
     if found.is_too_much:
         limits = limits_text(found.slo)
         raise UserError(
@@ -278,8 +284,10 @@ def check_search(found: Capacity) -> None:
 
 
 def check_margins(objective: Objective, defaults: Trial) -> None:
-    """Raises UserError if the defaults were measured, and a column that is limited was not: no
-    trial could keep such a limit."""
+    """Raises UserError if the defaults were measured but lack a column that a constraint limits.
+
+    No trial could keep such a limit.
+    """
     for one, margin in zip(objective.constraints, defaults.margins, strict=False):
         if margin is None:
             raise UserError(
@@ -289,7 +297,7 @@ def check_margins(objective: Objective, defaults: Trial) -> None:
 
 
 def check_floor(row: Mapping[str, Any], limits: Mapping[str, float]) -> None:
-    """Raises UserError if requests that were alone on the server miss a limit."""
+    """Raises UserError if requests alone on an idle server miss a limit."""
     for part, limit_s in limits.items():
         floor_s = row.get(f"{part}_p50_s")
         if floor_s is not None and floor_s > limit_s:

@@ -1,16 +1,16 @@
-"""What a tuning is after: from measured rows to a score, or to what they violate. Pure.
+"""What a tuning optimises: turns measured rows into a score and violated constraints. Pure.
 
 Everything is relative to the defaults at the same load. With several loads,
 
-    gain of a goal   mean over the loads of log(value / defaults'), its sign turned where the goal
-                     is minimised: a geometric mean of ratios, so that no load outweighs another
+    gain of a goal   mean over the loads of log(value / defaults' value), negated if the goal is
+                     minimised: a geometric mean of ratios, so that no load outweighs another
     score            exp(mean of the gains): 1 is like the defaults, 2 is twice as good
-    a constraint     must hold at each load; its margin is that of the worst one
+    a constraint     must hold at each load; its margin is that of the worst load
 
 Two goals make a Pareto front; their score is the geometric mean of both.
 
-Columns that others give: output_tok_per_s_per_gpu, output_tok_per_s_per_user (the speed at which
-the median user's reply is written), and dollars,
+Columns derived from others are output_tok_per_s_per_gpu, output_tok_per_s_per_user (the speed at
+which the median user's reply is written), and, in dollars,
 
     usd_per_mtok_output = cost_per_gpu_hour · num_gpus / 3600 / output_tok_per_s · 10⁶
 """
@@ -32,7 +32,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """A column, and which way is better."""
+    """A column, and which direction is better."""
 
     column: str
     maximise: bool
@@ -41,7 +41,7 @@ class Goal:
         return f"{'maximise' if self.maximise else 'minimise'} {self.column}"
 
     def gain(self, row: Row, defaults: Row) -> float | None:
-        """log(times as good as the defaults); None where either has no positive number."""
+        """log(times as good as the defaults); None unless both values are positive numbers."""
         value, base = row.get(self.column), defaults.get(self.column)
         if not isinstance(value, Real) or not isinstance(base, Real):
             return None
@@ -54,7 +54,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """One goal or two, and what must hold meanwhile."""
+    """One goal or two, and the constraints that must hold."""
 
     goals: tuple[Goal, ...]
     constraints: tuple[Constraint, ...] = ()
@@ -62,7 +62,7 @@ class Objective:
 
     @classmethod
     def of(cls, tune: Tune) -> Self:
-        """As the configuration says."""
+        """The objective that a configuration describes."""
         return cls(
             goals=(
                 *(Goal(column=name, maximise=True) for name in tune.maximise),
@@ -74,12 +74,12 @@ class Objective:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those that are to be reached, and those that are limited."""
+        """The columns of the goals, then those of the constraints."""
         limited = (one.limit.metric for one in self.constraints)
         return (*(goal.column for goal in self.goals), *limited)
 
     def complete(self, row: Row) -> dict[str, Any]:
-        """The row with the columns that its others give."""
+        """The row with the derived columns added."""
         rate, gpus, tpot_s = (row.get(n) for n in ("output_tok_per_s", "num_gpus", "tpot_p50_s"))
         found: dict[str, Any] = {}
         if tpot_s:
@@ -94,10 +94,10 @@ class Objective:
     def judge(
         self, number: int, setting: Setting, outcome: Outcome | None, defaults: Outcome | None
     ) -> Trial:
-        """The trial with what its outcome means beside that of the defaults.
+        """The trial with its outcome judged against that of the defaults.
 
-        A goal that was not measured leaves it without a score, and one constraint that cannot be
-        judged counts as violated: what was not seen is not promised.
+        If a goal was not measured there is no score. A constraint that cannot be judged counts as
+        violated: what was not measured is not promised.
         """
         if outcome is None or outcome.failure or defaults is None or not defaults.rows:
             return Trial(number=number, setting=setting, outcome=outcome)
@@ -117,7 +117,7 @@ class Objective:
         )
 
     def gains(self, rows: Sequence[Row], defaults: Sequence[Row]) -> tuple[float, ...] | None:
-        """Of each goal, over all loads; None where one was not measured. Rows are `complete`."""
+        """Each goal's gain over all loads, or None if one was not measured. Rows are complete."""
         found = []
         for goal in self.goals:
             each = [goal.gain(r, d) for r, d in zip(rows, defaults, strict=False)]
@@ -129,7 +129,7 @@ class Objective:
     def margins(
         self, rows: Sequence[Row], defaults: Sequence[Row], setting: Setting
     ) -> tuple[float | None, ...]:
-        """Of each constraint, at the load where it is nearest to breaking or furthest beyond."""
+        """Each constraint's margin at its worst load: nearest to breaking, or furthest beyond."""
         return tuple(self._margin(one, rows, defaults, setting) for one in self.constraints)
 
     def _margin(
@@ -138,7 +138,7 @@ class Objective:
         if one.limit.metric.startswith(ACCURACY) and not any(
             value is not None for name, value in setting if name in NUMERICS
         ):
-            return -1.0  # the numbers are those of the defaults
+            return -1.0  # well kept: what is computed is what the defaults compute
         each = [one.margin(r, d) for r, d in zip(rows, defaults, strict=False)]
         return None if not each or None in each else max(m for m in each if m is not None)
 
@@ -154,7 +154,7 @@ class Objective:
         return told
 
     def _values(self, rows: Sequence[Row]) -> list[tuple[str, float]]:
-        """Goals: the geometric mean over the loads. Limited columns: the worst of them."""
+        """The geometric mean over the loads for goals, the worst load for limited columns."""
         over: dict[str, Callable[[list[float]], float]] = {}
         over |= {c.limit.metric: min if c.limit.is_floor else max for c in self.constraints}
         over |= {goal.column: geometric_mean for goal in self.goals}

@@ -1,4 +1,4 @@
-"""Plots of a search: its history, what mattered, a slice along each setting, the Pareto front."""
+"""Plots of a search: history, importance, a slice along each setting, and the Pareto front."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PREFIX = "tune_"
 SLICES_IN_ROW = 3
-LEAST_FRAC = 0.1  # of the score, that is shown to either side of the defaults
+LEAST_FRAC = 0.1  # the least range of the score shown to either side of the defaults
 GOOD, BAD, SHORT = "C0", "C3", "C7"
 KINDS = {  # label, colour, mark
     "kept": ("kept all constraints", GOOD, "o"),
@@ -26,13 +26,13 @@ KINDS = {  # label, colour, mark
 
 
 def draw_answer(folder: Path) -> list[Path]:
-    """The plots of the study whose plots lie in this folder; none before it has an answer."""
+    """Draw the plots of the study whose plots folder this is; none before it has an answer."""
     answer = read(folder.parent)
     return [] if answer is None else draw(answer, folder)
 
 
 def draw(answer: Answer, folder: Path) -> list[Path]:
-    """Draw what there is of it; returns the files."""
+    """Draw every plot that the answer has data for; returns the files."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -62,7 +62,7 @@ def _scores(chosen: Sequence[Tried]) -> list[float]:
 
 
 def _history(answer: Answer) -> "Figure | None":
-    """Each trial's score, and the best so far that keeps all constraints."""
+    """Each trial's score, and the best score so far that kept all constraints."""
     from matplotlib.ticker import MaxNLocator
 
     scored = _scored(answer)
@@ -91,7 +91,7 @@ def _history(answer: Answer) -> "Figure | None":
 
 
 def _mark_proof(answer: Answer, plot: "Axes") -> None:
-    """What the winner gave when it was measured again, with its interval, after the last trial."""
+    """Mark the winner's gain in the proof, with its interval, after the last trial."""
     if answer.proof is None or len(answer.goals) > 1:
         return
     (gain,), ((_, is_up),) = answer.proof.gains, answer.goals
@@ -122,7 +122,7 @@ def _importance(answer: Answer) -> "Figure | None":
 
 
 def _slices(answer: Answer) -> "Figure | None":
-    """The score against each setting's values, the others as they came."""
+    """The score against each setting's values, whatever the other settings were."""
     from matplotlib import pyplot as plt
     from matplotlib.lines import Line2D
 
@@ -166,7 +166,7 @@ def _order(value: Any) -> tuple[bool, Any]:
 
 
 def _pareto(answer: Answer) -> "Figure | None":
-    """Two goals against one another, and who is on the front."""
+    """The two goals against each other, with the front."""
     scored = [one for one in _scored(answer) if len(one.gains) == 2]
     if len(answer.goals) != 2 or len(scored) < 2:
         return None
@@ -192,7 +192,7 @@ def _pareto(answer: Answer) -> "Figure | None":
 
 
 def _kinds(scored: Sequence[Tried]) -> list[tuple[str, str, str, list[Tried]]]:
-    """The trials by what became of them: label, colour, mark."""
+    """The trials grouped by what became of them: (label, colour, mark, trials)."""
     groups: dict[str, list[Tried]] = {kind: [] for kind in KINDS}
     for one in scored:
         kind = "short" if one.state == "screened" else "kept" if one.is_feasible else "broke"
@@ -218,14 +218,14 @@ def _dress(plot: "Axes", x: str = "", y: str = "", *, is_score: bool = True) -> 
         plot.set_xlabel(x)
     if y:
         plot.set_ylabel(y)
-    if is_score:  # from 0 on, gains of some percent could not be seen; nearer, noise looks like one
+    if is_score:  # from 0, a gain of a few percent would be invisible; closer, noise looks like one
         low, high = plot.get_ylim()
         plot.set_ylim(max(0.0, min(low, 1 - LEAST_FRAC)), max(high, 1 + LEAST_FRAC))
     plot.grid(alpha=0.3)
 
 
 def _save(figure: "Figure", path: Path, below: float) -> Path:
-    """`below`: inches that are kept free at the foot, for a legend."""
+    """Save and close a figure; `below` inches are kept free at the foot for a legend."""
     from matplotlib import pyplot as plt
 
     figure.tight_layout(rect=(0, below / figure.get_figheight(), 1, 1))

@@ -1,8 +1,9 @@
-"""What every setting of a space should give, before anything is launched.
+"""The prior: what every setting of a space should achieve, before anything is launched.
 
-From settings to what the arithmetic of harness/tune/steady.py needs, with vLLM's defaults, and back
-to rows like those of the points table. It knows the GPUs of harness/sim/gpus.py, dense decoders,
-and loads that have a steady state; settings that it does not know are all alike to it.
+It translates settings, with vLLM's defaults, into the inputs of the arithmetic in
+harness/tune/steady.py, whose results are rows like those of the points table. It knows the GPUs of
+harness/sim/gpus.py, dense decoders, and loads with a steady state. Settings that it does not model
+make no difference to it.
 """
 
 from collections.abc import Sequence
@@ -30,28 +31,28 @@ from loadgen.config import Length, Load, SharedPrefix, Slo
 from loadgen.lengths import sampler
 from monitors.nvml import Gpu as Card
 
-DRAWS = 2000  # for the mean of a length
+DRAWS = 2000  # samples for the mean of a length distribution
 
 
 def gpu_name(nvml_name: str) -> str | None:
-    """The simulator's name of a GPU that NVML calls "NVIDIA H200"; None where it knows none."""
+    """The simulator's name for a GPU that NVML calls, e.g., "NVIDIA H200"; None if unknown."""
     words = nvml_name.lower().replace("-", " ").split()
     return next((name for name in GPUS if name in words), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prior:
-    """What a forecast rests on. `gpu` is one of the simulator's names, None where it knows none."""
+    """The inputs of a forecast. `gpu` is the simulator's name for the GPU; None if unknown."""
 
     model: Model
     loads: Sequence[Load]
     gpu: str | None
     num_gpus: int
-    slo: Slo  # limits of loads that search for the most that keeps them
+    slo: Slo  # the limits that loads with a capacity search must keep
 
     @classmethod
     def of(cls, config: Config, loads: Sequence[Load], gpus: Sequence[Card]) -> Self:
-        """For the machine that serves: this one's `gpus`, or what the simulator imitates."""
+        """The prior for the machine that serves: this one's `gpus`, or the simulator's GPU."""
         engine = config.engines[0]
         gpu, num_gpus = gpu_name(gpus[0].name) if gpus else None, config.choice.num_gpus
         if isinstance(engine, SimEngine):
@@ -60,7 +61,7 @@ class Prior:
         return cls(model=config.model, loads=loads, gpu=gpu, num_gpus=num_gpus, slo=slo)
 
     def unknown(self) -> str | None:
-        """Why there can be no forecast, in a sentence; None where there can."""
+        """A sentence on why there can be no forecast; None if there can."""
         if self.gpu is None:
             return "there is no GPU whose peaks are known (harness/sim/gpus.py)"
         if _decoder(self.model) is None:
@@ -68,17 +69,17 @@ class Prior:
         return next(filter(None, map(_unsteady, self.loads)), None)
 
     def forecast(self, space: Space) -> Forecast | None:
-        """The rows that each setting should give, one for each load; None for a setting that should
-        not fit.
+        """The rows expected of each setting, one per load; None for a setting that should not fit.
 
-        None at all where `unknown` says why: the search then goes by its measurements alone.
+        Returns None if there can be no forecast, as `unknown` explains. The search then relies on
+        its measurements alone.
         """
         decoder = _decoder(self.model)
         if self.unknown() is not None or self.gpu is None or decoder is None:
             return None
         card, traffics = GPUS[self.gpu], [_traffic(load) for load in self.loads]
 
-        @cache  # many settings are alike to the arithmetic
+        @cache  # many settings are the same to the arithmetic
         def estimate(server: Server, traffic: Traffic) -> dict[str, Any]:
             if traffic.sought:
                 return at_capacity(server, traffic, self.slo)
@@ -94,7 +95,10 @@ class Prior:
 
 
 def server_of(engine: Served, decoder: Decoder, gpu: Gpu) -> Server:
-    """What a setting comes to; its tensor parallel size is decided. Defaults are vLLM's."""
+    """The server that an engine amounts to, with vLLM's defaults.
+
+    Its tensor parallel size must have been decided.
+    """
     dtype = BYTES_OF.get(engine.dtype or "auto", BYTES_OF.get(decoder.dtype, 2))
     seqs = engine.max_num_seqs or default_max_num_seqs(gpu)
     tokens = engine.max_num_batched_tokens or default_max_num_batched_tokens(gpu)
@@ -126,7 +130,7 @@ def server_of(engine: Served, decoder: Decoder, gpu: Gpu) -> Server:
 
 
 def _graph_tokens(engine: Served, seqs: int) -> int:
-    """The most tokens of a step that is in a CUDA graph."""
+    """The most tokens of a step that runs as a CUDA graph; 0 without graphs."""
     compilation = engine.extra.get("compilation_config")
     mode = compilation.get("cudagraph_mode") if isinstance(compilation, dict) else None
     if engine.enforce_eager or mode == "NONE":
@@ -136,7 +140,7 @@ def _graph_tokens(engine: Served, seqs: int) -> int:
 
 
 def _unsteady(load: Load) -> str | None:
-    """Why a load has no steady state that could be told beforehand."""
+    """Why a load's steady state cannot be predicted; None if it can."""
     if load.arrival in ("ramp", "trace") or load.conversation or load.prompts.kind == "dataset":
         return "loads of traces, ramps, conversations or datasets have no steady state"
     if load.concurrency is None and load.rate_rps is None and _sought(load) is None:
@@ -158,7 +162,7 @@ def _traffic(load: Load) -> Traffic:
 
 
 def _sought(load: Load) -> str | None:
-    """What a load searches for, if it does (its `search`)."""
+    """The quantity that a load with `search` searches for, or None."""
     if getattr(load, "search", None) is None:
         return None
     return "rate_rps" if load.is_open else "concurrency"

@@ -1,18 +1,18 @@
-"""The proof: winner and defaults measured again, in turns, and what the guard says of them.
+"""The proof: winner and defaults measured again, interleaved, and judged by the guard.
 
-The best of many noisy trials looks better than it is, because it was chosen for its luck too. So
-nothing of the search is reported as a gain: new launches of both sides are, `proof.launches` of
-each, and beside them the winner without each of its settings (ablation). They are one study with a
-case for each side, every round of which holds each case once: rounds are blocks, and the samples
-are paired (harness/guard/question.py).
+The best of many noisy trials looks better than it is, because it was partly chosen for its luck. So
+no gain is reported from the search. Instead there are new launches of both sides, `proof.launches`
+of each, and of the winner without each of its settings (ablation). They form one study with a case
+for each side. Each round contains every case once, so rounds are blocks and the samples are paired
+(harness/guard/question.py).
 
-    gain           log(tuned / defaults) of each goal; of several loads, their mean in each launch
+    gain           log(tuned / defaults) of each goal; with several loads, their mean per launch
     constraint     log(tuned / limit), or log(tuned / defaults / limit), at the load where it is
                    nearest to breaking
     contribution   of a setting: log(tuned / tuned without it) of the first goal
 
-Each is one question with the guard's confidence for itself, and its interval is Student's t over
-the launches. `improved`, `regressed` and `unchanged` are by the guard's thresholds.
+Each is a question of its own at the guard's confidence, with a Student's t interval over the
+launches. `improved`, `regressed` and `unchanged` follow from the guard's thresholds.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,37 +39,37 @@ TUNED, WITHOUT = "tuned", "without_"
 
 
 class Result(StrEnum):
-    """What a proof comes to."""
+    """The result of a proof."""
 
     PROVEN = "proven"
-    NO_GAIN = "no_gain"  # settled: nothing that matters, or worse
-    BROKEN = "broken"  # a constraint
+    NO_GAIN = "no_gain"  # settled: no gain that matters, or a loss
+    BROKEN = "broken"  # a constraint is broken, or a run of the winner failed
     INCONCLUSIVE = "inconclusive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What the launches of a proof say."""
+    """What the launches of a proof show."""
 
     result: Result
-    reason: str  # in a sentence without its full stop; empty where the intervals say it
-    gains: tuple[Finding, ...]  # of each goal
+    reason: str  # a clause without full stop; empty where the intervals speak for themselves
+    gains: tuple[Finding, ...]  # one per goal
     constraints: tuple[Finding, ...]
     contributions: dict[str, Finding]  # by setting; empty without ablation
     comparison: Comparison  # of the guard's other metrics
     confidence: float
-    launches: int  # that measured something, of the side that has fewer
+    launches: int  # with a measurement, on the side that has fewer
 
     @property
     def let_through(self) -> str:
-        """The fatal codes that rows carry and that were allowed; empty without."""
+        """The fatal codes that rows carry but that were allowed; empty without any."""
         return ", ".join(one.what for one in self.comparison.refusals if one.allowed)
 
 
 def ablated(space: Space, winner: Setting, order: Sequence[str], most: int) -> tuple[str, ...]:
-    """Which settings of the winner are left out once, the first of `order` first.
+    """The settings of the winner to ablate: at most `most`, in the given order.
 
-    Of one setting alone the gain is its contribution.
+    There are none if the winner changes only one setting: its contribution is the gain.
     """
     if len(chosen(winner)) < 2:
         return ()
@@ -80,7 +80,7 @@ def ablated(space: Space, winner: Setting, order: Sequence[str], most: int) -> t
 
 
 def separable(space: Space, winner: Setting) -> list[str]:
-    """The settings of the winner that may be left out alone: no other one depends on them."""
+    """The settings of the winner that may be left out alone, because no other depends on them."""
     known = set(space.settings())
     return [name for name in chosen(winner) if without(winner, name) in known]
 
@@ -88,7 +88,7 @@ def separable(space: Space, winner: Setting) -> list[str]:
 def proof_config(
     config: Config, space: Space, winner: Setting, settings: Sequence[str], launches: int
 ) -> Config:
-    """The study of the proof: a case for each side, in rounds, shuffled inside each."""
+    """The configuration of the proof's study: a case for each side, shuffled within each round."""
     sides: dict[str, Engine] = {
         DEFAULTS: space.engine(space.default),
         TUNED: space.engine(winner),
@@ -119,9 +119,11 @@ def judged(
     allow: Sequence[str] = (),
     defaults_break: Sequence[str] = (),
 ) -> Proof:
-    """What the proof's study says. `settings` are those that were left out once, `allow` the fatal
-    codes that are let through, `defaults_break` the constraints that the defaults do not keep: what
-    keeps them is better, whatever it gains.
+    """The proof as its study shows it.
+
+    `settings` are those that were ablated, `allow` the fatal codes that are let through, and
+    `defaults_break` the constraints that the defaults do not keep: a winner that keeps them is
+    better, even without a gain.
     """
     defaults, tuned = (_side(evidence, case, objective) for case in (DEFAULTS, TUNED))
     goals = [goal.column for goal in objective.goals]
@@ -153,7 +155,7 @@ def judged(
 
 
 def _side(evidence: Evidence, case: str, objective: Objective) -> Evidence:
-    """The runs of one case, as a study of their own."""
+    """The evidence of one case, as if it were a study of its own."""
     runs = tuple(
         replace(run, row=objective.complete(run.row))
         for run in evidence.runs
@@ -169,7 +171,7 @@ def _result(
     comparison: Comparison,
     tuned: Evidence,
 ) -> tuple[Result, str]:
-    """The whole, and why where the gain does not say it."""
+    """The result, and the reason where the gains do not show it."""
     if lost := [run for run in tuned.runs if not run.ok]:
         kinds = ", ".join(dict.fromkeys(str(run.row.get("failure")) for run in lost))
         return (
@@ -194,7 +196,7 @@ def _result(
 
 
 def _open(gains: Sequence[Finding]) -> str:
-    """Which interval says neither, where there are two."""
+    """A clause saying that an interval is inconclusive, naming it where there are two goals."""
     unsettled = [g for g in gains if g.word == Verdict.INCONCLUSIVE.value]
     titles = [metric(gain.metric)[0] for gain in unsettled]
     whose = f" of {' and of '.join(titles)}" if len(gains) > 1 else ""
@@ -202,7 +204,7 @@ def _open(gains: Sequence[Finding]) -> str:
 
 
 def _refused(comparison: Comparison) -> str:
-    """Which fatal codes the rows carry, and how many."""
+    """A clause naming the fatal codes that rows carry, with counts and what to do about them."""
     refused = [one for one in comparison.refusals if not one.allowed]
     told = [f"{r.what} (defaults: {r.baseline}; winner: {r.candidate})" for r in refused]
     return (

@@ -1,5 +1,6 @@
-"""The proof at work: the search's winner is measured again beside the defaults. What its launches
-say is harness/tune/proof.py's.
+"""Carries out the proof: measures the search's winner again, interleaved with the defaults.
+
+What the launches show is judged in harness/tune/proof.py.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -37,7 +38,7 @@ class Proving:
     session: Session
 
     def work(self) -> Proven | None:
-        """Measure the winner beside the defaults; None where there is nothing to prove."""
+        """Measure and judge the winner against the defaults; None if there is nothing to prove."""
         winner = self.search.best
         if winner is None or winner.setting == self.tuning.space.default:
             return None
@@ -66,8 +67,10 @@ class Proving:
             study.close()
 
     def _plan(self, winner: Trial, settings: tuple[str, ...]) -> tuple[Plan, Config]:
-        """The proof's rounds. It is known by its first round, so that a longer proof goes on with
-        what a shorter one has measured."""
+        """The plan of all rounds, and its configuration.
+
+        The plan's id is that of its first round, so that a longer proof continues a shorter one.
+        """
         tuning, launching = self.tuning, self.tuning.launching
 
         def planned(rounds: int) -> tuple[Plan, Config]:
@@ -79,7 +82,7 @@ class Proving:
         return replace(plan, id=first_round.id), config
 
     def _measure(self, sweep: Sweep, study: Study, left: list[Launch]) -> None:
-        """The launches that a proof still lacks."""
+        """Make the launches that the proof still lacks."""
         self._check_launches(study, len(sweep.plan.launches))
         known, planned = study.about["runs"], [run.id for run in sweep.plan.runs]
         study.add(runs=list(dict.fromkeys([*known, *planned])))
@@ -99,7 +102,7 @@ class Proving:
                 self.session.spend(perf_counter() - begun_s, is_whole=True)
 
     def _check_launches(self, study: Study, proof: int) -> None:
-        """Raises UserError where a proof was made longer, and not the budget."""
+        """Raises UserError if the proof was lengthened beyond the budget."""
         spent = self.session.launches(but=study.folder)
         allowed = self.tuning.allowance.launches
         if spent + proof > allowed:
@@ -110,7 +113,7 @@ class Proving:
             )
 
     def _settings_left_out(self, winner: Trial) -> tuple[str, ...]:
-        """Those of the ablation: decided once, so that a continued proof is the same."""
+        """The settings to ablate, decided once so that a resumed proof is the same."""
         kept = self.study.about.get("proof")
         if kept is not None and kept["winner"] == winner.number:
             return tuple(kept["settings"])

@@ -14,8 +14,9 @@ from harness.units import plural, span
 
 
 def screen(answer: Answer, width: int | None = None) -> str:
-    """The answer, and where its reasons are. Sentences are broken between words where `width` is
-    given; commands are not, so that they can be copied.
+    """The answer's sentences, then the commands.
+
+    Sentences are wrapped to `width` if it is given; commands are not, so that they can be copied.
     """
     commands = () if answer.offered is None else _deployment_lines(answer, answer.offered)
     return "\n".join([*(_broken(line, width) for line in _sentences(answer)), *commands])

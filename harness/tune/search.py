@@ -1,8 +1,8 @@
-"""The search: ask for a trial, tell what came of it, be killed in between and go on.
+"""The search's ask-and-tell loop over Optuna's journal, resumable after a kill at any instant.
 
-Optuna keeps the trials, in a journal file in the study's folder; harness/tune/strategy.py chooses
-them. Each step is one line of the journal, so that a search that was killed at any instant goes on
-where it was: a trial that was asked and never told comes first.
+harness/tune/strategy.py chooses the trials; Optuna keeps them in a journal file in the study's
+folder. Each step is one line of the journal, so a search that was killed continues where it was,
+first with a trial that was asked for but not told.
 """
 
 import json
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     import optuna
 
 NAME = "tune"
-TRIES = 2  # of a setting whose launch failed for a reason of the machine's
-OUTCOME = "outcome"  # the user attribute of a trial that was told
+TRIES = 2  # of the defaults, if a launch fails for a reason that is not the setting's
+OUTCOME = "outcome"  # the user attribute that holds a told trial's outcome
 INSTALL = "pip install 'optuna>=4.2'"
 
 
 class Search:
     """One search over `space`, kept in the file `storage`.
 
-    `forecast` is the prior (harness/tune/prior.py): the rows that it expects of each setting, or
-    None where none is known. Raises UserError if Optuna is not installed, or if the file is damaged
-    or holds a search of another space or objective.
+    `forecast` is the prior's (harness/tune/prior.py), or None without one. Raises UserError if
+    Optuna is not installed, or if the file is damaged or holds a search of another space or
+    objective.
     """
 
     def __init__(
@@ -43,18 +43,20 @@ class Search:
     ) -> None:
         self.space = space
         self.objective = objective
-        self.reason: str | None = None  # why `ask` gave None
+        self.reason: str | None = None  # why `ask` returned None
         self._strategy = Strategy(space, objective, forecast, seed)
         self._optuna = load_optuna()
         self._storage = self._open(storage)
         self._study = self._begin(storage)
         for trial, kept in zip(self.trials, self._study.get_trials(deepcopy=False), strict=True):
             if trial.outcome is not None and not kept.state.is_finished():
-                self._end(trial)  # it was killed half way through `tell`
+                self._end(trial)  # the process was killed within `tell`
 
     def ask(self) -> Trial | None:
-        """The trial that was asked and never told, else a new one; None where nothing is left that
-        is worth a launch: `reason` says why."""
+        """The trial that was asked for but not told, else a new one.
+
+        None if nothing left is worth a launch; `reason` then says why.
+        """
         trials = self.trials
         running = next((trial for trial in trials if trial.state == "running"), None)
         if running is not None:
@@ -69,7 +71,7 @@ class Search:
         return None if proposal.setting is None else self._add(proposal.setting)
 
     def tell(self, trial: Trial, outcome: Outcome) -> Trial:
-        """Keep what came of a trial; it comes back judged."""
+        """Record a trial's outcome; returns the trial, judged."""
         number = trial.number
         known = self._study.get_trials(deepcopy=False)[number]
         self._storage.set_trial_user_attr(known._trial_id, OUTCOME, outcome.to_json())
@@ -79,7 +81,7 @@ class Search:
 
     @property
     def trials(self) -> list[Trial]:
-        """All, in the order in which they were asked; the first is one of the defaults."""
+        """All trials in the order in which they were asked for; the first is of the defaults."""
         kept = self._study.get_trials(deepcopy=False)
         defaults: Outcome | None = None
         found: list[Trial] = []
@@ -94,28 +96,32 @@ class Search:
 
     @property
     def defaults(self) -> Trial:
-        """The last trial of the defaults, beside which all others are judged: what the machine
-        failed is tried again. There must be one."""
+        """The last trial of the defaults, against which all others are judged; there must be one.
+
+        There are several if a launch of the defaults failed because of the machine.
+        """
         return next(t for t in reversed(self.trials) if t.setting == self.space.default)
 
     @property
     def best(self) -> Trial | None:
-        """The trial that the model holds for the best, of those that kept all constraints."""
+        """The trial that the model rates best, among those that kept all constraints."""
         return self._strategy.best(self.trials)
 
     @property
     def pareto(self) -> list[Trial]:
-        """Those that kept all constraints and that no other one is better than in every goal."""
+        """The Pareto front: trials that kept all constraints and that no other such dominates."""
         feasible = [trial for trial in self.trials if trial.is_feasible]
         return [one for one in feasible if not any(_beats(two, one) for two in feasible)]
 
     def importances(self) -> dict[str, float]:
-        """Of each name, the share of the score's variance over the space that it explains alone, by
-        the model of what was measured; empty before there is any."""
+        """For each setting, the share of the score's variance over the space it explains alone.
+
+        The score is the fitted model's; empty before anything was measured.
+        """
         return self._strategy.importances(self.trials)
 
     def _without_defaults(self, tried: Sequence[Trial]) -> str | None:
-        """Why there is nothing to be better than; None where the defaults are still to be tried."""
+        """Why there is no baseline to improve on; None if the defaults are (still) to be tried."""
         if not tried:
             return None
         outcome = tried[-1].outcome
@@ -143,7 +149,7 @@ class Search:
         return self.trials[-1]
 
     def _end(self, trial: Trial) -> None:
-        """Let Optuna know what it can show of the outcome."""
+        """Tell Optuna the values, or that the trial was pruned or failed."""
         assert trial.outcome is not None
         values, columns = dict(trial.values), [goal.column for goal in self.objective.goals]
         states = self._optuna.trial.TrialState
@@ -154,7 +160,7 @@ class Search:
             self._study.tell(trial.number, state=states.PRUNED if pruned else states.FAIL)
 
     def _open(self, path: Path) -> Any:
-        """The journal, without what a kill may have left: half a line, and a lock."""
+        """The journal's storage, cleaned of what a kill may have left: half a line, and a lock."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
             text = path.read_bytes()
@@ -204,7 +210,7 @@ def _check(journal: bytes, path: Path) -> None:
 
 
 def load_optuna() -> Any:
-    """Optuna itself. Raises UserError where it is not installed."""
+    """The Optuna module. Raises UserError if it is not installed."""
     try:
         import optuna
         import optuna.storages.journal

@@ -1,5 +1,6 @@
-"""The search at work: each trial is asked for, launched and told, until the budget or the space is
-spent. The journal says which trials were told, and the study which of their runs are there.
+"""Carries out the search: asks for, launches and tells trials until budget or space is exhausted.
+
+The journal records which trials were told; the study records which of their runs were made.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Searching:
     session: Session
 
     def work(self) -> None:
-        """Ask, launch, tell, until the budget or the space is spent."""
+        """Ask, launch and tell, until the budget or the space is exhausted."""
         allowance = self.tuning.allowance
         self._check_defaults()
         if self._is_searched():
@@ -61,7 +62,7 @@ class Searching:
         self.study.add(searched=allowed | {"why": why}, proof=None)
 
     def _is_searched(self) -> bool:
-        """Whether the search is over, with a budget that was no smaller than this one."""
+        """Whether the search has already ended under a budget at least as large as this one."""
         before, now = self.study.about.get("searched"), self.tuning.allowance
         if before is None or now.launches > before["launches"]:
             return False
@@ -70,7 +71,7 @@ class Searching:
         return now.budget_s is not None and now.budget_s <= before["budget_s"]
 
     def _reason_to_stop(self) -> str | None:
-        """Why no trial is to be begun; one that was begun is always finished."""
+        """Why no further trial may start, or None; a trial that was begun is always finished."""
         trials = self.search.trials
         if any(trial.state == "running" for trial in trials):
             return None
@@ -80,7 +81,7 @@ class Searching:
         )
 
     def _try(self, trial: Trial, show: Display) -> None:
-        """One launch, with everything that is asked in it."""
+        """Launch a trial, with all runs and checks that it still lacks, and tell its outcome."""
         plan = self.tuning.launching.plan(trial.setting, trial.number)
         (launch,) = plan.launches
         known = self.study.about["runs"]
@@ -108,7 +109,7 @@ class Searching:
         show.tell(progress_text(kept, self.search.best))
 
     def _steering(self, trial: Trial, launch: Launch) -> Steering:
-        """What becomes of the runs: those of a clear loser are skipped."""
+        """Steering that skips the full runs of a clear loser, if there is a best short run."""
         launching, follow = self.tuning.launching, Following(study=self.study)
         short = [run.id for run in launch.runs if run.case == SCREEN]
         screen, is_default = launching.screen, trial.setting == self.tuning.space.default
@@ -130,8 +131,10 @@ class Searching:
         )
 
     def _check_defaults(self) -> None:
-        """Limits that even a request alone misses, and those that nothing here measures, end the
-        search after the defaults' launch."""
+        """Raises UserError after the defaults' launch if no trial could keep a limit.
+
+        That is a limit that even a request alone misses, or one on a column that is not measured.
+        """
         (launch,) = self.tuning.base.plan.launches
         if (row := sound_row(self.study, launch, ALONE)) is not None:
             check_floor(row, limits_s(self.tuning.config, self.tuning.objective))

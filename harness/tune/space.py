@@ -1,8 +1,8 @@
 """The settings that may be tried: finite, in a fixed order, none that is sure to fail.
 
-The product of the axes, less what is forbidden, what this machine cannot start, and what is the
-same server once more: an axis whose `when` does not hold is left to vLLM, and settings that are
-then equal, or equal once the tensor parallel size is decided, are one.
+The space is the product of the axes without what is forbidden, what this machine cannot start, and
+duplicates. An axis whose `when` does not hold is left to vLLM. Settings that are then equal, or
+equal once the tensor parallel size is decided, count as one.
 """
 
 from collections import Counter
@@ -27,15 +27,18 @@ from harness.units import value_text
 from loadgen.wording import rule_of
 
 Served = VllmEngine | SimEngine
-MOST = 100_000  # combinations: more cannot be ranked in some seconds
-FREE = ("extra.", "env.")  # what follows is the user's
+MOST = 100_000  # combinations; more cannot be ranked within seconds
+FREE = ("extra.", "env.")  # any name may follow these prefixes
 SERVE = tuple(f.name for f in fields(ServeSettings) if f.name != "extra")
-OURS = ("replicas",)  # no flag of vLLM's
+OURS = ("replicas",)  # settings of the harness that are not flags of vLLM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """`dropped` tells in sentences what was left out, and why, and what has no effect."""
+    """The settings of a search space around a pinned engine.
+
+    `dropped` holds sentences on what was left out and why, and on entries without effect.
+    """
 
     names: tuple[str, ...]
     dropped: tuple[str, ...]
@@ -55,9 +58,9 @@ class Space:
         """The space of `tune` around `engine`, whose own settings are pinned.
 
         `fits` says why a setting cannot start here (engines/feasible.obstacle), `flags` are those
-        that the server knows (None: not to be found out), and `decide` fills in what the harness
-        decides itself (engines/parallel.decided). Raises UserError for a value of the wrong type, a
-        name that is none, a space that is too large, and one that holds nothing but the defaults.
+        that the server knows (None if that cannot be found out), and `decide` fills in what the
+        harness decides itself (engines/parallel.decided). Raises UserError for a value of the wrong
+        type, an unknown name, a space that is too large, and one with nothing but the defaults.
         """
         axes = {name: axis for name, axis in tune.space.items() if axis is not None}
         _check_names(tune, axes, engine)
@@ -93,18 +96,18 @@ class Space:
 
     @property
     def default(self) -> Setting:
-        """Every name left to vLLM."""
+        """The setting with every name left to vLLM."""
         return self._settings[0]
 
     def settings(self) -> list[Setting]:
-        """All that are allowed, the defaults first."""
+        """All settings that are allowed, the defaults first."""
         return list(self._settings)
 
     def __len__(self) -> int:
         return len(self._settings)
 
     def choices(self, name: str) -> list[Any]:
-        """The values that a name takes in what is allowed, the default first."""
+        """The values that a name takes among the allowed settings, the default first."""
         index = self.names.index(name)
         found = dict.fromkeys(setting[index][1] for setting in self._settings)
         return [None, *(value for value in found if value is not None)]
@@ -115,7 +118,7 @@ class Space:
 
 
 def engine_of(pinned: Served, setting: Setting) -> Served:
-    """The engine with a setting's values, in `extra` and `env` too; None leaves what is pinned."""
+    """`pinned` with a setting's values, also in `extra` and `env`; None keeps what is pinned."""
     changed: dict[str, Any] = {}
     for name, value in setting:
         if value is None:
@@ -189,8 +192,11 @@ def _checked(name: str, axis: Axis, engine: Served) -> tuple[Any, ...]:
 def _without_effect(
     forbidden: Iterable[dict[str, Any]], choices: Mapping[str, tuple[Any, ...]]
 ) -> Iterator[str]:
-    """What forbids a value that its axis does not have. It may have been taken away on purpose, for
-    this kind of machine or on the command line: no error."""
+    """Sentences on entries that forbid a value which its axis does not have.
+
+    This is no error: the value may have been removed on purpose, for this kind of machine or on the
+    command line.
+    """
     for entry in forbidden:
         for name, wanted in entry.items():
             if name in choices and is_none_of(wanted, choices[name]):
@@ -200,7 +206,7 @@ def _without_effect(
 
 
 def _never_tried(axes: Mapping[str, Axis], settings: Sequence[Setting]) -> Iterator[str]:
-    """Axes of which no value is left, as where a condition holds nowhere."""
+    """Sentences on axes of which no value is left, e.g. because their condition holds nowhere."""
     tried = {name for setting in settings for name in chosen(setting)}
     for name in [name for name in axes if name not in tried]:
         when = f" (when: {shown(axes[name].when)})" if axes[name].when else ""
@@ -208,7 +214,7 @@ def _never_tried(axes: Mapping[str, Axis], settings: Sequence[Setting]) -> Itera
 
 
 def _values_of(engine: Served) -> dict[str, Any]:
-    """What is pinned, by the space's names; what is not is there as None."""
+    """The engine's values by the space's names; None for those that are not pinned."""
     named = {name: getattr(engine, name) for name in SERVE}
     return named | dict(leaves(engine.extra, "extra."))
 
@@ -219,7 +225,7 @@ def _allowed(
     forbidden: list[dict[str, Any]],
     around: Mapping[str, Any],
 ) -> Iterator[Setting]:
-    """Each combination once, as its conditions make it, without what is forbidden."""
+    """Each combination that is not forbidden, once, after its conditions were applied."""
     conditional = {name: axis.when for name, axis in axes.items() if axis.when}
     seen: set[Setting] = set()
     for values in product(*choices.values()):
@@ -238,7 +244,7 @@ def _allowed(
 def _leave_out(
     chosen: dict[str, Any], conditional: Mapping[str, dict[str, Any]], around: Mapping[str, Any]
 ) -> None:
-    """Set to None what has no meaning beside the others, until nothing more has none."""
+    """Set values whose condition does not hold to None, until all that remain have theirs."""
     while True:
         there = {**around, **{n: v for n, v in chosen.items() if v is not None}}
         idle = [
@@ -257,8 +263,7 @@ def _startable(
     fits: Callable[[Served], str | None],
     decide: Callable[[Served], Served],
 ) -> tuple[list[Setting], list[str]]:
-    """The settings that may start here, one of those that are the same server, and sentences on the
-    others."""
+    """The settings that may start here, each server once, and sentences on those that cannot."""
     obstacles: Counter[str] = Counter()
     found: dict[str, Setting] = {}
     for setting in settings:

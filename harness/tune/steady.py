@@ -1,29 +1,29 @@
-"""What a setting should give, by arithmetic: no server, no simulation, half a millisecond.
+"""Estimates a setting's performance by arithmetic: no server, no simulation, half a millisecond.
 
-The steady state of a server whose steps take the simulator's roofline time
-(harness/sim/roofline.py), for requests of mean length. One engine keeps B requests in its steps;
+It computes the steady state of a server whose steps take the simulator's roofline time
+(harness/sim/roofline.py), for requests of mean length. One engine has B requests in each step:
 
     fresh    = B / output                        prompts that begin in a step, Poisson
-    mixed    = 1 − exp(−fresh)                   share of steps with a prompt in them, more where
-                                                 max_num_batched_tokens cuts prompts in pieces
+    mixed    = 1 − exp(−fresh)                   share of steps with a prompt in them; larger if
+                                                 max_num_batched_tokens splits prompts
     step_s   = (1 − mixed) · roofline(B decoding) + mixed · roofline(B decoding, and prompts)
-    rate     = B / (output · step_s)             requests a second
+    rate     = B / (output · step_s)             requests per second
 
 B is the largest for which
 
     B <= max_num_seqs, cached tokens / (input + output / 2), budget · output / (input + output)
-    rate · (chunks · API_CHUNK_S + API_REQUEST_S) <= API servers        what they have time for
+    rate · (chunks · API_CHUNK_S + API_REQUEST_S) <= API servers        their CPU time
     B + rate · (time outside of the engine) <= concurrency              closed loop, Little's law
     rate <= the rate that is asked for                                  open loop
 
-A load that searches gives the highest rate (or concurrency) at which ttft and tpot keep the limits.
-All tokens leave at B / step_s; tpot is step_s; ttft is what remains of a request's time, in a
-closed loop by Little's law, concurrency / rate. Percentiles are taken to be the mean, and energy
-to be proportional to GPU-seconds: what is wrong by a factor is wrong for the defaults, too, and
-the search learns the rest. An estimate is for ranking; it is never shown as a result.
+For a load with a search, the estimate is at the highest rate (or concurrency) that keeps the
+limits. Tokens leave at B / step_s, and tpot is step_s. In a closed loop, ttft is what remains of a
+request's time, which by Little's law is concurrency / rate. Percentiles are taken to equal the
+mean, and energy to be proportional to GPU-seconds: an error by a factor applies to the defaults,
+too, and the search learns the rest. Estimates are for ranking and are never shown as results.
 
-It does not know what graphs, kernels and formats of other makes cost, nor data parallel balance;
-settings that it does not know are all alike to it.
+The arithmetic does not know what other makes of graphs, kernels and formats cost, nor data-parallel
+imbalance. Settings that it does not model make no difference to it.
 """
 
 import math
@@ -36,15 +36,15 @@ from harness.sim import roofline
 from harness.sim.roofline import Roofline, Work
 from loadgen.config import Slo
 
-HALVINGS = 18  # of the logarithm
-LEAST_SHARE = 1e-6  # of the most requests that an engine could keep
+HALVINGS = 18  # of the interval of log B
+LEAST_SHARE = 1e-6  # lower end of that interval, as a share of the most requests an engine can hold
 CAPACITY_HALVINGS = 16
 MOST_RPS, MOST_STREAMS = 1e5, 1e5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """What the arithmetic needs to know of a setting."""
+    """What the arithmetic needs to know about a setting."""
 
     roofline: Roofline
     num_gpus: int
@@ -53,27 +53,27 @@ class Server:
     api_servers: int  # of one replica
     seats: int
     step_tokens: int
-    cache_tokens: int  # of one engine; below one request where it does not fit
+    cache_tokens: int  # of one engine; less than one request if the model does not fit
     stream_interval: int
     prefix_caching: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """Requests of mean length: so many at a time, or so many a second."""
+    """Requests of mean length, at a fixed concurrency or a fixed rate."""
 
     input_tokens: float
     output_tokens: float
-    shared_frac: float  # of a prompt, which others have too
+    shared_frac: float  # share of a prompt that it has in common with others
     concurrency: int | None
     rate_rps: float | None
     duration_s: float
-    sought: str | None = None  # what is to be found: concurrency or rate_rps
+    sought: str | None = None  # the quantity to search for: "concurrency" or "rate_rps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """An engine's steps while it keeps so many requests."""
+    """Durations of an engine's steps at a given number of requests."""
 
     plain_s: float
     mixed_s: float
@@ -81,7 +81,7 @@ class Steps:
 
 
 def estimated(server: Server, traffic: Traffic) -> dict[str, Any]:
-    """The row of the points table that this should give, as far as it can be told."""
+    """The row of the points table to expect, with the columns that can be estimated."""
     requests = _requests(server, traffic)
     steps = _steps(server, traffic, requests)
     rate = _rate_rps(server, traffic, requests, steps)
@@ -95,7 +95,7 @@ def estimated(server: Server, traffic: Traffic) -> dict[str, Any]:
         busy = _api_busy_frac(server, traffic, rate)
         ttft_s += _request_s(server) * busy / max(0.02, 1 - busy) / 2
         wanted = traffic.rate_rps / server.replicas
-        if rate < 0.999 * wanted:  # a queue grows as long as the window is open
+        if rate < 0.999 * wanted:  # overload: the queue grows throughout the window
             ttft_s += traffic.duration_s * (wanted / rate - 1) / 2
     e2e_s = ttft_s + (traffic.output_tokens - 1) * steps.mean_s
     rate *= server.replicas
@@ -116,7 +116,7 @@ def estimated(server: Server, traffic: Traffic) -> dict[str, Any]:
 
 
 def at_capacity(server: Server, traffic: Traffic, slo: Slo) -> dict[str, Any]:
-    """The row at the highest rate, or concurrency, that keeps the limits, and that number in it."""
+    """The row at the highest rate, or concurrency, that keeps the limits, with that capacity."""
     assert traffic.sought is not None
     is_rate = traffic.sought == "rate_rps"
     low, high = 0.0, MOST_RPS if is_rate else MOST_STREAMS
@@ -139,7 +139,7 @@ def _keeps(row: Mapping[str, Any], slo: Slo) -> bool:
 
 
 def _requests(server: Server, traffic: Traffic) -> float:
-    """How many an engine keeps in its steps: the most for which nothing is short."""
+    """How many requests an engine has in each step: the most for which no resource runs short."""
     blocks = -(-(traffic.input_tokens + traffic.output_tokens / 2) // DEFAULT_BLOCK_TOKENS)
     prompt, reply = _computed(server, traffic), traffic.output_tokens
     most = min(
@@ -197,7 +197,7 @@ def _work(tokens: float, sequences: float, context: float, pairs: float) -> Work
 
 
 def _rate_rps(server: Server, traffic: Traffic, requests: float, steps: Steps) -> float:
-    """Of one replica."""
+    """Requests per second of one replica."""
     return server.engines * requests / (traffic.output_tokens * steps.mean_s)
 
 
@@ -212,11 +212,11 @@ def _request_s(server: Server) -> float:
 
 
 def _outside_s(server: Server) -> float:
-    """From the client to the engine, where nothing queues."""
+    """Seconds from the client to the engine, without queueing."""
     return _request_s(server) + roofline.API_LATENCY_S
 
 
 def _computed(server: Server, traffic: Traffic) -> float:
-    """Tokens of a prompt that no cache has."""
+    """Tokens of a prompt that must be computed, because the prefix cache lacks them."""
     hit = traffic.shared_frac if server.prefix_caching else 0.0
     return max(1.0, traffic.input_tokens * (1 - hit))

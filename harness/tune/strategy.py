@@ -1,30 +1,30 @@
 """Which setting to try next. Pure: the same trials and the same seed give the same answer.
 
-After the defaults, the setting with the highest
+After the defaults comes the setting with the highest
 
-    expected improvement of the score · chance that all constraints hold · chance that it starts
+    expected improvement of the score · P(all constraints hold) · P(it starts)
 
-over what the model holds for the best so far. The model of each goal and of each constraint's
-margin is a Gaussian process around the prior (harness/tune/surrogate.py): before much is measured
-it is the prior's order, where a setting that the prior cannot tell from one that was tried promises
-less than one that it can, and as measurements come they outweigh the prior. Settings that the prior
-says cannot fit are not tried. A failure makes settings that are like it less likely to start, the
-more alike the more; it is never tried again.
+where the improvement is over the trial that the model rates best so far. Each goal, and each
+constraint's margin, is modelled by a Gaussian process around the prior (harness/tune/surrogate.py).
+At first the prior decides the order, and a setting that it cannot tell from one already tried
+promises less than one that it can; measurements come to outweigh it. Settings that should not fit
+according to the prior are not tried. A setting that failed is never tried again, and the more a
+setting resembles it, the less likely it is to start.
 
-A clear loser is in the models by what a full run of it might have given, at the first load alone:
-without it settings like it would be tried next.
+A clear loser enters the models with the estimate of its full run, at the first load only. If it
+were left out, settings like it would be tried next.
 
-Two goals are searched as a front: each time with other weights, as the largest weighted distance
-from the best of each goal (J. Knowles, ParEGO, IEEE Trans. Evol. Comput. 10, 2006).
+Two goals are searched as a front. Each trial weights them anew, and minimises the largest weighted
+distance from the best of each goal (J. Knowles, ParEGO, IEEE Trans. Evol. Comput. 10, 2006).
 
-It ends when no setting's expected improvement is worth a launch: below ENOUGH of the noise, once
-LEAST trials are there. A front of two goals has no such end. The best is chosen by the model's
-mean, not by the highest measurement: of many the highest is mostly one that was lucky.
+The search ends when, after at least LEAST trials, the best product is below ENOUGH times the noise
+and so not worth a launch. With two goals there is no such end. The best trial is chosen by the
+model's mean, not by the highest measurement, which among many was mostly lucky.
 
-Among equals, whose means are no further apart than EQUAL of the noise, the best is the simplest,
-which changes least of the defaults: nothing is carried along that does nothing. What is tried is
-not chosen so: a search that tries simple settings first was seen to miss, where the prior is wrong,
-what only others show (benchmarks/tune_search.py).
+Trials whose means lie within EQUAL times the noise count as equal, and the best of them is the one
+that changes the fewest settings: a winner should carry nothing that does nothing. Proposals do not
+prefer simple settings: where the prior was wrong, searches that tried simple ones first missed what
+only others show (benchmarks/tune_search.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,9 +46,9 @@ from harness.tune.trial import Setting, Trial, chosen
 
 ENOUGH = 0.02
 LEAST = 12
-FAILURE_WEIGHT = 0.7  # of each name in the likeness to a failure
+FAILURE_WEIGHT = 0.7  # of each name in the similarity to a failed setting
 FAILURE_NOISE = 0.3
-TIE = 1e-3  # by which seeds break ties
+TIE = 1e-3  # relative jitter by which the seed breaks ties
 EQUAL = 0.5
 AUGMENTED = 0.05
 Forecast = Mapping[Setting, Sequence[Mapping[str, Any]] | None]
@@ -56,15 +56,18 @@ Forecast = Mapping[Setting, Sequence[Mapping[str, Any]] | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """What to try, or why there is nothing worth trying."""
+    """What to try, or the reason why nothing is worth trying."""
 
     setting: Setting | None = None
     reason: str | None = None
 
 
 class Strategy:
-    """`forecast` holds the prior's rows of each setting, one for each load; None for a setting that
-    should not fit. Without a forecast the search learns from measurements alone."""
+    """Proposes the next setting, and picks the best trial.
+
+    `forecast` holds the rows that the prior expects of each setting, one per load; None for a
+    setting that should not fit. Without a forecast the search relies on measurements alone.
+    """
 
     def __init__(
         self, space: Space, objective: Objective, forecast: Forecast | None, seed: int
@@ -84,7 +87,7 @@ class Strategy:
             self._read(objective, forecast)
 
     def propose(self, trials: Sequence[Trial]) -> Proposal:
-        """The next setting. The first trial is that of the defaults."""
+        """The next setting. `trials` must begin with the defaults."""
         left = self._fits.copy()
         left[[self._index[t.setting] for t in trials if self._is_settled(t, trials)]] = False
         if not left.any():
@@ -105,8 +108,10 @@ class Strategy:
         return Proposal(setting=self._settings[best])
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
-        """Of those that kept all constraints and whose mean of the model is the highest, or equal
-        to it, the simplest."""
+        """The simplest of the best trials; None if no trial kept all constraints.
+
+        The best are those that kept all constraints and whose mean is equal to the highest.
+        """
         feasible = {self._index[trial.setting]: trial for trial in trials if trial.is_feasible}
         if not feasible:
             return None
@@ -117,8 +122,10 @@ class Strategy:
         return feasible[min(equal, key=lambda index: (self._changes[index], -mean[index]))]
 
     def importances(self, trials: Sequence[Trial]) -> dict[str, float]:
-        """The share of the variance of the model's mean over the space that each name explains
-        alone: a first-order Sobol index over what is allowed."""
+        """The share of the variance of the model's mean that each name explains alone.
+
+        This is a first-order Sobol index over the allowed settings.
+        """
         if not any(trial.gains for trial in trials):
             return {}
         mean, _ = self._model(trials, np.full(self._num_goals, 1 / self._num_goals)).predict()
@@ -132,7 +139,7 @@ class Strategy:
         return shares
 
     def _read(self, objective: Objective, forecast: Forecast) -> None:
-        """Gains and margins of the prior, beside its defaults."""
+        """Read the prior's gains and margins, relative to its own defaults."""
         bases = forecast.get(self._space.default)
         if not bases:
             return
@@ -149,14 +156,16 @@ class Strategy:
             self._prior_margins[index] = [0.0 if m is None else m for m in margins]
 
     def _is_settled(self, trial: Trial, trials: Sequence[Trial]) -> bool:
-        """Whether there is nothing to be learnt from trying it again."""
+        """Whether nothing is to be learnt from trying the setting again."""
         if trial.outcome is None or trial.outcome.is_of_the_setting:
             return True
         return sum(other.setting == trial.setting for other in trials) > 1
 
     def _promise(self, trials: Sequence[Trial], weights: Floats) -> tuple[Surrogate, Floats]:
-        """Expected improvement over the best that keeps the constraints; all of it where none is
-        known to, so that these decide."""
+        """The model and the expected improvement over the best trial that keeps the constraints.
+
+        While no trial keeps them, the improvement is 1 everywhere, so that the constraints decide.
+        """
         model = self._model(trials, weights)
         mean, deviation = model.predict()
         feasible = [self._index[trial.setting] for trial in trials if trial.is_feasible]
@@ -173,13 +182,13 @@ class Strategy:
         )
 
     def _chances(self, trials: Sequence[Trial]) -> Floats:
-        """That it starts, and keeps every constraint."""
+        """The probability that each setting starts and keeps every constraint."""
         chance = self._starts(trials)
         for place in range(self._num_constraints):
             told = [t for t in trials if len(t.margins) > place and t.margins[place] is not None]
             margins = np.array([trial.margins[place] for trial in told], dtype=float)
             prior = self._prior_margins[:, place]
-            if len(told) and (margins.max() > 0 or prior.max() > 0):  # else nothing speaks of it
+            if len(told) and (margins.max() > 0 or prior.max() > 0):  # else nothing threatens it
                 clipped = np.clip(margins, -1, 1)
                 model = self._fitted(told, np.clip(prior, -1, 1), clipped)
                 chance = chance * chance_below_zero(*model.predict())
@@ -203,7 +212,7 @@ class Strategy:
 
 
 def _joined(gains: Floats, weights: Floats, ideal: Floats) -> Floats:
-    """One number for several goals, shape (settings,); one goal is its own."""
+    """The goals' gains joined into one score, shape (settings,); one goal is its own score."""
     if gains.shape[1] == 1:
         return gains[:, 0]
     behind = weights * (ideal - gains)

@@ -1,4 +1,4 @@
-"""What a tuning tried and found, in words for people. Pure."""
+"""What a tuning tried and found, as text for people. Pure."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from harness.units import percent, plural, unit_of
 
 
 def gain_text(gain: Finding) -> str:
-    """Output tok/s +81.2 % [73.0 to 88.4]."""
+    """A gain with its interval, e.g. "+81.2 % output tok/s [+73.0 to +88.4 %]"."""
     title, _ = metric(gain.metric)
     if gain.ratio is None:
         return f"{title}: {gain.reason}"
@@ -21,23 +21,23 @@ def gain_text(gain: Finding) -> str:
 
 
 def price_text(proof: Proof) -> str:
-    """What is worse for it: each regression that is not a goal's, by the guard, all together."""
+    """What got worse in exchange: the guard's regressions in columns that are not goals."""
     goals = {gain.metric for gain in proof.gains}
     worse = [one for one in proof.comparison.of(Verdict.REGRESSED) if one.metric not in goals]
-    if len({str(one.point) for one in proof.comparison.points}) == 1:  # which, goes without saying
+    if len({str(one.point) for one in proof.comparison.points}) == 1:  # no need to name the point
         worse = [replace(one, point={}) for one in worse]
     return "; ".join(map(guard.told, worse))
 
 
 def interval_text(found: Finding) -> str:
-    """+73.0 to +88.4 %."""
+    """An interval, e.g. "+73.0 to +88.4 %"."""
     if found.low is None or found.high is None:
         return "no interval"
     return f"{number(found.low)} to {number(found.high)} %"
 
 
 def constraint_text(found: Finding) -> str:
-    """tpot_p99_s < 1.1 x defaults: kept, 22.9 ms [22.1 to 23.8], and the limit is 30.0 ms."""
+    """Like "tpot_p99_s < 1.1 x defaults: kept, 22.9 ms [22.1 to 23.8], and the limit is 30 ms"."""
     _, form = metric(found.metric)
     if found.after is None or found.before is None:
         return f"{found.what}: {found.word} ({found.reason})"
@@ -49,7 +49,7 @@ def constraint_text(found: Finding) -> str:
 
 
 def came_of(trial: Trial) -> str:
-    """A trial in a line."""
+    """A trial's setting and outcome in one line."""
     text = setting_text(chosen(trial.setting))
     match trial.state:
         case "failed":
@@ -64,8 +64,8 @@ def came_of(trial: Trial) -> str:
 def progress_text(trial: Trial, best: Trial | None) -> str:
     """A trial that has just ended, and the best so far.
 
-    That one may have the lower score of the two: the highest measurements are lucky ones, and of
-    equals the simplest is the best (harness/tune/strategy.py).
+    The best may have the lower score of the two, because the highest measurements are partly luck
+    and the simplest among equals is preferred (harness/tune/strategy.py).
     """
     if best is None or best.score is None:
         far = "none so far keeps the constraints"
@@ -79,7 +79,7 @@ def progress_text(trial: Trial, best: Trial | None) -> str:
 
 
 def so_far_text(num_trials: int, best: Trial | None, proof_launches: int) -> str:
-    """What a tuning that was interrupted has found, and how far its proof is."""
+    """What an interrupted tuning has found, and how far its proof has come."""
     text = f"{plural(num_trials, 'trial')} so far"
     if best is None or best.score is None or not chosen(best.setting):
         return text
@@ -90,5 +90,5 @@ def so_far_text(num_trials: int, best: Trial | None, proof_launches: int) -> str
 
 
 def score_text(score: float) -> str:
-    """A score as a change of the defaults: +81.2 %."""
+    """A score as a change against the defaults, e.g. "+81.2 %"."""
     return f"{'+' if score >= 1 else '−'}{percent(abs(score - 1))} %"

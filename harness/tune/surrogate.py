@@ -1,21 +1,22 @@
-"""A Gaussian process over a finite space: what is not measured yet, with how sure that is. Pure.
+"""A Gaussian process over a finite space: predicts unmeasured settings, with uncertainty. Pure.
 
     y(x) = prior(x) + r(x) + noise
     cov(r(x), r(x')) = amplitude² · near(x, x') · Π over the names ((1 − w) + w · likeness(x, x'))
                        + SLOPE_SD² · prior(x) · prior(x')
 
-`likeness` of two numbers is exp(−d²/2), d in LENGTH of the axis' range (of logarithms); of anything
-else, and of the default beside a number, 1 if they are the same and 0 if not. The weight w of a
-name says how much it matters: at 0 settings that differ in it alone are alike. `near` does the same
-for the prior, at the weight APART and with d in NEAR: where the prior says that two settings
-differ, it may be wrong about each in its own way. The last term lets it be wrong by a factor in the
-exponent: its order may be right and its effects too large.
+`likeness` of two numbers is exp(−d²/2), where d is their distance on the axis (log scale if all are
+positive) in units of LENGTH times its range. For anything else, including the default against a
+number, it is 1 if they are equal, else 0. The weight w of a name says how much it matters: at 0,
+settings that differ in it alone are alike. `near` does the same with the prior's values, at weight
+APART and with d in units of NEAR: where the prior says that two settings differ, it may be wrong
+about each in its own way. The last term lets the prior be wrong by a factor in the exponent: it may
+order settings correctly but exaggerate their effects.
 
-Amplitude, noise and weights are those of a grid with the highest likelihood (times a preference for
-small weights), found one after the other: C. E. Rasmussen and C. K. I. Williams, Gaussian Processes
-for Machine Learning, 2006, algorithm 2.1 and section 5.4. The least amplitude is that by which the
-prior was wrong where it was compared (harness/sim/roofline.py). NEAR, APART and the grid were
-chosen by benchmarks/tune_search.py.
+Amplitude, noise and weights are chosen from a grid by coordinate ascent, for the highest likelihood
+times a preference for small weights: C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for
+Machine Learning, 2006, algorithm 2.1 and section 5.4. The smallest amplitude is the error of the
+prior where it was checked (harness/sim/roofline.py). NEAR, APART and the grid were chosen with
+benchmarks/tune_search.py.
 """
 
 import math
@@ -35,20 +36,20 @@ NOISES = (0.01, 0.03, 0.08)
 WEIGHTS = (0.03, 0.1, 0.3, 0.6, 0.9)
 FIRST = 0.3
 NEAR, APART = 0.03, 0.9
-SPARSITY = 1.0  # log of the preference for a weight of 0 over one of 1
+SPARSITY = 1.0  # log of the prior odds of a weight of 0 over a weight of 1
 ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The settings of a space as codes, and how alike two values of a name are."""
+    """The settings of a space as codes, and the likeness of each name's values."""
 
-    codes: npt.NDArray[np.int64]  # (settings, names): which of the name's values
-    likeness: tuple[Floats, ...]  # of each name: (values, values)
+    codes: npt.NDArray[np.int64]  # (settings, names): index of the name's value
+    likeness: tuple[Floats, ...]  # for each name: (values, values)
 
     @classmethod
     def of(cls, columns: Sequence[Sequence[Any]]) -> Self:
-        """`columns` are the values of each name, over all settings."""
+        """The grid of `columns`, which hold each name's value in every setting."""
         codes, tables = [], []
         for column in columns:
             values = list(dict.fromkeys(column))
@@ -60,7 +61,7 @@ class Grid:
     def correlation(
         self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], weights: Sequence[float]
     ) -> Floats:
-        """Of settings by their index, shape (rows, columns)."""
+        """The correlation of settings, given by index; shape (rows, columns)."""
         alike = np.ones((len(rows), len(columns)))
         for name, (table, weight) in enumerate(zip(self.likeness, weights, strict=True)):
             at = table[self.codes[rows, name][:, None], self.codes[columns, name]]
@@ -70,7 +71,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surrogate:
-    """A process that has seen `values` at the settings `seen`."""
+    """A Gaussian process conditioned on `values` at the settings `seen`."""
 
     grid: Grid
     prior: Floats  # of every setting
@@ -82,7 +83,7 @@ class Surrogate:
 
     @classmethod
     def fitted(cls, grid: Grid, prior: Floats, seen: npt.NDArray[np.int64], values: Floats) -> Self:
-        """With the amplitude, noise and weights that explain the values best."""
+        """The process with the amplitude, noise and weights that explain the values best."""
         weights = (FIRST,) * len(grid.likeness)
         model = cls(grid=grid, prior=prior, seen=seen, values=values, weights=weights)
         for _ in range(ROUNDS):
@@ -144,7 +145,10 @@ def _likeness(values: Sequence[Any]) -> Floats:
 
 
 def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:
-    """Of a maximum: J. Mockus, 1975; D. R. Jones et al., J. Global Optimization 13, 1998."""
+    """Expected improvement of a maximum over `best`.
+
+    J. Mockus, 1975; D. R. Jones et al., J. Global Optimization 13, 1998.
+    """
     spread = np.maximum(deviation, 1e-9)
     z = (mean - best) / spread
     improvement: Floats = spread * (z * _phi(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))
@@ -152,7 +156,7 @@ def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats
 
 
 def chance_below_zero(mean: Floats, deviation: Floats) -> Floats:
-    """Of a normal variable."""
+    """The probability that a normal variable is below zero."""
     return _phi(-mean / np.maximum(deviation, 1e-9))
 
 

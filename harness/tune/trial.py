@@ -1,4 +1,4 @@
-"""What was tried, and what came of it."""
+"""A trial of the search: its setting and its outcome."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,14 +11,17 @@ from harness.validity import fatal_codes
 
 Setting = tuple[tuple[str, Any], ...]  # (name, value) in the space's order; None: left to vLLM
 State = Literal["running", "ok", "screened", "failed"]
-# Kinds that say nothing of the setting: it may be tried again.
+# Kinds of failure that say nothing about the setting: it may be tried again.
 NOT_OF_THE_SETTING = (FailureKind.PORT_TAKEN, FailureKind.HARNESS, FailureKind.NO_ANSWER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The rows of the points table that a launch gave, one for each load in the loads' order; of a
-    screened one, what a full run might have given at the first. Or the kind of its failure."""
+    """What a launch measured, or the kind of its failure.
+
+    `rows` are those of the points table, one per load in the loads' order; for a screened launch,
+    an estimate of its full run at the first load.
+    """
 
     rows: tuple[dict[str, Any], ...] = ()
     failure: str | None = None  # a FailureKind's value
@@ -31,33 +34,33 @@ class Outcome:
 
     @classmethod
     def screened(cls, rows: Iterable[Mapping[str, Any]]) -> Self:
-        """A clear loser: what its short run said."""
+        """The outcome of a clear loser, from its short run."""
         return cls(rows=tuple(map(dict, rows)), is_screened=True)
 
     @classmethod
     def failed(cls, kind: str) -> Self:
-        """No numbers."""
+        """A failure, without numbers."""
         return cls(failure=str(kind))
 
     def to_json(self) -> dict[str, Any]:
-        """As the storage keeps it."""
+        """The outcome as the storage keeps it."""
         return dict(plain(asdict(self)))
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Self:
-        """What `to_json` gave."""
+        """The outcome that `to_json` wrote."""
         return cls(**{**tree, "rows": tuple(tree["rows"])})
 
     @property
     def state(self) -> State:
-        """Of the trial that it ends."""
+        """The state of a trial with this outcome."""
         if self.failure is not None:
             return "failed"
         return "screened" if self.is_screened else "ok"
 
     @property
     def is_of_the_setting(self) -> bool:
-        """False for a failure of the machine, or of the harness."""
+        """Whether the outcome was due to the setting, not to the machine or the harness."""
         return self.failure not in NOT_OF_THE_SETTING
 
 
@@ -69,24 +72,24 @@ class Trial:
     setting: Setting
     outcome: Outcome | None = None  # None: running, or killed while it ran
     score: float | None = None  # times as good as the defaults; above 1 is better
-    gains: tuple[float, ...] = ()  # of each goal, as log(times as good as the defaults)
-    margins: tuple[float | None, ...] = ()  # of each constraint: at most 0 where it is kept
+    gains: tuple[float, ...] = ()  # for each goal: log(times as good as the defaults)
+    margins: tuple[float | None, ...] = ()  # for each constraint: at most 0 if it is kept
     violations: tuple[str, ...] = ()  # the constraints that it breaks, in words
-    values: tuple[tuple[str, float], ...] = ()  # as measured: goals, limited columns; of all loads
+    values: tuple[tuple[str, float], ...] = ()  # goals and limited columns, over all loads
 
     @property
     def state(self) -> State:
-        """What is known of it."""
+        """The outcome's state; "running" while there is none."""
         return "running" if self.outcome is None else self.outcome.state
 
     @property
     def failure(self) -> str | None:
-        """The kind, where it failed."""
+        """The kind of its failure, if it failed."""
         return None if self.outcome is None else self.outcome.failure
 
     @property
     def fatal_codes(self) -> tuple[str, ...]:
-        """Why its numbers must not be believed; it is in the search all the same."""
+        """The codes that make its numbers unbelievable; the search uses them all the same."""
         rows = self.outcome.rows if self.outcome else ()
         codes = (code for row in rows for code in fatal_codes(row.get("validity")))
         return tuple(dict.fromkeys(codes))
@@ -98,12 +101,12 @@ class Trial:
 
 
 def feasible(state: str, score: float | None, violations: Sequence[str]) -> bool:
-    """Whether a trial that is known by these was measured in full, and kept all constraints."""
+    """Whether a trial with these properties was measured in full and kept all constraints."""
     return state == "ok" and score is not None and not violations
 
 
 def plain(value: Any) -> Any:
-    """As JSON has it: with Python's numbers, and null for what has none. Rows come from pandas."""
+    """A value fit for JSON: Python's numbers instead of pandas', and None for NaN and infinity."""
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -114,10 +117,10 @@ def plain(value: Any) -> Any:
 
 
 def chosen(setting: Setting) -> dict[str, Any]:
-    """What a setting does not leave to vLLM."""
+    """The values of a setting that are not left to vLLM."""
     return {name: value for name, value in setting if value is not None}
 
 
 def setting_text(values: Mapping[str, Any] | None) -> str:
-    """What is chosen of a setting, for people: max_num_seqs=256 stream_interval=8, or defaults."""
+    """A setting for people, e.g. "max_num_seqs=256 stream_interval=8"; "defaults" if empty."""
     return named_values(values or {}, separator=" ") or "defaults"

@@ -1,11 +1,11 @@
-"""One command's work on a tuning: plan it, search, prove, answer. Goes on wherever it was cut off.
+"""One command's work on a tuning: plan, search, prove, answer. Resumes wherever it was interrupted.
 
-The study on disk is an ordinary one whose runs grow, a launch a trial; Optuna's journal lies beside
-them, the proof is a study of its own below it.
+The study on disk is an ordinary one, except that its runs are added trial by trial, one launch
+each. Optuna's journal lies beside them, and the proof is a study of its own below it.
 
     <out>/tune-NAME/<date>-<id>/
-      study.json, launches/, runs/    of the search; table.*, plots/, report.* as of any study
-      search.journal                  what was asked and told
+      study.json, launches/, runs/    of the search; table.*, plots/, report.* as in any study
+      search.journal                  the trials asked for and told
       proof/<date>-<id>/              the proof: a study with a case for each side
       answer.json, answer.md, conf/   what was found, and engine=tuned
 """
@@ -41,15 +41,15 @@ from harness.validity import FATAL
 from loadgen.config import Load
 
 JOURNAL = "search.journal"
-LITTLE_FRAC = 0.005  # what the prior's arithmetic cannot tell from nothing
+LITTLE_FRAC = 0.005  # gains below this are within the error of the prior's arithmetic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """A checked configuration, its space, and the machine that it is searched on."""
+    """A checked configuration, its space, and the machine on which it is searched."""
 
     config: Config
-    base: Sweep  # the launch of the defaults, as a sweep has it: the machine, and what is told
+    base: Sweep  # the launch of the defaults as a sweep, with the machine's environment
     space: Space
     objective: Objective
     prior: Prior
@@ -59,8 +59,10 @@ class Tuning:
 
     @classmethod
     def prepare(cls, config: Config, words: Sequence[str]) -> Self:
-        """Look at the machine, and make the space. Raises UserError for one that holds nothing, and
-        for a budget that is too small."""
+        """Look at the machine and make the space.
+
+        Raises UserError for an empty space and for a budget that is too small.
+        """
         tune, engine = config.tune, config.engines[0]
         assert tune is not None
         assert isinstance(engine, Served), "tune= refuses external servers"
@@ -109,7 +111,7 @@ class Tuning:
         return self.config.sweep.removeprefix("tune-")
 
     def plan_text(self) -> str:
-        """What would be searched for, in what, and how long it takes at most."""
+        """What would be searched for, in which space, and how long it takes at most."""
         kept, (launch,) = self.allowance, self.base.plan.launches
         lines = [self.base.engine_line(), f"tune {self.name}: {self.config.model.name}"]
         lines += [f"  {text}" for text in self.goal_lines()]
@@ -128,7 +130,7 @@ class Tuning:
         return "\n".join(lines)
 
     def goal_lines(self) -> list[str]:
-        """What is to be reached, and what must hold."""
+        """The goals, then the constraints if there are any, for people."""
         goals = " and ".join(map(str, self.objective.goals))
         if promise := self.promise():
             goals += f" ({promise})"
@@ -136,16 +138,17 @@ class Tuning:
         return [goals, f"while {kept}"] if kept else [goals]
 
     def promise(self) -> str:
-        """What requests must keep, where a column counts those that do; else empty."""
+        """The limits that requests must keep, if a goal or constraint is about them; else empty."""
         slo, columns = self.config.options.slo, self.objective.columns
         if any(name.startswith(OF_SEARCH) for name in columns):
             return promise_text(slo)
         return limits_text(slo) if any(name.startswith(OF_LIMITS) for name in columns) else ""
 
     def run(self) -> int:
-        """Search and prove what is not done yet, and answer; returns the exit code.
+        """Search and prove what is not done yet, then answer; returns the exit code.
 
-        Raises UserError for limits that none keeps, without Optuna, and for a journal that is lost.
+        Raises UserError for limits that no setting keeps, without Optuna, and if the journal is
+        lost.
         """
         from harness.tune.answer import MARKDOWN
         from harness.tune.conclusion import conclude
@@ -156,7 +159,7 @@ class Tuning:
         from harness.tune.searching import Searching
         from harness.tune.session import Session
 
-        load_optuna()  # what is missing is said before a study is begun
+        load_optuna()  # fails before a study is created if it is missing
         print(self.base.engine_line(), flush=True)
         for line in (*self.goal_lines(), *self._notes()):
             print(line, flush=True)
@@ -185,19 +188,19 @@ class Tuning:
             return found.exit_code
 
     def _about(self) -> dict[str, Any]:
-        """What study.json tells: no run yet, they come with the trials."""
+        """What study.json holds at first; runs are added with the trials."""
         tune = self.config.tune
         assert tune is not None
         return self.base.about() | {"axes": self.launching.axes, "runs": [], "tune": asdict(tune)}
 
     def _notes(self) -> list[str]:
-        """What was left out of what was asked for, and what the prior says."""
+        """Sentences on what was left out of the request, and on what the prior expects."""
         unscreened = self.launching.unscreened
         left_out = [*self.space.dropped, *([unscreened] if unscreened else [])]
         return [*left_out, *self._by_prior()]
 
     def _by_prior(self) -> list[str]:
-        """What the prior takes out of the space, and what it expects most of."""
+        """What the prior excludes from the space and ranks first, or why there is no prior."""
         if self.forecast is None:
             why = self.prior.unknown()
             return [f"no prior, the search goes by its measurements alone: {why}"]
@@ -227,10 +230,11 @@ class Tuning:
 
 
 def begun_near(config: Config, expected: Sequence[Mapping[str, Any]] | None) -> Config:
-    """With searches of a rate that begin at half of what the prior expects of the defaults.
+    """Let capacity searches begin at half of the rate that the prior expects of the defaults.
 
-    A trial has no closed loop that would tell where to begin, and from one request at a time it
-    takes half of its probes to come near. `expected`: a row for each load; None without.
+    A trial has no closed-loop runs to derive a starting rate from, and a search that starts at one
+    request at a time spends half of its probes on coming near. `expected` has a row for each load;
+    None if the defaults have no forecast.
     """
     (case,) = config.cases
     loads = tuple(map(_begun_near, case.loads, expected or ({},) * len(case.loads)))
@@ -241,12 +245,13 @@ def _begun_near(load: Load, expected: Mapping[str, Any]) -> Load:
     capacity_rps = expected.get("capacity_rps")
     if load.search is None or load.search.start_rps is not None or not capacity_rps:
         return load
-    start_rps = float(f"{capacity_rps / 2:.1g}")  # one digit: no constant's last one is in an id
+    # One digit, so that small changes to the prior's constants do not change the study's id.
+    start_rps = float(f"{capacity_rps / 2:.1g}")
     return replace(load, search=replace(load.search, start_rps=start_rps))
 
 
 def _check(config: Config) -> None:
-    """What a sweep can be told and a tuning cannot. Raises UserError."""
+    """Raises UserError for options that a sweep takes but a tuning does not."""
     if config.profile.kind != "none":
         raise UserError(
             f"profile={config.profile.kind} is for sweeps: capture the answer afterwards, with"
@@ -278,7 +283,7 @@ def _axes(space: Space) -> str:
 
 
 def _parts(runs: Sequence[Run]) -> list[str]:
-    """What a launch measures, for people."""
+    """The parts of a launch, for people."""
     full = [run for run in runs if run.case == FULL]
     loads = plural(len({run.point for run in full}), "load")
     probes = ""

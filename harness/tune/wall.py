@@ -1,10 +1,10 @@
-"""What holds a server back, from the shares that the monitors saw. Pure.
+"""What limits a server's throughput, judged by CPU and GPU utilisation. Pure.
 
 API server   its busiest process is at BUSY_CORE of a core or more
 GPU          its multiprocessors have work BUSY_GPU of the time or more
-both         where both are so: giving one of them more would gain little
+both         both of these: giving more to only one of them would gain little
 between      neither: the engine's loop, launches and communication. Engine core and workers
-             spin while they wait, so that a full core of theirs says little; a trace tells
+             spin while they wait, so a full core of theirs says little; a trace says more
 compute      on the CPU build: the worker, which computes there, is at BUSY_CORE of a core or more
 load         none of these, and no process is near a full core: the server waits for requests
 """
@@ -27,7 +27,7 @@ SHARES = {
 
 
 def wall_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """A key of WALLS; None where nothing was measured."""
+    """The limit, as a key of WALLS; None if too little was measured."""
     seen = shares(rows)
     api, gpu = seen["api_server_cpu_frac"], seen["sm_activity_frac"]
     busy_api = api is not None and api >= BUSY_CORE
@@ -44,7 +44,7 @@ def wall_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """The median over the runs of each share; None where no run has it."""
+    """The median of each share over the runs; None if no run has it."""
     found: dict[str, float | None] = {}
     for name in SHARES:
         values = [float(v) for row in rows if (v := row.get(name)) is not None and not isnan(v)]
@@ -66,7 +66,7 @@ WALLS = {
 def sentences(
     defaults: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, Any]]
 ) -> tuple[str, ...]:
-    """What was the limit, and what is it now, with the numbers; empty where nothing is known."""
+    """What was the limit and what is it now, with the numbers; empty if nothing is known."""
     before, after = wall_of(defaults), wall_of(tuned)
     told = []
     if before is not None:
