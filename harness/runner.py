@@ -129,9 +129,7 @@ class Runner:
                 self.display.phase("stop")
                 record["exit"] = asdict(server.stop())
                 if record["exit"].get("gpu_memory_released") is False:
-                    self.display.note(
-                        "GPU memory was not released after a launch; see launch.json"
-                    )
+                    self.display.note("GPU memory was not released after a launch; see launch.json")
             self.study.save_launch(folder, record)
 
     def _start(self, launch: Launch, folder: Path) -> AnyServer:
