@@ -1,5 +1,6 @@
 """One command's work on a study: plan, do what is missing, then tabulate and plot the results."""
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness.config import Config
 from harness.continuity import changed
+from harness.engines.bytecode import recompiled
 from harness.engines.flags import known_flags
 from harness.environment import Environment, masked, snapshot
 from harness.errors import UserError
@@ -56,9 +58,11 @@ class Sweep:
         return shlex.join(["python", "-m", "harness", *map(_told, self.words)])
 
     def engine_line(self) -> str:
-        """A line on which engine is used, on what, and why."""
-        choice = self.config.choice
-        return f"engine: {choice.kind} ({choice.why}); {self._served_by()}"
+        """A line on which engine is used, on what, and why; below it what makes it start slowly."""
+        choice, engine = self.config.choice, self.config.engines[0]
+        line = f"engine: {choice.kind} ({choice.why}); {self._served_by()}"
+        slow = recompiled(choice.vllm_folder, {**os.environ, **getattr(engine, "env", {})})
+        return line if slow is None else f"{line}\nnote: {slow}"
 
     def plan_text(self) -> str:
         """Launches, runs, and an estimate of the time."""
