@@ -4,6 +4,11 @@ import pytest
 from harness.capacity.backlog import Backlog, backlog
 
 AT_S = np.arange(0.0, 20.0, 0.25)
+# vLLM on two H200s at 100 req/s, every quarter of a second; each request kept its limits, and other
+# launches of the same configuration carried 400 req/s.
+UP_AND_DOWN = [73, 51, 57, 33, 47, 54, 72, 82, 64, 50, 43, 40, 43, 56, 79, 80, 77, 94, 96, 118]
+UP_AND_DOWN += [129, 126, 128, 136, 138, 136, 131, 127, 143, 143, 152, 147, 159, 156, 153, 140]
+UP_AND_DOWN += [143, 146, 139, 126]
 
 
 def test_steady_growth_is_found_with_its_rate() -> None:
@@ -45,6 +50,27 @@ def test_chance_is_seldom_taken_for_growth() -> None:
         in_flight = np.maximum(0, 60 + np.cumsum(steps)).astype(float)
         found += backlog(AT_S, in_flight, 1000 + rate_rps * AT_S, rate_rps) is not None
     assert found < 30
+
+
+def test_a_server_that_is_now_faster_now_slower_has_none() -> None:
+    at_s, in_flight = np.linspace(0.0, 10.0, len(UP_AND_DOWN)), np.array(UP_AND_DOWN, dtype=float)
+    assert backlog(at_s, in_flight, 300 + 100 * at_s, 100.0) is None
+    regular = np.linspace(in_flight[0], in_flight[-1] + 60, len(UP_AND_DOWN))
+    assert backlog(at_s, regular, 300 + 100 * at_s, 100.0) is not None
+
+
+def test_a_speed_that_wanders_is_seldom_taken_for_growth() -> None:
+    """In flight come back to 120, within about 3 s, and stray from it by 40."""
+    random, found, level = np.random.default_rng(5), 0, 120.0
+    kept = np.exp(-0.25 / 3.0)
+    for _ in range(300):
+        levels = []
+        for shock in random.normal(scale=40 * np.sqrt(1 - kept**2), size=len(AT_S) // 2):
+            level = 120 + kept * (level - 120) + shock
+            levels.append(max(0.0, level))
+        at_s = AT_S[: len(levels)]
+        found += backlog(at_s, np.array(levels), 1000 + 100 * at_s, 100.0) is not None
+    assert found < 6
 
 
 def test_it_is_told_in_words() -> None:
