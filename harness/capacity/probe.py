@@ -119,7 +119,9 @@ def looked_at(
         order = np.argsort(requests["due_at_s"] if load.is_open else finished_at_s(requests))
         share = share_of(keeps(requests, load, slo)[order][mine[order]])
         growing = backlog_of(requests, window, load)
-    over = {n: int((mine & out).sum()) for n, out in breaks(requests, load, slo).items()}
+    # What a stop cut off has broken no limit that could be named.
+    judged = mine & (requests["status"] != Status.CUT) if stopped else mine
+    over = {n: int((judged & out).sum()) for n, out in breaks(requests, load, slo).items()}
     over["failures"] = int((mine & (requests["status"] == Status.FAILED)).sum())
     return Probe(
         run=run,

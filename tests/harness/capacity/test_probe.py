@@ -80,6 +80,18 @@ def test_a_stopped_probe_has_the_share_that_it_could_at_most_have_had() -> None:
     assert over.answer.share.count == 0
 
 
+def test_the_limit_that_is_named_is_one_that_whole_requests_broke() -> None:
+    """All of them waited too long; the stop cut off most, whose TPOT nobody knows."""
+    columns = requests(300, 0.2, 0.01)["requests"]
+    num = len(columns["status"])
+    columns["status"] = np.array(["ok"] * 50 + ["cut"] * (num - 50), dtype=object)
+    window = replace(WINDOW, closed_at_s=float("nan"), ended_at_s=109.0)
+    both = Slo(ttft_s=0.1, tpot_s=0.05)
+    stopped = looked_at(columns, window, LOAD, both, stopped="missed: …")
+    assert stopped.worst == "ttft_s"
+    assert stopped.broken["tpot_s"] == 0
+
+
 def test_one_request_alone_tells_its_times_though_the_stop_cuts_off_the_next() -> None:
     columns = requests(8, 0.2, 0.01)["requests"]
     for name, value in (("status", "cut"), ("first_at_s", np.nan), ("last_at_s", np.nan)):
