@@ -138,6 +138,8 @@ def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
+    if "case" in axes and good["case"].is_unique:
+        axes = ["case"]  # the rest would be numbers without names
     names = [
         "  ".join(
             value_text(row[name])

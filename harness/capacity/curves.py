@@ -1,5 +1,6 @@
 """Plots of searches: share of requests that kept the limits, and latencies, against the rate."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -10,6 +11,7 @@ import pandas as pd
 
 from harness.capacity.found import Capacity
 from harness.capacity.text import name_of
+from harness.units import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +25,10 @@ KEY = (
 
 
 def draw_curves(found: Sequence[Search], runs: pd.DataFrame, title: str, path: Path) -> None:
-    """Draw a panel for the share and one for each limit; marks show the verdict of each run."""
+    """Draw a panel for the share and one for each limit; marks show the verdict of each run.
+
+    A label has one colour, whatever its number of launches.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -31,20 +36,25 @@ def draw_curves(found: Sequence[Search], runs: pd.DataFrame, title: str, path: P
     panels = {"slo_met_frac": (100.0, first.slo.share_frac, "kept the limits, %")}
     for name, limit_s in first.slo.limits.items():
         panels[f"{name.removesuffix('_s')}_p99_s"] = (1e3, limit_s, f"{name_of(name)} p99, ms")
-    figure = Figure(figsize=(8, 2.3 * len(panels) + 1.7 + 0.18 * len(found)), layout="constrained")
+    launches = Counter(label for label, _ in found)
+    colors = {label: f"C{index % 10}" for index, label in enumerate(launches)}
+    height = 2.3 * len(panels) + 1.7 + 0.18 * len(launches)
+    figure = Figure(figsize=(8, height), layout="constrained")
     FigureCanvasAgg(figure)
     told = title.replace("**", "").split(". Load: ")
     figure.suptitle("\n".join(fill(part, 105) for part in told), fontsize=10)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for panel, (column, (factor, limit, label)) in zip(axes, panels.items(), strict=True):
-        for index, (of, one) in enumerate(found):
-            name = f"{of}, launch {one.launch.rpartition('-')[2]}"
-            _curve(panel, one, by_run[column].astype(float) * factor, f"C{index % 10}", name)
+        for of, one in found:
+            _curve(panel, one, by_run[column].astype(float) * factor, colors[of])
         panel.axhline(limit * factor, color="tab:red", lw=1, ls="--")
         panel.set_ylabel(label, fontsize=9)
         panel.set_ylim(-5 if column == "slo_met_frac" else 0)
         panel.grid(alpha=0.3)
     axes[-1].set_xlabel("requests a second" if first.load.is_open else "concurrency")
+    for of, count in launches.items():
+        name = f"{of}, {plural(count, 'launch')}" if count > 1 else of
+        axes[0].plot([], [], "o-", color=colors[of], label=name)
     handles, labels = axes[0].get_legend_handles_labels()
     style: Any = {"fontsize": 8, "title": KEY, "title_fontsize": 8}
     # Inside a panel the legend would hide runs in which no request kept the limits.
@@ -53,7 +63,7 @@ def draw_curves(found: Sequence[Search], runs: pd.DataFrame, title: str, path: P
     figure.savefig(path, dpi=150)
 
 
-def _curve(panel: "Axes", one: Capacity, values: "pd.Series[Any]", color: str, name: str) -> None:
+def _curve(panel: "Axes", one: Capacity, values: "pd.Series[Any]", color: str) -> None:
     seen = [(p.rate, p, float(values.get(p.run, np.nan))) for p in one.probes if p.rate is not None]
     seen.sort(key=lambda mark: mark[0])
     line = [(x, y) for x, _, y in seen if np.isfinite(y)]
@@ -70,7 +80,6 @@ def _curve(panel: "Axes", one: Capacity, values: "pd.Series[Any]", color: str, n
             fillstyle=filled,
             transform=panel.transData if is_known else panel.get_xaxis_transform(),
         )
-    panel.plot([], [], "o-", color=color, label=name)
     known = one.bracket
     if known.low is not None and known.high is not None:
         panel.axvspan(known.low, known.high, color=color, alpha=0.08, lw=0)

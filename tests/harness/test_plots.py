@@ -224,6 +224,17 @@ def test_nothing_lies_on_a_bar_and_labels_say_what_they_are(
     assert left.get_title(loc="left") == "labels: case, dtype, concurrency, rate_frac"
 
 
+def test_a_case_of_one_point_is_labelled_by_its_name_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figures: dict[str, Any] = {}
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.update({path.stem: figure}))
+    draw(points(CLOSED[0], OPEN[0]), about(), tmp_path)
+    left, _ = figures["cases"].axes
+    assert left.get_title(loc="left") == "labels: case"
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["closed", "open"]
+
+
 def test_a_mark_is_hollow_and_a_bar_hatched_where_a_fatal_code_stands_against_its_row(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from harness.artefacts import tabulate
+from harness.capacity import curves
 from harness.capacity.found import Capacity, capacities, capacity_of
 from harness.capacity.page import TABLE, _label, write_capacity
 from harness.capacity.probe import Probe
@@ -206,6 +208,19 @@ def test_the_table_and_the_curve_are_made_and_reported(kept: Study) -> None:
     assert (kept.folder / TABLE).read_text() == text
     section = capacity_section(read(kept))
     assert section is not None
+
+
+def test_launches_of_one_setting_have_one_colour_and_one_label(
+    kept: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    found = list(capacities(kept))
+    curves.draw_curves([("a", one) for one in found], runs_table(kept), "t", tmp_path / "c.png")
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a, 2 launches"]
+    marks = drawn[0].axes[1].get_lines()
+    assert {str(line.get_color()) for line in marks} == {"C0", "tab:red"}
 
 
 def test_limits_that_one_request_alone_misses_end_the_search_and_tell_the_floor(
