@@ -61,20 +61,19 @@ class Allowance:
         spent: int,
         spent_s: float,
         seen_s: Sequence[float],
-        proof_s: Sequence[float] | None = None,
+        proof_s: Sequence[float],
     ) -> str | None:
         """Why no further trial may start; None if one more is allowed.
 
         `spent` counts all launches so far, including those of earlier proofs. `seen_s` is how long
-        each complete one took, `proof_s` how long it would have taken in the proof, if that is
-        known. Where time is short, the ablation is dropped first.
+        each complete one took, `proof_s` how long it would have taken in the proof. Where time is
+        short, the ablation is dropped first.
         """
         if spent >= self.search_launches:
-            return f"{spent} launches are spent, {self.reserved} are kept for the proof"
+            return f"{spent} of {self.launches} launches are spent, the rest is kept for the proof"
         if self.budget_s is None:
             return None
-        each_s = self._each_s(seen_s if proof_s is None else proof_s)
-        needed_s = self._each_s(seen_s) + SIDES * self.proof_launches * each_s
+        needed_s = self._each_s(seen_s) + SIDES * self.proof_launches * self._each_s(proof_s)
         if spent_s + needed_s > self.budget_s:
             return "the minutes that are left are kept for the proof"
         return None

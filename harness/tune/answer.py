@@ -22,7 +22,6 @@ from harness.tune.summary import gain_text
 from harness.tune.trial import Trial, chosen, feasible, plain, setting_text
 
 JSON, MARKDOWN = "answer.json", "answer.md"
-ENGINE = TUNED  # engine=tuned, of the folder CONF
 CONF = "conf"
 
 
@@ -202,7 +201,7 @@ class Answer:
         """The command for a sweep of the same model on the tuned engine."""
         if self.conf is None:
             return None
-        chosen = {"engine": ENGINE, "engine.python": self.python, "model": self.model_choice}
+        chosen = {"engine": TUNED, "engine.python": self.python, "model": self.model_choice}
         words = [f"{name}={shlex.quote(word)}" for name, word in chosen.items() if word]
         return f"python -m harness --config-dir {self.conf} sweep=NAME {' '.join(words)}"
 

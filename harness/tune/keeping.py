@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from harness.config import TUNED
 from harness.study import Study
 from harness.tables import write_tables
-from harness.tune.answer import CONF, ENGINE, JSON, MARKDOWN, Answer
+from harness.tune.answer import CONF, JSON, MARKDOWN, Answer
 from harness.tune.plots import draw
 
 
@@ -12,7 +13,7 @@ def keep(answer: Answer, study: Study) -> None:
     """Write the answer, its engine, page and plots, and the study's tables."""
     with study.draft(JSON) as path:
         path.write_text(answer.to_json())
-    engine = study.folder / CONF / "engine" / f"{ENGINE}.yaml"
+    engine = study.folder / CONF / "engine" / f"{TUNED}.yaml"
     engine.unlink(missing_ok=True)  # it may be of an earlier answer
     if answer.offered is not None:
         engine.parent.mkdir(parents=True, exist_ok=True)

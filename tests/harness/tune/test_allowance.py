@@ -56,28 +56,30 @@ def test_what_the_search_does_not_use_the_ablation_may() -> None:
 
 
 def test_the_search_ends_when_its_launches_are_spent() -> None:
-    assert allowed(16).stop(9, 0.0, ()) is None
-    assert "6 are kept for the proof" in str(allowed(16).stop(10, 0.0, ()))
+    assert allowed(16).stop(9, 0.0, (), ()) is None
+    assert "10 of 16 launches are spent" in str(allowed(16).stop(10, 0.0, (), ()))
 
 
 def test_minutes_are_kept_for_the_proof_by_the_longest_launch_so_far() -> None:
     made = allowed(100, minutes=10)
-    assert made.stop(3, 0.0, [60.0]) is None
-    assert made.stop(3, 200.0, [60.0]) is not None, "one more and six of the proof take 420 s"
+    assert made.stop(3, 0.0, [60.0], [60.0]) is None
+    assert made.stop(3, 200.0, [60.0], [60.0]) is not None, (
+        "one more and six of the proof take 420 s"
+    )
     assert made.ablations(3, 0.0, [60.0]) == 1
 
 
 def test_the_first_launch_which_compiles_is_no_measure_for_the_others() -> None:
     made = allowed(100, minutes=10)
-    assert made.stop(3, 200.0, [300.0, 40.0, 50.0]) is None
-    assert made.stop(3, 200.0, [300.0]) is not None
+    assert made.stop(3, 200.0, [300.0, 40.0, 50.0], [300.0, 40.0, 50.0]) is None
+    assert made.stop(3, 200.0, [300.0], [300.0]) is not None
 
 
 def test_a_launch_of_the_proof_is_given_what_a_trial_took_without_what_it_is_spared() -> None:
     made = allowed(100, minutes=10)
     assert made.stop(3, 200.0, [80.0, 60.0], [70.0, 50.0]) is None, "one more and six take 360 s"
     assert made.stop(3, 250.0, [80.0, 60.0], [70.0, 50.0]) is not None
-    assert made.stop(3, 200.0, [80.0, 60.0]) is not None, "420 s"
+    assert made.stop(3, 200.0, [80.0, 60.0], [80.0, 60.0]) is not None, "420 s"
     assert made.ablations(3, 0.0, [60.0]) == 1, "what was never launched must be compiled"
 
 
