@@ -26,6 +26,7 @@ from scipy.optimize import brentq
 from harness.capacity.probe import Probe, ProbeJudge, looked_at
 from harness.capacity.search import Alone, At, Question, bracket, next_step
 from loadgen.config import Load, Search, Slo
+from loadgen.metrics import keeps
 from loadgen.records import Columns, Progress, Window
 
 Floats = npt.NDArray[np.float64]
@@ -43,14 +44,6 @@ class Served:
     first_s: Floats
     ended_s: Floats
     output_tokens: Floats
-
-    def is_late(self, due_s: Floats, slo: Slo) -> npt.NDArray[np.bool_]:
-        """Which of them missed a limit."""
-        tpot_s = (self.ended_s - self.first_s) / (self.output_tokens - 1)
-        late: npt.NDArray[np.bool_] = (self.first_s - due_s > (slo.ttft_s or inf)) | (
-            tpot_s > (slo.tpot_s or inf)
-        )
-        return late
 
 
 class Server(Protocol):
@@ -176,7 +169,7 @@ def _long_run_capacity_rps(engine: Engine) -> float:
         random = np.random.default_rng(0)
         due_s = np.cumsum(random.exponential(1 / rate_rps, int(rate_rps * TRUTH_S)))
         served = engine.serve(due_s, random)
-        late = served.is_late(due_s, engine.slo)[due_s > LOAD.warmup_s]
+        late = is_late(due_s, served, engine.slo)[due_s > LOAD.warmup_s]
         return float(late.mean()) - (1 - engine.slo.share_frac)
 
     least, most = 0.1 * engine.most_rps, engine.most_rps
@@ -205,7 +198,8 @@ class Found:
 def search(server: Server, load: Load, seed: int) -> Found:
     """The harness' own."""
     random, probes, load_s = np.random.default_rng(seed), list[Probe](), 0.0
-    question = Question(search=SEARCH, share_frac=0.99, start=server.most_rps / 2)
+    share_frac, start = server.slo.share_frac, server.most_rps / 2
+    question = Question(search=SEARCH, share_frac=share_frac, start=start)
     while True:
         match next_step([probe.answer for probe in probes], question):
             case Alone():
@@ -226,7 +220,7 @@ def bisection(server: Server, load: Load, seed: int) -> Found:
     """The same rates, each answer by the share of one whole run."""
     random, load_s, probes = np.random.default_rng(seed), 0.0, 0
     low, high, rate = 0.0, float("inf"), server.most_rps / 2
-    while probes < 14 and (not low or high / low - 1 > 0.05):
+    while probes < SEARCH.probes and (not low or high / low - 1 > SEARCH.resolution_frac):
         probe, took_s = run(server, load.at_intensity(rate), random, judged=False)
         probes, load_s = probes + 1, load_s + took_s
         if (probe.answer.share.frac or 0.0) >= server.slo.share_frac:
@@ -305,7 +299,7 @@ def one_at_a_time(
 def stop(due_s: Floats, served: Served, load: Load, slo: Slo) -> tuple[str, float] | None:
     """Why and when the judge would have ended it."""
     judge = ProbeJudge(load=load, share_frac=slo.share_frac)
-    late = served.is_late(due_s, slo) & (due_s >= load.warmup_s)
+    late = is_late(due_s, served, slo) & (due_s >= load.warmup_s)
     ends, late_ends, dues = np.sort(served.ended_s), np.sort(served.ended_s[late]), due_s
     for at_s in np.arange(load.warmup_s, load.warmup_s + load.duration_s, TICK_S):
         ended = int(np.searchsorted(ends, at_s))
@@ -325,6 +319,12 @@ def stop(due_s: Floats, served: Served, load: Load, slo: Slo) -> tuple[str, floa
         if reason:
             return reason, float(at_s)
     return None
+
+
+def is_late(due_s: Floats, served: Served, slo: Slo) -> npt.NDArray[np.bool_]:
+    """Which of the requests miss a limit, each of them left to end."""
+    everything = np.ones(len(due_s), dtype=bool)
+    return ~keeps(table(due_s, served, everything, inf), LOAD, slo)
 
 
 def table(due_s: Floats, served: Served, sent: npt.NDArray[np.bool_], over_s: float) -> Columns:

@@ -120,8 +120,8 @@ def looked_at(
         share = share_of(keeps(requests, load, slo)[order][mine[order]])
         growing = backlog_of(requests, window, load)
     # What a stop cut off has broken no limit that could be named.
-    judged = mine & (requests["status"] != Status.CUT) if stopped else mine
-    over = {n: int((judged & out).sum()) for n, out in breaks(requests, load, slo).items()}
+    ended = mine & (requests["status"] != Status.CUT) if stopped else mine
+    over = {n: int((ended & out).sum()) for n, out in breaks(requests, load, slo).items()}
     over["failures"] = int((mine & (requests["status"] == Status.FAILED)).sum())
     return Probe(
         run=run,
@@ -133,20 +133,12 @@ def looked_at(
         ),
         broken=over,
         requests=int(mine.sum()),
-        times_s=_times_s(requests, _timed(requests, mine, load, stopped), load, slo),
+        # One request at a time: the one that a stop cut off would be a large part of the few there
+        # are, and did not wait for any other.
+        times_s=_times_s(requests, ended if rate_of(load) is None else mine, load, slo),
         backlog=growing,
         stopped=stopped,
     )
-
-
-def _timed(requests: Columns, mine: Bools, load: Load, stopped: str | None) -> Bools:
-    """The requests whose times are reported.
-
-    With one request at a time, the request that a stop cut off would be a large part of the few
-    there are, and did not wait for any other: it is left out.
-    """
-    ended: Bools = requests["status"] != Status.CUT
-    return mine & ended if stopped and rate_of(load) is None else mine
 
 
 def _times_s(requests: Columns, mine: Bools, load: Load, slo: Slo) -> dict[str, float]:
