@@ -21,13 +21,14 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.tune_search import (  # noqa: E402
     CASES,
-    OBJECTIVE,
+    COLUMN,
     prior_of,
     searched,
+    strategy_of,
     truth_of,
+    wrong_by,
 )
 from harness.guard.verdict import interval  # noqa: E402
-from harness.tune.strategy import Strategy  # noqa: E402
 
 SEARCHES = 200
 LAUNCHES = 10
@@ -40,9 +41,9 @@ def reported(number: int) -> tuple[float, ...]:
     """As logarithms over the true gain: the proof's estimate, the limits of its paired interval and
     of Welch's, and the search's maximum."""
     case, seed = CASES[number % len(CASES)], FIRST_SEED + number
-    truth, prior = truth_of(case), prior_of(case, seed, 2.0)
+    truth, prior = truth_of(case), prior_of(case, wrong_by(2.0, seed))
     trials = searched(case, seed, prior, LAUNCHES)
-    best = Strategy(truth.space, OBJECTIVE, prior, seed).best(trials)
+    best = strategy_of(case, seed, prior, dict(trials[0].values)[COLUMN]).best(trials)
     assert best is not None
     gain = np.log(truth.value[best.setting] / truth.value[truth.space.default])
     random = np.random.default_rng((seed, 4))

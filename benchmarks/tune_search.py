@@ -10,14 +10,15 @@ vLLM it would lose less than 1 %. Beside the search stand random search and the 
 budget.
 
 The prior rests on the very constants that the truth was made with, which a real server does not.
-So the search is shown three times: with it, with every constant wrong by a factor drawn
-log-uniformly from 1/2 to 2 (others for each seed), and without any prior.
+So the search is shown also with every constant wrong by a factor drawn log-uniformly from 1/2 to 2
+(others for each seed), on a host twice as slow as the one whose constants it has (with and without
+learning that from the defaults), and without any prior.
 
     python benchmarks/tune_search.py            # ten minutes on two cores
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from itertools import product
@@ -59,6 +60,12 @@ CONSTANTS = (
     ),
     *("CPU_STEP_S", "CPU_SEQUENCE_S", "API_CHUNK_S", "API_REQUEST_S", "API_LATENCY_S"),
 )
+OF_HOST = (
+    *("LAUNCH_LAYER_S", "PIECE_LAYER_S", "CPU_SEQUENCE_S"),
+    *("API_CHUNK_S", "API_REQUEST_S"),
+)
+FASTER = {name: getattr(roofline, name) / 2 for name in OF_HOST}  # than the truth's host
+ForecastFor = Callable[[float], Forecast | None]  # given what the defaults were measured to have
 OBJECTIVE = Objective.of(
     Tune(maximise=[COLUMN], space={"max_num_seqs": [1]}, cost_per_gpu_hour=None)
 )
@@ -107,12 +114,16 @@ def truth_of(case: Case) -> Truth:
     return Truth(case)
 
 
-def prior_of(case: Case, seed: int, wrong_by: float) -> Forecast:
-    """The forecast, with constants that are each wrong by up to a factor."""
+def wrong_by(factor: float, seed: int) -> dict[str, float]:
+    """Constants that are each wrong by up to a factor."""
     random = np.random.default_rng((seed, 1))
-    factors = np.exp(np.log(wrong_by) * random.uniform(-1, 1, len(CONSTANTS)))
+    factors = np.exp(np.log(factor) * random.uniform(-1, 1, len(CONSTANTS)))
     now = {name: getattr(roofline, name) for name in CONSTANTS}
-    wrong = {name: value * f for (name, value), f in zip(now.items(), factors, strict=True)}
+    return {name: value * f for (name, value), f in zip(now.items(), factors, strict=True)}
+
+
+def prior_of(case: Case, constants: Mapping[str, float], *, is_fitted: bool = True) -> ForecastFor:
+    """The prior with these constants, fitted to the defaults as in a tuning, or not."""
     low, high = case.output_tokens
     load = Load(
         arrival="closed",
@@ -124,36 +135,46 @@ def prior_of(case: Case, seed: int, wrong_by: float) -> Forecast:
     space = truth_of(case).space
     assert isinstance(space.pinned, SimEngine)
     prior = Prior(model=model, loads=[load], gpu=space.pinned.gpu, num_gpus=SIM_NUM_GPUS, slo=Slo())
-    with patch.multiple(roofline, **wrong):
-        found = prior.forecast(space)
-    assert found is not None
-    return found
+
+    @cache
+    def forecast_for(defaults: float) -> Forecast | None:
+        with patch.multiple(roofline, **constants):
+            rows = [{COLUMN: defaults}] if is_fitted else []
+            return prior.fitted(space, rows).forecast(space)
+
+    return forecast_for
 
 
-def searched(case: Case, seed: int, prior: Forecast | None, launches: int) -> list[Trial]:
+def strategy_of(case: Case, seed: int, prior: ForecastFor, defaults: float) -> Strategy:
+    """The strategy once the defaults were measured."""
+    return Strategy(truth_of(case).space, OBJECTIVE, prior(defaults), seed)
+
+
+def searched(case: Case, seed: int, prior: ForecastFor, launches: int) -> list[Trial]:
     """The trials of one search; the choice after each is the strategy's `best` of those so far."""
     truth, random = truth_of(case), np.random.default_rng((seed, 2))
-    strategy = Strategy(truth.space, OBJECTIVE, prior, seed)
+    strategy: Strategy | None = None
     trials: list[Trial] = []
     defaults: Outcome | None = None
     while len(trials) < launches:
         setting = truth.space.default
-        if trials:
+        if strategy is not None:
             proposal = strategy.propose(trials)
             if proposal.setting is None:
                 break
             setting = proposal.setting
-        outcome = Outcome.measured([{COLUMN: truth.measured(setting, random)}])
+        value = truth.measured(setting, random)
+        outcome = Outcome.measured([{COLUMN: value}])
         defaults = defaults or outcome
+        strategy = strategy or strategy_of(case, seed, prior, value)
         trials.append(OBJECTIVE.judge(len(trials), setting, outcome, defaults))
     return trials
 
 
-def chosen_by_search(case: Case, seed: int, prior: Forecast | None) -> list[Setting]:
+def chosen_by_search(case: Case, seed: int, prior: ForecastFor) -> list[Setting]:
     """What would be chosen after each launch."""
-    truth = truth_of(case)
-    strategy = Strategy(truth.space, OBJECTIVE, prior, seed)
-    trials = searched(case, seed, prior, truth.launches)
+    trials = searched(case, seed, prior, truth_of(case).launches)
+    strategy = strategy_of(case, seed, prior, dict(trials[0].values)[COLUMN])
     found = [strategy.best(trials[:end]) for end in range(1, len(trials) + 1)]
     return [trial.setting for trial in found if trial is not None]
 
@@ -166,15 +187,23 @@ def chosen_in_order(case: Case, seed: int, order: Sequence[Setting]) -> list[Set
 
 
 def of_prior(case: Case, seed: int) -> list[Setting]:
-    return chosen_by_search(case, seed, prior_of(case, seed, 1.0))
+    return chosen_by_search(case, seed, prior_of(case, {}))
 
 
 def of_wrong_prior(case: Case, seed: int) -> list[Setting]:
-    return chosen_by_search(case, seed, prior_of(case, seed, 2.0))
+    return chosen_by_search(case, seed, prior_of(case, wrong_by(2.0, seed)))
+
+
+def of_slow_host(case: Case, seed: int) -> list[Setting]:
+    return chosen_by_search(case, seed, prior_of(case, FASTER))
+
+
+def of_slow_host_unlearnt(case: Case, seed: int) -> list[Setting]:
+    return chosen_by_search(case, seed, prior_of(case, FASTER, is_fitted=False))
 
 
 def of_no_prior(case: Case, seed: int) -> list[Setting]:
-    return chosen_by_search(case, seed, None)
+    return chosen_by_search(case, seed, lambda _: None)
 
 
 def of_random(case: Case, seed: int) -> list[Setting]:
@@ -193,6 +222,8 @@ def of_cut_grid(case: Case, seed: int) -> list[Setting]:
 WAYS: dict[str, Callable[[Case, int], list[Setting]]] = {
     "search": of_prior,
     "search, constants off by up to 2": of_wrong_prior,
+    "search, host 2 x as slow": of_slow_host,
+    "search, host 2 x as slow, not learnt": of_slow_host_unlearnt,
     "search without prior": of_no_prior,
     "random": of_random,
     "grid, cut": of_cut_grid,

@@ -4,7 +4,7 @@ Both may depend on what the same launch has shown so far, so they are decided as
 run that is not needed is saved as skipped: done, but neither ok nor failed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.capacity.closed import capacity_rps
@@ -56,16 +56,21 @@ Decision = Send | Skip | Failure  # a Failure: the run is needed but cannot be m
 # Asked just before each run, and also before a server is started, because none is needed if all
 # remaining runs are skipped. So it may be asked twice about a run, and must have no side effects.
 Steering = Callable[[Launch, Run], Decision]
+Starts = Sequence[
+    tuple[Load, float]
+]  # loads with a search, and the rate or concurrency to try first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Following:
     """Follows what the launch's earlier runs found.
 
-    A rate is then a share of their capacity, or the next one of a search.
+    A rate is then a share of their capacity, or the next one of a search. `starts` says where
+    searches begin of which nothing is known.
     """
 
     study: Study
+    starts: Starts = ()
 
     def __call__(self, launch: Launch, run: Run) -> Decision:
         """The decision about a run, with the rate filled in."""
@@ -77,7 +82,8 @@ class Following:
         return NO_CAPACITY if found_rps is None else Send(load=run.load.at_capacity(found_rps))
 
     def _probe(self, launch: Launch, run: Run) -> Decision:
-        so_far = capacity_of(self.study, launch.id, run.point, run.load)
+        start = next((value for load, value in self.starts if load == run.load), None)
+        so_far = capacity_of(self.study, launch.id, run.point, run.load, start)
         match so_far.step:
             case Done():
                 return Skip(reason=ended(so_far))

@@ -159,7 +159,9 @@ class Search:
         default=3, ge=1, description="maximum runs at one value while its answer is unclear"
     )
     start_rps: float | None = Field(
-        default=None, gt=0, description="first rate [derived from the launch's closed loops]"
+        default=None,
+        gt=0,
+        description="first rate [derived from the launch's closed loops, or expected by a tuning]",
     )
 
 

@@ -6,8 +6,16 @@ from typing import Any
 from harness.capacity.found import Capacity, capacities
 from harness.capacity.probe import Probe
 from harness.study import Study
+from loadgen.config import Load
 
 Row = dict[str, Any]
+RATE, STREAMS = "capacity_rps", "capacity_concurrency"
+CAPACITIES = (RATE, STREAMS)
+
+
+def capacity_column(load: Load) -> str:
+    """The column of what a search under this load finds."""
+    return RATE if load.is_open else STREAMS
 
 
 def capacity_columns(study: Study) -> dict[str, Row]:
@@ -19,8 +27,8 @@ def _rows(found: Capacity) -> Iterator[tuple[str, Row]]:
     known, best = found.bracket, found.best
     is_rate = found.load.is_open
     of_all = {
-        "capacity_rps": known.best if is_rate else None,
-        "capacity_concurrency": None if is_rate else known.best,
+        RATE: known.best if is_rate else None,
+        STREAMS: None if is_rate else known.best,
         "capacity_low": known.low,
         "capacity_high": known.high,
         "capacity_breaks": found.breaks_first,

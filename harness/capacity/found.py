@@ -102,10 +102,16 @@ class Capacity:
         return [p for p in self.probes if (alone if p.rate is None else p.rate) == rate]
 
 
-def capacity_of(study: Study, launch: str, point: str, load: Load) -> Capacity:
-    """What the launch with this id has found so far at a point, whose load is `load`."""
+def capacity_of(
+    study: Study, launch: str, point: str, load: Load, start: float | None = None
+) -> Capacity:
+    """What the launch with this id has found so far at a point, whose load is `load`.
+
+    `start` is a first rate, or concurrency, for want of one that was asked for or that the launch's
+    closed loops show.
+    """
     runs = [r for r in study.runs() if r.launch_id == launch and r.record["point"] == point]
-    return _searched(study, launch, point, load, runs)
+    return _searched(study, launch, point, load, runs, start)
 
 
 def capacities(study: Study, launch: str | None = None) -> Iterator[Capacity]:
@@ -122,12 +128,20 @@ def capacities(study: Study, launch: str | None = None) -> Iterator[Capacity]:
         yield _searched(study, of_launch, point, Load(**runs[0].asked_load), runs)
 
 
-def _searched(study: Study, launch: str, point: str, load: Load, runs: list[SavedRun]) -> Capacity:
+def _searched(
+    study: Study,
+    launch: str,
+    point: str,
+    load: Load,
+    runs: list[SavedRun],
+    start: float | None = None,
+) -> Capacity:
     """The state of a search, from its runs."""
     slo = slo_of(study.about)
     assert load.search is not None
-    start = load.search.start_rps
-    if start is None and load.is_open and (closed_rps := capacity_rps(study, launch, load)):
+    if load.search.start_rps is not None:
+        start = load.search.start_rps
+    elif load.is_open and (closed_rps := capacity_rps(study, launch, load)):
         start = closed_rps / 2  # closed_rps was reached without limits; if this holds, it is next
     return Capacity(
         launch=launch,

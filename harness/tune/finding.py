@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.capacity.columns import CAPACITIES
 from harness.guard import verdict
 from harness.guard.config import Guard
 from harness.guard.limit import Limit
@@ -21,7 +22,6 @@ from harness.tune.constraint import Constraint
 from harness.tune.objective import Goal
 
 THRESHOLD_FRAC = 0.03  # for a goal without a threshold in conf/guard/
-CAPACITIES = ("capacity_rps", "capacity_concurrency")
 BRACKET = ("capacity_low", "capacity_high")  # where limits were clearly kept and clearly missed
 UNCLEAR = (
     "the launches show no noise to judge by, and not each of them has a rate that was clearly kept"

@@ -4,15 +4,27 @@ It translates settings, with vLLM's defaults, into the inputs of the arithmetic 
 harness/tune/steady.py, whose results are rows like those of the points table. It knows the GPUs of
 harness/sim/gpus.py, dense decoders, and loads with a steady state. Settings that it does not model
 make no difference to it.
+
+How fast the host's CPU is, it learns from the first launch. Expected is what the arithmetic gives
+for the defaults on a host that is `cpu_slowdown` times slower than the one whose constants it has;
+the slowdown that explains the measurement best minimises
+
+    (log(measured / expected) / ERROR)² + (log(cpu_slowdown) / SPREAD)²
+
+the first term averaged over the loads, whose errors are alike. So a gap that no CPU explains, as
+where the GPUs are the limit, leaves the host as it is.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from statistics import fmean
 from typing import Any, Self
 
 import numpy as np
 
+from harness.capacity.columns import capacity_column
 from harness.config import Config
 from harness.engines.config import SIM_NUM_GPUS, SimEngine
 from harness.engines.parallel import copies, decided
@@ -32,6 +44,9 @@ from loadgen.lengths import sampler
 from monitors.nvml import Gpu as Card
 
 DRAWS = 2000  # samples for the mean of a length distribution
+ERROR = 0.2  # standard deviation of log(measured / expected), as harness/sim/roofline.py has it
+SPREAD = 0.5  # of log(slowdown): three visits to H200s found 1.4, 1.4 and 2.7
+SLOWDOWNS = tuple(1.08**step for step in range(-4, 19))  # 0.74 to 4
 
 
 def gpu_name(nvml_name: str) -> str | None:
@@ -49,6 +64,7 @@ class Prior:
     gpu: str | None
     num_gpus: int
     slo: Slo  # the limits that loads with a capacity search must keep
+    cpu_slowdown: float = 1.0  # of the host, against the one that the constants are of
 
     @classmethod
     def of(cls, config: Config, loads: Sequence[Load], gpus: Sequence[Card]) -> Self:
@@ -68,11 +84,11 @@ class Prior:
             return f"{self.model.name} is not known to be a dense decoder"
         return next(filter(None, map(_unsteady, self.loads)), None)
 
-    def forecast(self, space: Space) -> Forecast | None:
+    def forecast(self, space: Space, *, only: Setting | None = None) -> Forecast | None:
         """The rows expected of each setting, one per load; None for a setting that should not fit.
 
-        Returns None if there can be no forecast, as `unknown` explains. The search then relies on
-        its measurements alone.
+        Of every setting, or of one alone. Returns None if there can be no forecast, as `unknown`
+        explains. The search then relies on its measurements alone.
         """
         decoder = _decoder(self.model)
         if self.unknown() is not None or self.gpu is None or decoder is None:
@@ -85,17 +101,33 @@ class Prior:
                 return at_capacity(server, traffic, self.slo)
             return estimated(server, traffic)
 
-        found: dict[Setting, tuple[dict[str, Any], ...] | None] = {}
-        for setting in space.settings():
+        def rows(setting: Setting) -> tuple[dict[str, Any], ...] | None:
             engine = decided(space.engine(setting), self.model, self.num_gpus)
-            server = server_of(engine, decoder, card)
+            server = server_of(engine, decoder, card, self.cpu_slowdown)
             fits = server.cache_tokens >= (engine.max_model_len or decoder.max_position_embeddings)
-            found[setting] = tuple(estimate(server, t) for t in traffics) if fits else None
-        return found
+            return tuple(estimate(server, each) for each in traffics) if fits else None
+
+        return {setting: rows(setting) for setting in space.settings() if only in (None, setting)}
+
+    def fitted(self, space: Space, measured: Sequence[Mapping[str, Any]]) -> Self:
+        """This prior for the host on which the defaults gave these rows, one per load."""
+
+        def misfit(slowdown: float) -> float:
+            prior = replace(self, cpu_slowdown=slowdown)
+            expected = (prior.forecast(space, only=space.default) or {}).get(space.default) or ()
+            gaps = [
+                math.log(row[column] / guess[column])
+                for load, row, guess in zip(self.loads, measured, expected, strict=False)
+                if row.get(column := _speed(load)) and guess.get(column)
+            ]
+            error = fmean((gap / ERROR) ** 2 for gap in gaps) if gaps else 0.0
+            return error + (math.log(slowdown) / SPREAD) ** 2
+
+        return replace(self, cpu_slowdown=min(SLOWDOWNS, key=misfit))
 
 
-def server_of(engine: Served, decoder: Decoder, gpu: Gpu) -> Server:
-    """The server that an engine amounts to, with vLLM's defaults.
+def server_of(engine: Served, decoder: Decoder, gpu: Gpu, cpu_slowdown: float = 1.0) -> Server:
+    """The server that an engine amounts to, with vLLM's defaults, on a host of this slowdown.
 
     Its tensor parallel size must have been decided.
     """
@@ -112,6 +144,7 @@ def server_of(engine: Served, decoder: Decoder, gpu: Gpu) -> Server:
         graph_tokens=_graph_tokens(engine, seqs),
         async_scheduling=engine.async_scheduling is not False,
         api_server_count=1,
+        cpu_slowdown=cpu_slowdown,
     )
     cache_bytes = model.kv_cache_bytes(engine.gpu_memory_utilization or DEFAULT_UTILIZATION)
     engines = engine.data_parallel_size or 1
@@ -148,6 +181,11 @@ def _unsteady(load: Load) -> str | None:
     return None
 
 
+def _speed(load: Load) -> str:
+    """The column that shows how fast a server is under this load."""
+    return _sought(load) or ("e2e_p50_s" if load.is_open else "output_tok_per_s")
+
+
 def _traffic(load: Load) -> Traffic:
     prompts = load.prompts
     return Traffic(
@@ -162,10 +200,8 @@ def _traffic(load: Load) -> Traffic:
 
 
 def _sought(load: Load) -> str | None:
-    """The quantity that a load with `search` searches for, or None."""
-    if getattr(load, "search", None) is None:
-        return None
-    return "rate_rps" if load.is_open else "concurrency"
+    """The column of the capacity that a load with `search` searches for, or None."""
+    return None if load.search is None else capacity_column(load)
 
 
 def _mean(length: Length) -> float:

@@ -14,15 +14,18 @@ from harness.guard.evidence import read_evidence
 from harness.plan import Launch, Plan, make_plan
 from harness.progress import display
 from harness.runner import wanted
+from harness.steering import Following, Starts
 from harness.study import Study
 from harness.sweep import Sweep
 from harness.tables import write_tables
 from harness.tune.allowance import SIDES
 from harness.tune.conclusion import Proven
 from harness.tune.config import Tune
+from harness.tune.launching import DEFAULTS
 from harness.tune.proof import ablated, judged, proof_config
 from harness.tune.search import Search
 from harness.tune.session import Session
+from harness.tune.starting import starts_at
 from harness.tune.trial import Trial
 from harness.tune.tuning import Tuning
 from harness.units import plural
@@ -95,11 +98,20 @@ class Proving:
         study.add(instrument=asdict(instrument))
         whole = len(sweep.plan.runs)
         with display(whole, whole - runs, self.session.noted, "proof") as show, instrument.apart():
-            runner = sweep.runner(study, instrument, show)
             for launch in left:
+                following = Following(study=study, starts=self._starts(launch))
+                runner = sweep.runner(study, instrument, show, following)
                 begun_s = perf_counter()
                 runner.work([launch])
                 self.session.spend(perf_counter() - begun_s, is_whole=True)
+
+    def _starts(self, launch: Launch) -> Starts:
+        """Begin at what the search has found: without one of its settings, the winner's."""
+        winner = self.search.best
+        assert winner is not None
+        trial = self.search.defaults if DEFAULTS in launch.cases else winner
+        assert trial.outcome is not None
+        return starts_at(self.tuning.launching.loads, trial.outcome.rows)
 
     def _check_launches(self, study: Study, proof: int) -> None:
         """Raises UserError if the proof was lengthened beyond the budget."""

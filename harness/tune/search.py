@@ -6,7 +6,7 @@ first with a trial that was asked for but not told.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,34 +23,36 @@ NAME = "tune"
 TRIES = 2  # of the defaults, if a launch fails for a reason that is not the setting's
 OUTCOME = "outcome"  # the user attribute that holds a told trial's outcome
 INSTALL = "pip install 'optuna>=4.2'"
+ForecastFor = Callable[[Sequence[Mapping[str, Any]]], Forecast | None]
 
 
 class Search:
     """One search over `space`, kept in the file `storage`.
 
-    `forecast` is the prior's (harness/tune/prior.py), or None without one. Raises UserError if
-    Optuna is not installed, or if the file is damaged or holds a search of another space or
-    objective.
+    `forecast_for` gives the prior's forecast (harness/tune/prior.py), or None without one: first
+    without rows, then for those of the defaults. Raises UserError if Optuna is not installed, or if
+    the file is damaged or holds a search of another space or objective.
     """
 
     def __init__(
         self,
         space: Space,
         objective: Objective,
-        forecast: Forecast | None,
+        forecast_for: ForecastFor,
         storage: Path,
         seed: int = 0,
     ) -> None:
         self.space = space
         self.objective = objective
         self.reason: str | None = None  # why `ask` returned None
-        self._strategy = Strategy(space, objective, forecast, seed)
+        self._forecast_for, self._seed = forecast_for, seed
         self._optuna = load_optuna()
         self._storage = self._open(storage)
         self._study = self._begin(storage)
         for trial, kept in zip(self.trials, self._study.get_trials(deepcopy=False), strict=True):
             if trial.outcome is not None and not kept.state.is_finished():
                 self._end(trial)  # the process was killed within `tell`
+        self._foresee()
 
     def ask(self) -> Trial | None:
         """The trial that was asked for but not told, else a new one.
@@ -77,6 +79,8 @@ class Search:
         self._storage.set_trial_user_attr(known._trial_id, OUTCOME, outcome.to_json())
         judged = self.trials[number]
         self._end(judged)
+        if judged.setting == self.space.default:
+            self._foresee()
         return judged
 
     @property
@@ -103,6 +107,12 @@ class Search:
         return next(t for t in reversed(self.trials) if t.setting == self.space.default)
 
     @property
+    def measured(self) -> tuple[dict[str, Any], ...]:
+        """The rows of the defaults, one per load; empty before they are measured."""
+        trial = self.defaults if self.trials else None
+        return trial.outcome.rows if trial and trial.outcome else ()
+
+    @property
     def best(self) -> Trial | None:
         """The trial that the model rates best, among those that kept all constraints."""
         return self._strategy.best(self.trials)
@@ -119,6 +129,11 @@ class Search:
         The score is the fitted model's; empty before anything was measured.
         """
         return self._strategy.importances(self.trials)
+
+    def _foresee(self) -> None:
+        """Make the forecast, and the strategy that rests on it, for what is known so far."""
+        self.forecast = self._forecast_for(self.measured)
+        self._strategy = Strategy(self.space, self.objective, self.forecast, self._seed)
 
     def _without_defaults(self, tried: Sequence[Trial]) -> str | None:
         """Why there is no baseline to improve on; None if the defaults are (still) to be tried."""

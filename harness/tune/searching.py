@@ -57,6 +57,8 @@ class Searching:
                 self._try(trial, show)
                 if trial.setting == self.tuning.space.default:
                     self._check_defaults()
+                    for line in self.tuning.learnt(self.search.measured, self.search.forecast):
+                        show.tell(line)
             show.tell(f"search over: {why}")
         allowed = {"launches": allowance.launches, "budget_s": allowance.budget_s}
         self.study.add(searched=allowed | {"why": why}, proof=None)
@@ -110,12 +112,14 @@ class Searching:
 
     def _steering(self, trial: Trial, launch: Launch) -> Steering:
         """Steering that skips the full runs of a clear loser, if there is a best short run."""
-        launching, follow = self.tuning.launching, Following(study=self.study)
+        launching, search = self.tuning.launching, self.search
+        starts = self.tuning.starts(trial.setting, search.forecast, search.measured)
+        follow = Following(study=self.study, starts=starts)
         short = [run.id for run in launch.runs if run.case == SCREEN]
         screen, is_default = launching.screen, trial.setting == self.tuning.space.default
         if not short or screen is None or is_default:
             return follow
-        best = self.search.best or self.search.defaults
+        best = search.best or search.defaults
         (launched,) = launching.plan(best.setting, best.number).launches
         row = sound_row(self.study, launched, SCREEN)
         if row is None or best.outcome is None or not best.outcome.rows:

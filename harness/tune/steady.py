@@ -12,7 +12,7 @@ It computes the steady state of a server whose steps take the simulator's roofli
 B is the largest for which
 
     B <= max_num_seqs, cached tokens / (input + output / 2), budget · output / (input + output)
-    rate · (chunks · API_CHUNK_S + API_REQUEST_S) <= API servers        their CPU time
+    rate · (chunks · chunk_s + request_s) <= API servers                their CPU time
     B + rate · (time outside of the engine) <= concurrency              closed loop, Little's law
     rate <= the rate that is asked for                                  open loop
 
@@ -31,6 +31,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.capacity.columns import RATE
 from harness.kv_cache import DEFAULT_BLOCK_TOKENS
 from harness.sim import roofline
 from harness.sim.roofline import Roofline, Work
@@ -68,7 +69,7 @@ class Traffic:
     concurrency: int | None
     rate_rps: float | None
     duration_s: float
-    sought: str | None = None  # the quantity to search for: "concurrency" or "rate_rps"
+    sought: str | None = None  # the column of the capacity to search for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ def estimated(server: Server, traffic: Traffic) -> dict[str, Any]:
 def at_capacity(server: Server, traffic: Traffic, slo: Slo) -> dict[str, Any]:
     """The row at the highest rate, or concurrency, that keeps the limits, with that capacity."""
     assert traffic.sought is not None
-    is_rate = traffic.sought == "rate_rps"
+    is_rate = traffic.sought == RATE
     low, high = 0.0, MOST_RPS if is_rate else MOST_STREAMS
     best: dict[str, Any] = {}
     for _ in range(CAPACITY_HALVINGS):
@@ -130,7 +131,7 @@ def at_capacity(server: Server, traffic: Traffic, slo: Slo) -> dict[str, Any]:
         kept = _keeps(row, slo) and (not is_rate or row["requests_per_s"] > 0.99 * middle)
         low, high = (middle, high) if kept else (low, middle)
         best = row if kept or not best else best
-    return best | {"capacity_rps" if is_rate else "capacity_concurrency": low or high}
+    return best | {traffic.sought: low or high}
 
 
 def _keeps(row: Mapping[str, Any], slo: Slo) -> bool:
@@ -203,12 +204,12 @@ def _rate_rps(server: Server, traffic: Traffic, requests: float, steps: Steps) -
 
 def _api_busy_frac(server: Server, traffic: Traffic, rate_rps: float) -> float:
     chunks = 1 + (traffic.output_tokens - 1) / server.stream_interval
-    cost_s = chunks * roofline.API_CHUNK_S + roofline.API_REQUEST_S
+    cost_s = chunks * server.roofline.api_chunk_s + server.roofline.api_request_s
     return rate_rps * cost_s / server.api_servers
 
 
 def _request_s(server: Server) -> float:
-    return roofline.API_REQUEST_S / server.api_servers
+    return server.roofline.api_request_s / server.api_servers
 
 
 def _outside_s(server: Server) -> float:

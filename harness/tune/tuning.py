@@ -11,11 +11,12 @@ each. Optuna's journal lies beside them, and the proof is a study of its own bel
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from shutil import get_terminal_size
 from typing import Any, Self
 
+from harness.capacity.text import shown
 from harness.config import Config
 from harness.engines.config import SimEngine
 from harness.engines.feasible import obstacle
@@ -27,6 +28,7 @@ from harness.overrides import did_you_mean
 from harness.plan import Run, as_served
 from harness.sim.options import flags_with_effect
 from harness.slo import limits_text, promise_text
+from harness.steering import Starts
 from harness.sweep import Sweep, used
 from harness.tune.allowance import Allowance
 from harness.tune.column import OF_LIMITS, OF_SEARCH, lacking
@@ -34,14 +36,15 @@ from harness.tune.launching import FULL, SCREEN, Launching
 from harness.tune.objective import Objective
 from harness.tune.prior import Prior
 from harness.tune.space import Served, Space
+from harness.tune.starting import Rows, starts_of
 from harness.tune.strategy import Forecast
-from harness.tune.trial import Outcome, chosen, setting_text
+from harness.tune.trial import Outcome, Setting, chosen, setting_text
 from harness.units import between, plural, span
 from harness.validity import FATAL
-from loadgen.config import Load
 
 JOURNAL = "search.journal"
 LITTLE_FRAC = 0.005  # gains below this are within the error of the prior's arithmetic
+LITTLE_SLOWDOWN = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +88,6 @@ class Tuning:
         objective = Objective.of(tune)
         prior = Prior.of(config, config.cases[0].loads, gpus)
         forecast = prior.forecast(space)
-        if forecast is not None:
-            config = begun_near(config, forecast.get(space.default))
         launching = Launching(
             config=config, space=space, objective=objective, gpus=gpus, flags=flags
         )
@@ -117,7 +118,7 @@ class Tuning:
         lines += [f"  {text}" for text in self.goal_lines()]
         lines.append(f"  space: {plural(len(self.space), 'setting')} of {_axes(self.space)}")
         lines += [f"    {text}" for text in self._notes()]
-        lines.append(f"  each launch: {', '.join(_parts(launch.runs))}")
+        lines.append(f"  each launch: {', '.join(self._parts(launch.runs))}")
         ablation = f" and of {plural(kept.ablated, 'ablation')}" if kept.ablated else ""
         lines.append(
             f"  at most {plural(kept.search_launches, 'launch')} of the search, then"
@@ -136,6 +137,26 @@ class Tuning:
             goals += f" ({promise})"
         kept = " and ".join(one.told() for one in self.objective.constraints)
         return [goals, f"while {kept}"] if kept else [goals]
+
+    def forecast_for(self, defaults: Rows = ()) -> Forecast | None:
+        """The prior's forecast, for the host that the defaults' rows show once there are any."""
+        if not defaults or self.forecast is None:
+            return self.forecast
+        return self.prior.fitted(self.space, defaults).forecast(self.space)
+
+    def learnt(self, defaults: Rows, forecast: Forecast | None) -> list[str]:
+        """Sentences on what the defaults' rows show of the host, and on what is expected now."""
+        if forecast is None:
+            return []
+        slowdown = self.prior.fitted(self.space, defaults).cpu_slowdown
+        if abs(slowdown - 1) < LITTLE_SLOWDOWN:
+            return []
+        host = f"by the defaults, this host's CPU takes {slowdown:.2g} x as long as the prior assumed"
+        return [host, *self._expected(forecast)]
+
+    def starts(self, setting: Setting, forecast: Forecast | None, defaults: Rows = ()) -> Starts:
+        """Where the searches of a setting's launch begin, given the defaults' rows, if any."""
+        return starts_of(self.launching.loads, setting, self.space.default, forecast, defaults)
 
     def promise(self) -> str:
         """The limits that requests must keep, if a goal or constraint is about them; else empty."""
@@ -166,7 +187,7 @@ class Tuning:
         with self.base.opened(self._about(), command=self.base.command) as study:
             print(f"study: {study.folder}", flush=True)
             journal, seed = study.folder / JOURNAL, self.config.options.seed
-            search = Search(self.space, self.objective, self.forecast, journal, seed)
+            search = Search(self.space, self.objective, self.forecast_for, journal, seed)
             if study.about["runs"] and not search.trials:
                 raise UserError(
                     f"{journal} is lost, which says what the runs beside it were tried for: put"
@@ -199,6 +220,18 @@ class Tuning:
         left_out = [*self.space.dropped, *([unscreened] if unscreened else [])]
         return [*left_out, *self._by_prior()]
 
+    def _parts(self, runs: Sequence[Run]) -> list[str]:
+        """The parts of a launch, for people."""
+        full = [run for run in runs if run.case == FULL]
+        loads = plural(len({run.point for run in full}), "load")
+        if full[0].load.search is not None:
+            loads += f", searched in {len(full)} runs at most"
+            for load, start in self.starts(self.space.default, self.forecast)[:1]:
+                loads += f", from {shown(start, load)}"
+        short = [run.load.duration_s for run in runs if run.case == SCREEN]
+        first = [f"a short run of {seconds:g} s that tells a clear loser" for seconds in short]
+        return [*first, loads]
+
     def _by_prior(self) -> list[str]:
         """What the prior excludes from the space and ranks first, or why there is no prior."""
         if self.forecast is None:
@@ -227,27 +260,6 @@ class Tuning:
             return ["the prior expects nothing to be better than the defaults"]
         what = setting_text(chosen(best.setting))
         return [f"the prior expects most of {what}: {best.score:.2f} x the defaults"]
-
-
-def begun_near(config: Config, expected: Sequence[Mapping[str, Any]] | None) -> Config:
-    """Let capacity searches begin at half of the rate that the prior expects of the defaults.
-
-    A trial has no closed-loop runs to derive a starting rate from, and a search that starts at one
-    request at a time spends half of its probes on coming near. `expected` has a row for each load;
-    None if the defaults have no forecast.
-    """
-    (case,) = config.cases
-    loads = tuple(map(_begun_near, case.loads, expected or ({},) * len(case.loads)))
-    return replace(config, cases=(replace(case, loads=loads),))
-
-
-def _begun_near(load: Load, expected: Mapping[str, Any]) -> Load:
-    capacity_rps = expected.get("capacity_rps")
-    if load.search is None or load.search.start_rps is not None or not capacity_rps:
-        return load
-    # One digit, so that small changes to the prior's constants do not change the study's id.
-    start_rps = float(f"{capacity_rps / 2:.1g}")
-    return replace(load, search=replace(load.search, start_rps=start_rps))
 
 
 def _check(config: Config) -> None:
@@ -280,16 +292,3 @@ def _check(config: Config) -> None:
 
 def _axes(space: Space) -> str:
     return ", ".join(f"{name} ({len(space.choices(name))})" for name in space.names)
-
-
-def _parts(runs: Sequence[Run]) -> list[str]:
-    """The parts of a launch, for people."""
-    full = [run for run in runs if run.case == FULL]
-    loads = plural(len({run.point for run in full}), "load")
-    probes = ""
-    if (search := full[0].load.search) is not None:
-        probes = f", searched in {len(full)} runs at most"
-        probes += f", from {search.start_rps:g} req/s" if search.start_rps else ""
-    short = [run.load.duration_s for run in runs if run.case == SCREEN]
-    first = [f"a short run of {seconds:g} s that tells a clear loser" for seconds in short]
-    return [*first, loads + probes]

@@ -160,6 +160,30 @@ def test_what_is_decided_follows_from_what_is_saved(kept: Study, made: Plan) -> 
         assert asdict(decision.load) == sent[number]
 
 
+def test_a_search_of_which_nothing_is_known_begins_where_it_is_told_to(
+    tmp_path: Path, made: Plan
+) -> None:
+    kept, (launch, _) = study_of(tmp_path, made), made.launches
+    first, second = launch.runs[:2]
+    folder = kept.new_launch(launch.id)
+    kept.save_launch(folder, {"gpus": "CPU", "facts": {}, "startup_s": {}})
+    loads = {"load": asdict(first.load.alone()), "load_asked": asdict(first.load)}
+    kept.save_run(first.id, record(made, first, folder, **loads), **requests(200, 0.05, 0.001))
+
+    def begins_at(load: Load) -> float | None:
+        decision = Following(study=kept, starts=[(load, 40.0)])(launch, second)
+        assert isinstance(decision, Send)
+        return decision.load.rate_rps
+
+    assert begins_at(second.load) == 40.0
+    of_another = begins_at(replace(second.load, duration_s=1.0))
+    assert of_another is not None
+    assert of_another < 40.0, "the rate of one request at a time"
+    asked_for = replace(second.load, search=replace(second.load.search, start_rps=7.0))
+    second = replace(second, load=asked_for)
+    assert begins_at(asked_for) == 7.0
+
+
 def test_the_state_of_a_launch_that_was_not_begun_is_its_first_step(
     tmp_path: Path, made: Plan
 ) -> None:

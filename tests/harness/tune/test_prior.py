@@ -9,7 +9,7 @@ from harness.model import Model
 from harness.sim.gpus import GPUS
 from harness.tune.prior import Prior, gpu_name, server_of
 from harness.tune.steady import Traffic, at_capacity, estimated
-from loadgen.config import Load, Slo, Trace, Uniform
+from loadgen.config import Load, Search, Slo, Trace, Uniform
 from tests.harness.models import QWEN
 from tests.harness.sim.virtual import QWEN_DECODER, Clients, VirtualTime
 from tests.harness.tune.spaces import space_of
@@ -137,15 +137,53 @@ def test_where_nothing_is_known_it_says_why_and_there_is_no_forecast():
     assert prior().unknown() is None
 
 
-@pytest.mark.parametrize("sought", ["rate_rps", "concurrency"])
+SEARCHED = replace(LOAD, arrival="poisson", concurrency=None, search=Search())
+
+
+@pytest.mark.parametrize("load", [LOAD, SEARCHED])
+@pytest.mark.parametrize("slowdown", [1.0, 1.5, 2.5])
+def test_a_host_is_known_by_the_speed_of_the_defaults(load, slowdown):
+    """Nearer to 1 than it is, because an odd measurement may have other reasons."""
+    space = space_of(engine=VllmEngine())
+    known = prior(loads=[load], slo=Slo(ttft_s=0.5, tpot_s=0.03))
+    there = replace(known, cpu_slowdown=slowdown)
+    rows = there.forecast(space, only=space.default)[space.default]
+    found = known.fitted(space, rows).cpu_slowdown
+    assert found == pytest.approx(slowdown**0.86, rel=0.08)
+    guess = known.fitted(space, rows).forecast(space, only=space.default)
+    column = "capacity_rps" if load.search else "output_tok_per_s"
+    assert guess[space.default][0][column] == pytest.approx(rows[0][column], rel=0.2)
+
+
+def test_a_gap_that_no_cpu_explains_leaves_the_host_as_it_is():
+    """One stream is bound by what does not depend on the host."""
+    space, known = space_of(engine=VllmEngine()), prior(loads=[replace(LOAD, concurrency=1)])
+    (row,) = known.forecast(space, only=space.default)[space.default]
+    slower = row | {"output_tok_per_s": row["output_tok_per_s"] * 0.7}
+    assert known.fitted(space, [slower]).cpu_slowdown < 1.3
+    for nothing in ([], [{}], [{"output_tok_per_s": None}]):
+        assert known.fitted(space, nothing).cpu_slowdown == 1.0
+    assert prior(gpu=None).fitted(space, [slower]).cpu_slowdown == 1.0
+
+
+def test_a_slow_host_gains_more_from_what_spares_its_cpu():
+    name, gains = "extra.max_cudagraph_capture_size", []
+    space, load = space_of({name: [8192]}, engine=VllmEngine()), replace(LOAD, concurrency=32)
+    for slowdown in (1.0, 2.0):
+        found = prior(cpu_slowdown=slowdown, loads=[load]).forecast(space)
+        rates = {dict(s)[name]: rows[0]["output_tok_per_s"] for s, rows in found.items()}
+        gains.append(rates[8192] / rates[None])
+    assert 1.1 * gains[0] < gains[1]
+
+
+@pytest.mark.parametrize("sought", ["capacity_rps", "capacity_concurrency"])
 def test_a_capacity_keeps_its_limits_and_a_tighter_limit_gives_less(sought):
     asked = replace(TRAFFIC, concurrency=None, rate_rps=None, sought=sought)
-    name = "capacity_rps" if sought == "rate_rps" else "capacity_concurrency"
     loose = at_capacity(server(), asked, Slo(ttft_s=1.0, tpot_s=0.01))
     tight = at_capacity(server(), asked, Slo(ttft_s=1.0, tpot_s=0.005))
     assert loose["tpot_p50_s"] <= 0.01
     assert tight["tpot_p50_s"] <= 0.005
-    assert 0 < tight[name] < loose[name]
+    assert 0 < tight[sought] < loose[sought]
 
 
 def test_every_setting_has_a_row_for_each_load():

@@ -26,6 +26,10 @@ WIDE = {
 }
 
 
+def unforeseen(rows):
+    """No forecast, whatever the defaults measured."""
+
+
 def rate_of(setting):
     """Best at 64 sequences and an interval of 8."""
     values = dict(setting)
@@ -52,11 +56,11 @@ def space():
 
 
 def test_the_first_trial_is_that_of_the_defaults(space, tmp_path):
-    assert Search(space, objective(), None, tmp_path / "j").ask().setting == space.default
+    assert Search(space, objective(), unforeseen, tmp_path / "j").ask().setting == space.default
 
 
 def test_a_search_finds_the_best_of_48_settings_in_a_dozen_launches(space, tmp_path):
-    search = Search(space, objective(), None, tmp_path / "j")
+    search = Search(space, objective(), unforeseen, tmp_path / "j")
     run(search, 12)
     assert setting_text(chosen(search.best.setting)) == "max_num_seqs=64 stream_interval=8"
     assert search.best.score == pytest.approx(rate_of(search.best.setting) / rate_of(space.default))
@@ -66,13 +70,35 @@ def test_a_prior_that_is_right_is_tried_at_once_and_one_that_is_wrong_is_outweig
     space, tmp_path
 ):
     right = {s: [{"output_tok_per_s": rate_of(s)}] for s in space.settings()}
-    search = Search(space, objective(), right, tmp_path / "right")
+    search = Search(space, objective(), lambda _: right, tmp_path / "right")
     run(search, 2)
     assert setting_text(chosen(search.best.setting)) == "max_num_seqs=64 stream_interval=8"
     wrong = {s: [{"output_tok_per_s": 1 / rate_of(s)}] for s in space.settings()}
-    search = Search(space, objective(), wrong, tmp_path / "wrong")
+    search = Search(space, objective(), lambda _: wrong, tmp_path / "wrong")
     run(search, 24)
     assert rate_of(search.best.setting) > 0.9 * max(map(rate_of, space.settings()))
+
+
+def test_a_forecast_is_made_anew_for_what_the_defaults_measured(space, tmp_path):
+    """And a search that goes on has the same one, because the journal has the same rows."""
+    asked, best = [], space.settings()[7]
+
+    def forecast_for(rows):
+        asked.append([row["output_tok_per_s"] for row in rows])
+        of_best = 900.0 if rows else 1.0
+        return {
+            setting: [{"output_tok_per_s": of_best if setting == best else 100.0}]
+            for setting in space.settings()
+        }
+
+    search = Search(space, objective(), forecast_for, tmp_path / "j")
+    run(search, 1)
+    assert asked == [[], [rate_of(space.default)]]
+    assert search.measured == ({"output_tok_per_s": rate_of(space.default), "tpot_p99_s": 0.01},)
+    again = Search(space, objective(), forecast_for, tmp_path / "j")
+    assert asked[2:] == asked[1:2]
+    assert again.forecast == search.forecast
+    assert again.ask().setting == best
 
 
 def test_what_the_prior_says_does_not_fit_is_not_tried(space, tmp_path):
@@ -80,7 +106,7 @@ def test_what_the_prior_says_does_not_fit_is_not_tried(space, tmp_path):
         s: [{"output_tok_per_s": 1.0}] if dict(s)["max_num_seqs"] != 64 else None
         for s in space.settings()
     }
-    tried = run(Search(space, objective(), prior, tmp_path / "j"), 48)
+    tried = run(Search(space, objective(), lambda _: prior, tmp_path / "j"), 48)
     assert tried
     assert all(dict(setting)["max_num_seqs"] != 64 for setting in tried)
 
@@ -109,17 +135,17 @@ def test_no_setting_is_tried_twice_nor_one_that_is_not_allowed(seed, failures):
 
 
 def test_the_same_seed_tries_the_same(space, tmp_path):
-    one = run(Search(space, objective(), None, tmp_path / "a", seed=3), 9)
-    two = run(Search(space, objective(), None, tmp_path / "b", seed=3), 9)
+    one = run(Search(space, objective(), unforeseen, tmp_path / "a", seed=3), 9)
+    two = run(Search(space, objective(), unforeseen, tmp_path / "b", seed=3), 9)
     assert one == two
 
 
 def test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been(space, tmp_path):
-    whole = run(Search(space, objective(), None, tmp_path / "whole"), 9)
+    whole = run(Search(space, objective(), unforeseen, tmp_path / "whole"), 9)
     path = tmp_path / "parts"
     for _ in range(9):
-        lost = Search(space, objective(), None, path).ask()  # and never told
-        search = Search(space, objective(), None, path)
+        lost = Search(space, objective(), unforeseen, path).ask()  # and never told
+        search = Search(space, objective(), unforeseen, path)
         assert search.ask() == lost
         search.tell(lost, measured(lost.setting))
     assert [trial.setting for trial in search.trials] == whole
@@ -127,20 +153,20 @@ def test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been(space, tmp_path
 
 def test_a_search_goes_on_from_wherever_its_journal_was_torn(space, tmp_path):
     path = tmp_path / "journal"
-    whole = run(Search(space, objective(), None, path), 3)
+    whole = run(Search(space, objective(), unforeseen, path), 3)
     written = path.read_bytes()
     for end in random.Random(0).sample(range(1, len(written)), 25):
         torn = tmp_path / f"torn-{end}"
         torn.write_bytes(written[:end])
         torn.with_name(f"{torn.name}.lock").symlink_to(torn)
-        assert run(Search(space, objective(), None, torn), 3)[:3] == whole
+        assert run(Search(space, objective(), unforeseen, torn), 3)[:3] == whole
 
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from tests.harness.tune.test_search import WIDE, Search, measured, objective, space_of
-search = Search(space_of(WIDE), objective(), None, Path(sys.argv[1]))
+from tests.harness.tune.test_search import WIDE, Search, measured, objective, space_of, unforeseen
+search = Search(space_of(WIDE), objective(), unforeseen, Path(sys.argv[1]))
 for _ in range(4):
     trial = search.ask()
     if trial.number == 3:
@@ -150,11 +176,11 @@ for _ in range(4):
 
 
 def test_a_search_outlives_sigkill(space, tmp_path):
-    whole = run(Search(space, objective(), None, tmp_path / "whole"), 6)
+    whole = run(Search(space, objective(), unforeseen, tmp_path / "whole"), 6)
     root = Path(__file__).resolve().parents[3]
     command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
     assert subprocess.run(command, cwd=root, check=False).returncode == -9
-    search = Search(space, objective(), None, tmp_path / "killed")
+    search = Search(space, objective(), unforeseen, tmp_path / "killed")
     assert [trial.state for trial in search.trials] == ["ok", "ok", "ok", "running"]
     run(search, 3)
     assert [trial.setting for trial in search.trials] == whole
@@ -163,17 +189,17 @@ def test_a_search_outlives_sigkill(space, tmp_path):
 def test_told_what_is_told_is_kept_as_json(space, tmp_path):
     import numpy as np
 
-    search = Search(space, objective(), None, tmp_path / "j")
+    search = Search(space, objective(), unforeseen, tmp_path / "j")
     row = {"output_tok_per_s": np.float64(5), "num_gpus": np.int64(2), "ttft_p50_s": math.nan}
     search.tell(search.ask(), Outcome.measured([row]))
-    kept = Search(space, objective(), None, tmp_path / "j").trials[0]
+    kept = Search(space, objective(), unforeseen, tmp_path / "j").trials[0]
     assert kept.outcome.rows == ({"output_tok_per_s": 5.0, "num_gpus": 2, "ttft_p50_s": None},)
     assert all(json.loads(line) for line in (tmp_path / "j").read_text().splitlines())
 
 
 def test_a_failure_of_the_machine_is_tried_once_more(tmp_path):
     space = space_of({"max_num_seqs": [64]})
-    search = Search(space, objective(), None, tmp_path / "j")
+    search = Search(space, objective(), unforeseen, tmp_path / "j")
     search.tell(search.ask(), measured({**dict.fromkeys(WIDE)}))
     for _ in range(2):
         search.tell(search.ask(), Outcome.failed(FailureKind.PORT_TAKEN))
@@ -182,14 +208,14 @@ def test_a_failure_of_the_machine_is_tried_once_more(tmp_path):
 
 
 def test_defaults_that_do_not_start_end_the_search_with_a_reason(space, tmp_path):
-    search = Search(space, objective(), None, tmp_path / "j")
+    search = Search(space, objective(), unforeseen, tmp_path / "j")
     search.tell(search.ask(), Outcome.failed(FailureKind.OUT_OF_MEMORY))
     assert search.ask() is None
     assert "the defaults do not start here (out_of_memory)" in search.reason
 
 
 def test_defaults_that_the_machine_failed_are_tried_once_more(space, tmp_path):
-    search = Search(space, objective(), None, tmp_path / "j")
+    search = Search(space, objective(), unforeseen, tmp_path / "j")
     search.tell(search.ask(), Outcome.failed(FailureKind.PORT_TAKEN))
     again = search.ask()
     assert again.setting == space.default
@@ -206,14 +232,16 @@ def test_defaults_that_the_machine_failed_are_tried_once_more(space, tmp_path):
     ],
 )
 def test_an_answer_is_by_the_defaults_that_were_measured(space, tmp_path, limit_s, why):
-    search = Search(space, objective(constraints=f"tpot_p99_s < {limit_s}"), None, tmp_path / "j")
+    search = Search(
+        space, objective(constraints=f"tpot_p99_s < {limit_s}"), unforeseen, tmp_path / "j"
+    )
     search.tell(search.ask(), Outcome.failed(FailureKind.PORT_TAKEN))
     search.tell(search.ask(), measured(space.default))
     assert _outcome(search, None, {"searched": {"why": "spent"}}) == (Conclusion.NOTHING, why)
 
 
 def test_defaults_without_the_goal_end_the_search_with_a_reason(space, tmp_path):
-    search = Search(space, objective(minimise="j_per_output_token"), None, tmp_path / "j")
+    search = Search(space, objective(minimise="j_per_output_token"), unforeseen, tmp_path / "j")
     search.tell(search.ask(), measured(space.default))
     assert search.ask() is None
     assert "gave no j_per_output_token" in search.reason
@@ -241,14 +269,14 @@ def test_a_constraint_keeps_the_best_within_it(space, tmp_path):
         return Outcome.measured([{"output_tok_per_s": float(seqs), "tpot_p99_s": seqs / 1000}])
 
     goal = objective(constraints="tpot_p99_s < 0.1")
-    search = Search(space, goal, None, tmp_path / "j")
+    search = Search(space, goal, unforeseen, tmp_path / "j")
     run(search, 14, answer)
     assert dict(search.best.setting)["max_num_seqs"] == 64
     assert search.trials[0].violations == ("tpot_p99_s < 0.1: tpot_p99_s is 0.512",)
 
 
 def test_there_is_no_best_where_nothing_keeps_the_constraints(space, tmp_path):
-    search = Search(space, objective(constraints="tpot_p99_s < 0.001"), None, tmp_path / "j")
+    search = Search(space, objective(constraints="tpot_p99_s < 0.001"), unforeseen, tmp_path / "j")
     run(search, 4)
     assert search.best is None
     assert search.pareto == []
@@ -261,7 +289,7 @@ def test_a_front_holds_what_nothing_else_beats_in_both(space, tmp_path):
         return Outcome.measured([row])
 
     goal = objective(maximise=["output_tok_per_s_per_gpu", "output_tok_per_s_per_user"])
-    search = Search(space, goal, None, tmp_path / "j")
+    search = Search(space, goal, unforeseen, tmp_path / "j")
     run(search, 12, answer)
     assert len({dict(trial.setting)["max_num_seqs"] for trial in search.pareto}) >= 3
     assert all(trial in search.trials for trial in search.pareto)
@@ -300,7 +328,7 @@ def test_a_setting_that_gives_more_than_noise_is_kept(space):
 
 
 def test_importances_say_what_mattered(space, tmp_path):
-    search = Search(space, objective(), None, tmp_path / "j")
+    search = Search(space, objective(), unforeseen, tmp_path / "j")
     assert search.importances() == {}
     run(search, 20)
     shares = search.importances()
@@ -309,27 +337,27 @@ def test_importances_say_what_mattered(space, tmp_path):
 
 
 def test_a_journal_of_another_space_or_objective_is_refused(space, tmp_path):
-    run(Search(space, objective(), None, tmp_path / "j"), 1)
+    run(Search(space, objective(), unforeseen, tmp_path / "j"), 1)
     with pytest.raises(UserError, match="another space"):
-        Search(space_of({"max_num_seqs": [1]}), objective(), None, tmp_path / "j")
+        Search(space_of({"max_num_seqs": [1]}), objective(), unforeseen, tmp_path / "j")
     with pytest.raises(UserError, match="another objective"):
-        Search(space, objective(minimise="ttft_p99_s"), None, tmp_path / "j")
+        Search(space, objective(minimise="ttft_p99_s"), unforeseen, tmp_path / "j")
 
 
 @pytest.mark.parametrize("rubbish", [b"rubbish{\n", bytes(range(128, 160)) + b"\n"])
 def test_a_damaged_journal_is_refused_by_its_line_and_left_as_it_is(space, tmp_path, rubbish):
     path = tmp_path / "j"
-    run(Search(space, objective(), None, path), 2)
+    run(Search(space, objective(), unforeseen, path), 2)
     lines = path.read_bytes().splitlines(keepends=True)
     damaged = b"".join([*lines[:3], rubbish, *lines[4:]])
     path.write_bytes(damaged)
     with pytest.raises(UserError, match=r"j is damaged in line 4: .* fresh=true"):
-        Search(space, objective(), None, path)
+        Search(space, objective(), unforeseen, path)
     assert path.read_bytes() == damaged
 
 
 def test_without_optuna_it_is_said_how_to_get_it(space, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError) as caught:
-        Search(space, objective(), None, tmp_path / "j")
+        Search(space, objective(), unforeseen, tmp_path / "j")
     assert str(caught.value).endswith(f"{module.INSTALL}.")
