@@ -151,8 +151,8 @@ class Tuning:
         slowdown = self.prior.fitted(self.space, defaults).cpu_slowdown
         if abs(slowdown - 1) < LITTLE_SLOWDOWN:
             return []
-        host = f"by the defaults, this host's CPU takes {slowdown:.2g} x as long as the prior assumed"
-        return [host, *self._expected(forecast)]
+        told = f"the host's CPU takes {slowdown:.2g} x as long as the prior assumed"
+        return [f"going by the defaults, {told}", *self._expected(forecast)]
 
     def starts(self, setting: Setting, forecast: Forecast | None, defaults: Rows = ()) -> Starts:
         """Where the searches of a setting's launch begin, given the defaults' rows, if any."""
