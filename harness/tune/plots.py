@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PREFIX = "tune_"
 SLICES_IN_ROW = 3
 LEAST_FRAC = 0.1  # the least range of the score shown to either side of the defaults
+LEAST_SHARE = 0.001  # of the variance; settings that explain less are left out
 GOOD, BAD, SHORT = "C0", "C3", "C7"
 KINDS = {  # label, colour, mark
     "kept": ("kept all constraints", GOOD, "o"),
@@ -55,6 +56,12 @@ def draw(answer: Answer, folder: Path) -> list[Path]:
 
 def _scored(answer: Answer) -> list[Tried]:
     return [one for one in answer.tried if one.score is not None]
+
+
+def _varied(answer: Answer) -> list[str]:
+    """The settings of which more than one value was measured."""
+    scored = _scored(answer)
+    return [n for n in answer.names if len({one.setting.get(n) for one in scored}) > 1]
 
 
 def _scores(chosen: Sequence[Tried]) -> list[float]:
@@ -108,13 +115,23 @@ def _mark_proof(answer: Answer, plot: "Axes") -> None:
 
 
 def _importance(answer: Answer) -> "Figure | None":
-    """The share of the score's variance that each setting explains alone."""
-    shares = {name: share for name, share in answer.importances.items() if share > 0}
+    """The share of the score's variance that each setting explains alone.
+
+    Where all trials had the same value of a setting, only the prior speaks of it.
+    """
+    from matplotlib.patches import Patch
+
+    shares = {n: share for n, share in answer.importances.items() if share > LEAST_SHARE}
     if not shares:
         return None
-    names = sorted(shares, key=lambda name: shares[name])
+    names, varied = sorted(shares, key=lambda name: shares[name]), _varied(answer)
     figure, plot = _figure(answer, "What mattered", width=8.0, height=1.6 + 0.3 * len(names))
-    plot.barh(names, [100 * shares[name] for name in names], color=GOOD, height=0.6)
+    for name in names:
+        colour = GOOD if name in varied else "none"
+        plot.barh(name, 100 * shares[name], height=0.6, color=colour, edgecolor=GOOD)
+    if set(names) - set(varied):
+        unvaried = Patch(facecolor="none", edgecolor=GOOD, label="never varied: by the prior alone")
+        plot.legend(handles=[unvaried], fontsize=8, loc="lower right")
     plot.set_xlabel("% of the variance that it explains alone, by the search's model")
     plot.set_xlim(0, max(100 * share for share in shares.values()) * 1.08)
     plot.grid(alpha=0.3, axis="x")
@@ -126,8 +143,7 @@ def _slices(answer: Answer) -> "Figure | None":
     from matplotlib import pyplot as plt
     from matplotlib.lines import Line2D
 
-    scored = _scored(answer)
-    names = [n for n in answer.names if len({one.setting.get(n) for one in scored}) > 1]
+    scored, names = _scored(answer), _varied(answer)
     if len(scored) < 3 or not names:
         return None
     rows = -(-len(names) // SLICES_IN_ROW)

@@ -45,7 +45,7 @@ from monitors.nvml import Gpu as Card
 
 DRAWS = 2000  # samples for the mean of a length distribution
 ERROR = 0.2  # standard deviation of log(measured / expected), as harness/sim/roofline.py has it
-SPREAD = 0.5  # of log(slowdown): three visits to H200s found 1.4, 1.4 and 2.7
+SPREAD = 0.5  # of log(slowdown): three hosts of H200s had 1.4, 2.6 and 2.8
 SLOWDOWNS = tuple(1.08**step for step in range(-4, 19))  # 0.74 to 4
 
 
