@@ -187,7 +187,7 @@ def chosen_in_order(case: Case, seed: int, order: Sequence[Setting]) -> list[Set
 
 
 def of_prior(case: Case, seed: int) -> list[Setting]:
-    return chosen_by_search(case, seed, prior_of(case, {}))
+    return chosen_by_search(case, seed, prior_of(case, wrong_by(1.0, seed)))
 
 
 def of_wrong_prior(case: Case, seed: int) -> list[Setting]:

@@ -23,8 +23,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from harness.direction import better
 from harness.guard import verdict
-from harness.guard.config import Guard, higher_is_better, read_guard
+from harness.guard.config import Guard, read_guard
 from harness.guard.noise import Floats
 from harness.guard.outcome import Verdict
 from harness.guard.verdict import Region, Sureness
@@ -135,7 +136,7 @@ def scales(metrics: list[str]) -> Floats:
 
 def signs(metrics: list[str]) -> Floats:
     """A slow launch has a lower throughput and higher latencies, shape (metrics, 1)."""
-    return np.array([[-1.0 if higher_is_better(metric) else 1.0] for metric in metrics])
+    return np.array([[-1.0 if better(metric) == "high" else 1.0] for metric in metrics])
 
 
 def recorded(metrics: list[str], comparisons: int) -> Iterator[tuple[Shape, list[str]]]:
@@ -189,7 +190,7 @@ def judged(
         verdicts[:, :, index] = verdict.judge(
             verdict.deciding(*sides, region, sure, paired=interleaved, reach=reach[:, :, index]),
             region,
-            higher_is_better=higher_is_better(metric),
+            higher_is_better=better(metric) == "high",
         )
     value = np.broadcast_to(np.asarray(truth)[..., 0] if np.ndim(truth) else truth, found.low.shape)
     missed = (found.low > value) | (found.high < value)

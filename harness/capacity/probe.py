@@ -105,22 +105,21 @@ def looked_at(
     """The probe that follows from a run's requests.
 
     If the run was stopped because too many requests broke the limits, its share is an upper bound:
-    as if all remaining planned requests had kept them. If it was stopped as over-saturated, it has
-    no share.
+    as if all requests that were cut off or, in an open loop, still to come had kept them. If it was
+    stopped as over-saturated, it has no share.
     """
     is_over = stopped is not None and stopped.startswith(OVER_SATURATED)
+    kept, share, growing = keeps(requests, load, slo), Share(), None
     if stopped:
         mine = requests["due_at_s"] >= window.opened_at_s
-        share, growing = Share(), None
+        ended = mine & (requests["status"] != Status.CUT)
         if not is_over:
-            share = _at_most(int((mine & ~keeps(requests, load, slo)).sum()), load, int(mine.sum()))
+            share = _at_most(int((ended & ~kept).sum()), load, int(mine.sum()))
     else:
-        mine = counted(requests, window, load)
+        mine = ended = counted(requests, window, load)
         order = np.argsort(requests["due_at_s"] if load.is_open else finished_at_s(requests))
-        share = share_of(keeps(requests, load, slo)[order][mine[order]])
+        share = share_of(kept[order][mine[order]])
         growing = backlog_of(requests, window, load)
-    # What a stop cut off has broken no limit that could be named.
-    ended = mine & (requests["status"] != Status.CUT) if stopped else mine
     over = {n: int((ended & out).sum()) for n, out in breaks(requests, load, slo).items()}
     over["failures"] = int((mine & (requests["status"] == Status.FAILED)).sum())
     return Probe(

@@ -21,6 +21,7 @@ from loadgen.config import Search
 
 STEP = 2.0  # factor between rates before there is a bracket
 REOPENED = 4.0  # step, in resolutions, from a bracket's end that was tried again and now holds
+ALONE_MISSES = "one request alone misses the limits"
 LEAST_FRAC = 0.1  # of the rate reached with one request at a time; below, there is hardly any load
 
 
@@ -94,7 +95,7 @@ def next_step(answers: Sequence[Answer], question: Question) -> Step:
     if not any(answer.rate is None for answer in answers):
         return Alone()
     if is_too_much(answers, question):
-        return Done("one request alone misses the limits")
+        return Done(ALONE_MISSES)
     if len(answers) >= question.search.probes:
         return Done(f"all {question.search.probes} probes were used")
     return _between(tried(answers, question), _reached_alone(answers), question)
@@ -186,10 +187,7 @@ def _between(rates: Sequence[Tried], floor: float | None, question: Question) ->
         step = low.rate * (STEP if low.runs == 1 else min(reopened, STEP))
         return At(max(round(step), low.rate + 1) if question.is_whole else step)
     if low is None:
-        if floor is not None and high.rate < LEAST_FRAC * floor:
-            return Done("the limits are missed with hardly any load")
-        half = high.rate / STEP
-        return At(float(round(half)) if question.is_whole else half)
+        return _below(high, floor, question)
     middle = sqrt(low.rate * high.rate)
     if question.is_whole:
         middle = min(max(float(round(middle)), low.rate + 1), high.rate - 1)
@@ -199,6 +197,18 @@ def _between(rates: Sequence[Tried], floor: float | None, question: Question) ->
         if end.verdict == Verdict.UNRESOLVED and end.runs < question.search.tries:
             return At(end.rate)
     return Done("found")
+
+
+def _below(high: Tried, floor: float | None, question: Question) -> Step:
+    """The step down from a lowest rate that does not hold; of one stream there is none."""
+    if not question.is_whole:
+        if floor is not None and high.rate < LEAST_FRAC * floor:
+            return Done("the limits are missed with hardly any load")
+        return At(high.rate / STEP)
+    if high.rate > 1:
+        return At(float(max(1, round(high.rate / STEP))))
+    is_open = high.verdict == Verdict.UNRESOLVED and high.runs < question.search.tries
+    return Alone() if is_open else Done(ALONE_MISSES)
 
 
 def _rate(one: Tried) -> float:

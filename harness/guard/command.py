@@ -47,7 +47,7 @@ class Asked:
             if not path.resolve().parent.is_dir():
                 raise UserError(f"{name}={path}: there is no such folder.")
         guard = read_guard(said.get("guard", "default"), changes, extra_conf_dir)
-        return cls(guard=_asked(guard, said), allow=_allowed(said), files=files)
+        return cls(guard=_asked(guard, said), allow=allowed(said), files=files)
 
     def conclude(self, found: Comparison) -> int:
         """Write and print the comparison; returns the exit code."""
@@ -111,7 +111,8 @@ def _asked(guard: Guard, said: Mapping[str, str]) -> Guard:
     return replace(guard, metrics=metrics) if metrics else guard
 
 
-def _allowed(said: Mapping[str, str]) -> tuple[str, ...]:
+def allowed(said: Mapping[str, str]) -> tuple[str, ...]:
+    """The differences that `allow=` lets through, by name. Raises UserError."""
     allow = _listed(said, "allow")
     for what in allow:
         if what in NEVER:

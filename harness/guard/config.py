@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 
 from harness.conf_files import conf_dirs, options
+from harness.direction import better
 from harness.errors import UserError
 from harness.grid import put
 from harness.overrides import did_you_mean
@@ -34,15 +35,12 @@ class Guard:
             if metric not in self.thresholds_frac:
                 hint = did_you_mean(metric, self.thresholds_frac)
                 raise ValueError(f"metric '{metric}' has no threshold in thresholds_frac.{hint}")
+            if better(metric) is None:
+                raise ValueError(f"metric '{metric}' is better neither high nor low: leave it out")
         for metric, frac in self.thresholds_frac.items():
             if not 0 < frac < 1:
                 raise ValueError(f"thresholds_frac.{metric}={frac}: must be above 0 and below 1")
         return self
-
-
-def higher_is_better(metric: str) -> bool:
-    """Whether a metric should be high, as rates should; times and joules should be low."""
-    return metric.endswith(("_per_s", "_rps")) or metric == "capacity_concurrency"
 
 
 def read_guard(

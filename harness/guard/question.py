@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import isinf, isnan, log
 from typing import Any
 
+from harness.direction import better
 from harness.guard import verdict
-from harness.guard.config import higher_is_better
 from harness.guard.evidence import Measured
 from harness.guard.limit import Limit
 from harness.guard.noise import Floats, components, launch_means
@@ -34,7 +34,7 @@ class Question:
     @property
     def higher_is_better(self) -> bool:
         """Whether a higher value of the metric is better."""
-        return self.limit.is_floor if self.limit else higher_is_better(self.metric)
+        return self.limit.is_floor if self.limit else better(self.metric) == "high"
 
     @property
     def sides(self) -> tuple[tuple[Measured, ...], ...]:

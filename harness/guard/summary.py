@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.columns import metric
-from harness.guard.config import higher_is_better
+from harness.direction import better
 from harness.guard.outcome import Comparison, Judgement, Outcome, Verdict
 from harness.tables import SIMULATED
 from harness.units import named_values, plural
@@ -168,5 +168,4 @@ def _worst_first(comparison: Comparison) -> list[Judgement]:
 
 def _badness(judgement: Judgement) -> float:
     ratio = judgement.ratio or 1.0
-    bad_is_low = higher_is_better(judgement.metric)
-    return 1 / ratio if bad_is_low else ratio
+    return 1 / ratio if better(judgement.metric) == "high" else ratio

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.guard.command import allowed
 from harness.guard.outcome import Comparison
 from harness.overrides import did_you_mean
 from harness.report.comparison import read
@@ -18,10 +19,14 @@ NAMES = ("against", "allow", "comparison", "profile", "profile.points", "profile
 def run(words: Sequence[str]) -> int:
     """Carry out the verb; returns the exit code. Raises UserError."""
     folders = [word for word in words if "=" not in word or Path(word).exists()]
-    said = dict(word.split("=", 1) for word in words if word not in folders)
-    for name in said:
+    said: dict[str, str] = {}
+    for word in words:
+        if word in folders:
+            continue
+        name, _, value = word.partition("=")
         if name not in NAMES:
             raise UserError(f"report has no '{name}'.{did_you_mean(name, NAMES)} {USAGE}.")
+        said[name] = f"{said[name]},{value}" if name == "allow" and name in said else value
     if len(folders) != 1 or {"against", "comparison"} <= said.keys():
         raise UserError(f"report takes one study's folder: python -m harness {USAGE}.")
     study = Path(folders[0])
@@ -31,7 +36,7 @@ def run(words: Sequence[str]) -> int:
         _check_about(study, compared, said["comparison"])
     profile, points = _profile(said)
     if "against" in said:
-        compared = _compared(Path(said["against"]), study, said.get("allow", ""))
+        compared = _compared(Path(said["against"]), study, allowed(said))
     if profile.kind != "none":
         _capture(compared, study, profile, points)
     print(f"report: {write_report(Study(study), compared)}")
@@ -93,12 +98,11 @@ def _check_about(study: Path, told: Comparison, file: str) -> None:
     )
 
 
-def _compared(baseline: Path, study: Path, allow: str) -> Comparison:
+def _compared(baseline: Path, study: Path, allow: Sequence[str]) -> Comparison:
     """The guard's comparison, as `compare` makes it."""
     from harness.guard.comparison import compare
     from harness.guard.config import read_guard
     from harness.guard.evidence import read_evidence
 
     sides = (read_evidence(baseline), read_evidence(study))
-    allowed = [what for what in allow.split(",") if what]
-    return compare(*sides, read_guard("default"), allow=allowed)
+    return compare(*sides, read_guard("default"), allow=allow)

@@ -1,12 +1,11 @@
-"""The columns a tuning may name: which direction is better, and what measuring them needs. Pure."""
+"""The columns that a tuning may name: what measuring them needs, which goals are absurd. Pure."""
 
 from collections.abc import Collection, Sequence
 
 from harness.checks.config import Checks
+from harness.direction import better
 from loadgen.config import Load, Slo
 
-BETTER_LOW = ("ttft_", "tpot_", "itl_", "e2e_", "j_per_", "usd_per_", "requests_failed", "failed_")
-BETTER_HIGH = ("output_tok_", "total_tok_", "requests_per_s", "goodput_", "slo_met_", "capacity_")
 OF_STREAMS = ("ttft_", "tpot_", "itl_", "output_tok_per_s_per_user")
 OF_SEARCH = ("capacity_",)
 OF_LIMITS = ("goodput_", "slo_met_", *OF_SEARCH)
@@ -17,14 +16,10 @@ ACCURACY = ("kl_", "top1_", "perplexity", "exact_match_", "common_prefix_")
 
 def wrong_way(maximised: Sequence[str], minimised: Sequence[str]) -> str | None:
     """A sentence about the first goal that is optimised in the wrong direction, or None."""
-    for names, others, is_worse in (
-        (maximised, "minimise", BETTER_LOW),
-        (minimised, "maximise", BETTER_HIGH),
-    ):
+    for names, worse, other in ((maximised, "low", "minimise"), (minimised, "high", "maximise")):
         for name in names:
-            if name.startswith(is_worse):
-                better = "low" if others == "minimise" else "high"
-                return f"'{name}' is better {better}: name it under tune.{others}"
+            if better(name) == worse:
+                return f"'{name}' is better {worse}: name it under tune.{other}"
     return None
 
 

@@ -128,6 +128,19 @@ def test_limits_that_hardly_any_load_keeps_end_the_search() -> None:
     assert next_step(answers, QUESTION) == Done("the limits are missed with hardly any load")
 
 
+@pytest.mark.parametrize("floor_rps", [0.5, 5.0, 50.0])
+def test_below_one_stream_there_is_nothing_but_the_same_again(floor_rps: float) -> None:
+    """One request alone narrowly misses the limits, so it is tried until that is clear."""
+    question = replace(QUESTION, is_whole=True)
+    kept = np.arange(20) > 0
+    answers: list[Answer] = []
+    while not isinstance(step := next_step(answers, question), Done):
+        assert step == Alone()
+        answers.append(Answer(rate=None, share=share_of(kept), rate_rps=floor_rps))
+    assert len(answers) <= question.search.tries
+    assert step.reason == "one request alone misses the limits"
+
+
 @given(truth=st.integers(1, 500))
 def test_a_concurrency_is_found_in_whole_numbers(truth: int) -> None:
     question = replace(QUESTION, search=Search(probes=40, resolution_frac=0.001), is_whole=True)

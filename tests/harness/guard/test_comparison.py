@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from harness.direction import better
 from harness.errors import UserError
 from harness.guard.comparison import compare, hold
 from harness.guard.config import Guard, checked, read_guard
@@ -368,6 +369,16 @@ def test_every_metric_that_is_compared_needs_a_threshold() -> None:
     tree = {"alpha": 0.05, "max_launches": 12, "metrics": ["ttft_p98_s"]}
     with pytest.raises(UserError, match="'ttft_p98_s' has no threshold"):
         checked(Guard, tree | {"thresholds_frac": {"ttft_p99_s": 0.1}}, "here")
+
+
+def test_only_what_is_better_high_or_low_can_regress() -> None:
+    tree = {"alpha": 0.05, "max_launches": 12}
+    for metric, text in (("mfu_frac", "high"), ("slo_met_frac", "high"), ("perplexity", "low")):
+        checked(Guard, tree | {"metrics": [metric], "thresholds_frac": {metric: 0.1}}, "here")
+        assert better(metric) == text
+    busy = {"metrics": ["sm_activity_frac"], "thresholds_frac": {"sm_activity_frac": 0.1}}
+    with pytest.raises(UserError, match="'sm_activity_frac' is better neither high nor low"):
+        checked(Guard, tree | busy, "here")
 
 
 def test_the_defaults_are_what_the_documentation_says() -> None:

@@ -399,6 +399,8 @@ def test_the_verb_names_the_page_and_refuses_what_it_cannot_read(
         ([str(tmp_path / "no")], "is not a study"),
         ([str(kept.folder), f"comparison={tmp_path}/no.json"], "cannot be read"),
         ([str(kept.folder), f"comparison={kept.folder}/study.json"], "is no comparison"),
+        ([str(kept.folder), f"against={kept.folder}", "allow=driver_vesion"], "'driver_version'"),
+        ([str(kept.folder), f"against={kept.folder}", "allow=points"], "nothing to compare"),
     ):
         assert run(["report", *words]) == 2
         assert says in capsys.readouterr().err
