@@ -105,22 +105,23 @@ def looked_at(
     """The probe that follows from a run's requests.
 
     If the run was stopped because too many requests broke the limits, its share is an upper bound:
-    as if all requests that were cut off or, in an open loop, still to come had kept them. If it was
-    stopped as over-saturated, it has no share.
+    as if those that were cut off had been answered in full at that moment, and, in an open loop,
+    all that were still to come had kept the limits. If it was stopped as over-saturated, it has no
+    share.
     """
     is_over = stopped is not None and stopped.startswith(OVER_SATURATED)
-    kept, share, growing = keeps(requests, load, slo), Share(), None
+    share, growing, judged = Share(), None, requests
+    is_whole = requests["status"] != Status.CUT
     if stopped:
-        mine = requests["due_at_s"] >= window.opened_at_s
-        ended = mine & (requests["status"] != Status.CUT)
+        mine, judged = requests["due_at_s"] >= window.opened_at_s, _at_best(requests)
         if not is_over:
-            share = _at_most(int((ended & ~kept).sum()), load, int(mine.sum()))
+            share = _at_most(int((mine & ~keeps(judged, load, slo)).sum()), load, int(mine.sum()))
     else:
-        mine = ended = counted(requests, window, load)
+        mine = counted(requests, window, load)
         order = np.argsort(requests["due_at_s"] if load.is_open else finished_at_s(requests))
-        share = share_of(kept[order][mine[order]])
+        share = share_of(keeps(requests, load, slo)[order][mine[order]])
         growing = backlog_of(requests, window, load)
-    over = {n: int((ended & out).sum()) for n, out in breaks(requests, load, slo).items()}
+    over = {n: int((mine & out).sum()) for n, out in breaks(judged, load, slo).items()}
     over["failures"] = int((mine & (requests["status"] == Status.FAILED)).sum())
     return Probe(
         run=run,
@@ -134,10 +135,22 @@ def looked_at(
         requests=int(mine.sum()),
         # One request at a time: the one that a stop cut off would be a large part of the few there
         # are, and did not wait for any other.
-        times_s=_times_s(requests, ended if rate_of(load) is None else mine, load, slo),
+        times_s=_times_s(requests, mine if rate_of(load) else mine & is_whole, load, slo),
         backlog=growing,
         stopped=stopped,
     )
+
+
+def _at_best(requests: Columns) -> Columns:
+    """The requests, as if those that were cut off had been answered in full at that moment."""
+    cut, first_at_s = requests["status"] == Status.CUT, requests["first_at_s"]
+    ended_at_s, asked = requests["ended_at_s"], requests["output_tokens_asked"]
+    return requests | {
+        "status": np.where(cut, str(Status.OK), requests["status"]),
+        "first_at_s": np.where(cut & np.isnan(first_at_s), ended_at_s, first_at_s),
+        "last_at_s": np.where(cut, ended_at_s, requests["last_at_s"]),
+        "output_tokens": np.where(cut, asked, requests["output_tokens"]),
+    }
 
 
 def _times_s(requests: Columns, mine: Bools, load: Load, slo: Slo) -> dict[str, float]:
