@@ -11,7 +11,7 @@ import os
 import sys
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ from loadgen.calibration import Calibration, calibrate
 from loadgen.config import Client, Load
 from loadgen.generator import Generator, WorkerError
 from loadgen.metrics import MIN_REPLIES, Summary, failures_by_kind, reply_s, summarise
+from loadgen.null_server import NullServerError
 from loadgen.prompts import check_files
 from loadgen.records import Columns, Progress, Result, Target
 from loadgen.vllm_bench import vllm_bench_json
@@ -57,12 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refuse(sentence(error))
     except (ValueError, OSError) as error:
         refuse(str(error))
-    if args.calibrate:
-        print_calibration(calibrated(client, load))
     try:
+        if args.calibrate:
+            measured = calibrated(client, load)
+            print_calibration(measured)
+            client = replace(client, workers=measured.workers)
         with Generator(client) as generator:
             result = generator.run(load, target, seed=args.seed, on_progress=show)
-    except WorkerError as error:
+    except (WorkerError, NullServerError) as error:
         print(f"\nloadgen: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)

@@ -334,6 +334,7 @@ class Load:
             arrival="closed",
             concurrency=1,
             rate_rps=None,
+            rate_end_rps=None,
             rate_frac=None,
             burstiness=None,
             warmup_max_s=max(self.warmup_s, self.warmup_max_s, self.ramp_s),

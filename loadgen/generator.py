@@ -131,7 +131,8 @@ class Generator:
     def _begin(self) -> None:
         while len(self._workers) < (self._client.workers or 1):
             index = len(self._workers)
-            self._workers.append(Worker(self._cores[index] if self._cores else None))
+            core = self._cores[index % len(self._cores)] if self._cores else None
+            self._workers.append(Worker(core))
 
     def _stop(self) -> None:
         for worker in self._workers:

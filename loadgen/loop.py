@@ -251,12 +251,12 @@ async def drive_open(run: Run) -> None:
             exchange = await run.perform(request, due_at_s, request.conversation)
             following = run.next_turn(request, exchange)
             unfinished -= is_inside(due_at_s)
+            one_less.set()
             if following is None:
                 break
             request, due_at_s = following
             unfinished += is_inside(due_at_s)
             await sleep_until(due_at_s)
-        one_less.set()
 
     async def arrivals(group: asyncio.TaskGroup) -> None:
         nonlocal unfinished

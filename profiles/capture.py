@@ -7,7 +7,6 @@ waited for. Without --sample=none and --cpuctxsw=none, a second takes 2 GB. PyTo
 no wrapper: on /stop_profile, vLLM writes one trace per rank into a folder.
 """
 
-import json
 import os
 import re
 import shutil
@@ -73,13 +72,26 @@ def find_nsys(root: Path = Path("/")) -> Nsys:
             "Nsight Systems is not on this machine: no `nsys` on PATH nor below /opt/nvidia"
             " (install nsight-systems-cli, or take profile=torch)",
         )
-    nsys = max((Nsys(path=path, version=version(path)) for path in paths), key=lambda n: n.version)
+    nsys = _newest(paths)
     if nsys.version < OLDEST:
         raise CaptureFailed(
             CaptureFailure.TOO_OLD,
             f"{nsys.path} is version {dotted(nsys.version)}, expected {dotted(OLDEST)} or later",
         )
     return nsys
+
+
+def _newest(paths: Sequence[Path]) -> Nsys:
+    """The newest of those that work. Raises CaptureFailed if none does."""
+    found, broken = [], []
+    for path in paths:
+        try:
+            found.append(Nsys(path=path, version=version(path)))
+        except CaptureFailed as error:
+            broken.append(error)
+    if not found:
+        raise broken[-1]
+    return max(found, key=lambda nsys: nsys.version)
 
 
 def _installed(root: Path) -> list[Path]:
@@ -113,11 +125,6 @@ def profiler_config(kind: Literal["nsys", "torch"], folder: Path) -> dict[str, s
         "torch_profiler_with_stack": False,
         "ignore_frontend": True,
     }
-
-
-def profiler_arguments(kind: Literal["nsys", "torch"], folder: Path) -> list[str]:
-    """The same, as arguments for the server's command line."""
-    return ["--profiler-config", json.dumps(profiler_config(kind, folder))]
 
 
 def report_of(report: Path, log: str) -> Path:

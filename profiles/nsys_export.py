@@ -72,7 +72,6 @@ def read(path: Path) -> Trace:
             calls=calls,
             call_names=call_names,
             steps=export.steps(),
-            zero_utc_s=export.zero_utc_s(),
             notes=export.notes(rows, calls),
         )
 
@@ -234,12 +233,6 @@ class Export:
             meta = dict(self._fetch("SELECT name, value FROM META_DATA_EXPORT"))
             version = meta.get("EXPORT_PRODUCT_VERSION")
         return f"Nsight Systems {version}" if version else "Nsight Systems"
-
-    def zero_utc_s(self) -> float | None:
-        if not self._columns("TARGET_INFO_SESSION_START_TIME"):
-            return None
-        rows = self._fetch("SELECT utcEpochNs FROM TARGET_INFO_SESSION_START_TIME")
-        return rows[0][0] * 1e-9 if rows and rows[0][0] is not None else None
 
     def notes(self, rows: Rows, calls: Calls) -> tuple[str, ...]:
         notes = []

@@ -24,8 +24,6 @@ class DeviceSteps:
     tokens: Ints
     range_s: Floats  # the length of the range on the CPU
     overlapped: Bools  # whether that began while the previous step still ran on the device
-    first_s: Floats  # the first start on the device
-    last_s: Floats  # the last end on the device
     time_s: Floats
     busy_s: Floats  # the union of what it owns
     idle_s: Floats  # gaps that end with something it owns
@@ -82,8 +80,6 @@ def device_steps(device: Device, owned: Ownership, gaps: Gaps) -> DeviceSteps:
         tokens=(steps.context_tokens + steps.generation_tokens)[order],
         range_s=(steps.end_s - steps.start_s)[order],
         overlapped=steps.start_s[order] < np.r_[-np.inf, last_s[order][:-1]],
-        first_s=first_s[order],
-        last_s=last_s[order],
         time_s=np.diff(last_s[order], prepend=began_s),
         busy_s=busy_s[order],
         idle_s=idle_s[order],
@@ -112,12 +108,13 @@ def _waits(
 def _busy_s(start_s: Floats, end_s: Floats, owner: Ints, num: int) -> Floats:
     """The length of the union for each owner.
 
-    Each owner's intervals are shifted to a separate range of time, so that one union serves all.
+    Each owner's intervals are shifted to a separate range of time, so that one union serves all,
+    and by a sixth of a range, so that rounding moves none across a border.
     """
     if not len(start_s):
         return np.zeros(num)
     origin_s = start_s.min()
     apart_s = (end_s.max() - origin_s) * 1.5
-    shift_s = owner * apart_s - origin_s
+    shift_s = owner * apart_s - origin_s + apart_s / 6
     busy = union(intervals(start_s + shift_s, end_s + shift_s))
     return totals((busy.start_s // apart_s).astype(np.int64), busy.length_s, num)

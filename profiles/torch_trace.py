@@ -139,7 +139,6 @@ class Reading:
             calls=calls,
             call_names=tuple(self.call_names),
             steps=steps_of(self.steps),
-            zero_utc_s=self.zero_s,
             notes=self._notes(),
         )
 

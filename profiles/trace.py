@@ -147,7 +147,6 @@ class Trace:
     calls: Calls
     call_names: tuple[str, ...]
     steps: Steps
-    zero_utc_s: float | None  # UTC of the trace's zero, if the profiler recorded it
     notes: tuple[str, ...]  # what a reader must know about how it was taken
 
 

@@ -151,6 +151,13 @@ def test_a_rate_may_be_a_share_of_a_capacity_that_is_found_later():
     assert Load(**asdict(found)) == found, "as it is read back from disk"
 
 
+def test_any_load_can_be_one_request_at_a_time():
+    gamma = {"arrival": "gamma", "rate_rps": 1.0, "burstiness": 0.5}
+    for fields in (CLOSED, gamma, {"arrival": "ramp", "rate_rps": 1.0, "rate_end_rps": 5.0}):
+        alone = Load(**fields).alone()
+        assert (alone.arrival, alone.concurrency) == ("closed", 1)
+
+
 def test_a_rate_of_its_own_does_not_follow_the_capacity():
     fixed = Load(arrival="poisson", rate_rps=3.0)
     assert fixed.at_capacity(40.0) == fixed

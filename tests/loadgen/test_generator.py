@@ -121,6 +121,13 @@ def test_when_one_of_several_workers_dies_all_end_and_the_next_run_is_clean(star
         assert "ok" in generator.run(closed(), start_server().target(), seed=2).requests["status"]
 
 
+def test_more_workers_than_cores_share_them(start_server, closed):
+    core = min(os.sched_getaffinity(0))
+    with Generator(Client(workers=2), cores=(core,)) as generator:
+        assert "ok" in generator.run(closed(), start_server().target(), seed=1).requests["status"]
+        assert [psutil.Process(pid).cpu_affinity() for pid in generator.pids] == [[core], [core]]
+
+
 def test_a_conversation_is_driven_turn_by_turn(generator, start_server, closed):
     server = start_server()
     load = closed(

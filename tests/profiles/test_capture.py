@@ -1,4 +1,3 @@
-import json
 import sys
 
 import pytest
@@ -55,11 +54,8 @@ def test_the_command_that_captured_both_ranks(tmp_path):
 
 
 def test_vllm_is_told_which_profiler_to_obey(tmp_path):
-    assert capture.profiler_arguments("nsys", tmp_path) == [
-        "--profiler-config",
-        '{"profiler": "cuda"}',
-    ]
-    told = json.loads(capture.profiler_arguments("torch", tmp_path)[1])
+    assert capture.profiler_config("nsys", tmp_path) == {"profiler": "cuda"}
+    told = capture.profiler_config("torch", tmp_path)
     assert told["profiler"] == "torch"
     assert told["torch_profiler_dir"] == str(tmp_path)
     assert told["torch_profiler_with_stack"] is False
@@ -74,6 +70,13 @@ def test_without_nsys_on_the_path_the_newest_installed_is_taken(install, tmp_pat
     for version in ("2024.1.1", "2025.3.1"):
         folder = tmp_path / "opt/nvidia/nsight-systems" / version / "bin"
         install(script=f"echo NVIDIA Nsight Systems version {version}", under=folder)
+    assert capture.find_nsys(tmp_path).version == (2025, 3, 1)
+
+
+def test_one_that_does_not_work_hides_none_that_does(install, tmp_path):
+    for version, script in (("2024.1.1", "exit 127"), ("2025.3.1", "echo version 2025.3.1")):
+        folder = tmp_path / "opt/nvidia/nsight-systems" / version / "bin"
+        install(script=script, under=folder)
     assert capture.find_nsys(tmp_path).version == (2025, 3, 1)
 
 

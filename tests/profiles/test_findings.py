@@ -2,13 +2,13 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.findings import from_json
 from profiles.gaps import Doing, gaps_of
 from profiles.intervals import Intervals, gaps
-from profiles.steps import device_steps, ownership
+from profiles.steps import _busy_s, device_steps, ownership
 from profiles.trace import NOWHERE, Activities, Calls
 from tests.profiles.conftest import ALL_REDUCE, GEMM, NORM
 
@@ -233,3 +233,14 @@ def test_one_activity_is_a_trace(export, found):
 def test_copies_on_another_stream_make_the_device_busy_once(export, found):
     told = found(export.work(0, 10).copy(5, 15)).devices[0]
     assert told.busy_s == told.span_s == us(15)
+
+
+@settings(max_examples=200)
+@given(st.integers(0, 3), st.integers(2, 3000), st.floats(0, 1e6), st.floats(1e-4, 1.0))
+def test_what_a_step_owns_is_booked_to_it_wherever_on_the_clock_it_lies(seed, num, at_s, each_s):
+    """The earliest activity is the last step's, so that its shift is the largest."""
+    owner = np.arange(num)[::-1]
+    start_s = at_s + each_s * np.arange(num) * (1 + seed / 7)
+    assert _busy_s(start_s, start_s + each_s / 2, owner, num) == pytest.approx(
+        np.full(num, each_s / 2), rel=1e-3, abs=1e-6
+    )
