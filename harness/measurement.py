@@ -43,12 +43,17 @@ class Bench:
     def measure(self, send: Send, seed: int) -> Measurement | Failure:
         """Send a load and watch over it. Returns a Failure if our load generator was at fault."""
         self.server.settle()
-        watch = _Watch(server=self.server, display=self.display, judge=send.judge)
+        load, judge = send.load, send.judge
+        # a reply that is not streamed sends no byte before its end
+        silence_max_s = self.server.first_token_timeout_s if load.stream else load.request_timeout_s
+        watch = _Watch(
+            server=self.server, display=self.display, judge=judge, silence_max_s=silence_max_s
+        )
         lag_before_s = self.server.step_lag_s()
         self.sampler.start()
         try:
             result = self.generator.run(
-                send.load,
+                load,
                 self.target,
                 seed=seed,
                 on_progress=watch.see,
@@ -94,6 +99,7 @@ class _Watch:
     server: AnyServer
     display: Display
     judge: Judge
+    silence_max_s: float  # with requests in flight
     failure: Failure | None = None
     stopped: str | None = None
     _token_at_s: float = field(default_factory=perf_counter)
@@ -110,7 +116,7 @@ class _Watch:
     def _is_gone(self) -> bool:
         self.failure = self.failure or self.server.failure()
         silent_s = perf_counter() - self._token_at_s
-        if self.failure is None and silent_s > self.server.first_token_timeout_s:
+        if self.failure is None and silent_s > self.silence_max_s:
             message = f"no token for {silent_s:.0f} s with requests in flight"
             self.failure = Failure(
                 kind=FailureKind.HANGS, message=message, evidence=self.server.tail()

@@ -89,7 +89,9 @@ class VllmEngine(ServeSettings):
     )
     start_timeout_s: float = Field(900.0, gt=0, description="limit from process start to /health")
     first_token_timeout_s: float = Field(
-        120.0, gt=0, description="limit from /health to a first token"
+        120.0,
+        gt=0,
+        description="limit from /health to a first token, and for silence in a streamed run",
     )
     stop_timeout_s: float = Field(
         30.0, gt=0, description="time to exit after SIGINT, before SIGTERM"
@@ -120,7 +122,9 @@ class SimEngine(ServeSettings):
     )
     start_timeout_s: float = Field(60.0, gt=0, description="limit from process start to /health")
     first_token_timeout_s: float = Field(
-        30.0, gt=0, description="limit from /health to a first token"
+        30.0,
+        gt=0,
+        description="limit from /health to a first token, and for silence in a streamed run",
     )
     stop_timeout_s: float = Field(
         5.0, gt=0, description="time to exit after SIGINT, before SIGTERM"
@@ -166,7 +170,9 @@ class ExternalEngine:
         default_factory=dict,
         description="more headers: NAME -> environment variable with its value",
     )
-    first_token_timeout_s: float = Field(120.0, gt=0, description="limit for a first token")
+    first_token_timeout_s: float = Field(
+        120.0, gt=0, description="limit for a first token, and for silence in a streamed run"
+    )
 
     def headers(self) -> dict[str, str]:
         """Headers sent with every request; read from the environment, and never stored.
