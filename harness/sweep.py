@@ -1,6 +1,7 @@
 """One command's work on a study: plan, do what is missing, then tabulate and plot the results."""
 
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from harness.progress import Display
     from harness.runner import Runner
     from harness.steering import Steering
+
+SETS_VARIABLES = re.compile(r"\benv[.=]")  # engine.env.NAME=, engine.env={, tune.space={env.NAME:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,9 +269,12 @@ def reasons(failed: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _told(word: str) -> str:
+    """A word with its value masked if it sets an environment variable that may be a secret.
+
+    The variable's name may be inside the value: engine.env={NAME: VALUE}.
+    """
     name, equals, value = word.partition("=")
-    secret = name.lstrip("+").startswith("engine.env.")
-    return name + equals + (masked(name.rpartition(".")[2], value) if secret else value)
+    return name + equals + (masked(word, value) if SETS_VARIABLES.search(word) else value)
 
 
 def used(config: Config, environment: Environment) -> tuple[Gpu, ...]:
