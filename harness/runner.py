@@ -154,6 +154,7 @@ class Runner:
         targets = Targets(
             gpu_uuids=self.served_on(launch),
             metrics_urls=tuple(f"{url}/metrics" for url in server.urls),
+            metrics_headers=launch.engine.headers(),
             root_pids=server.root_pids,
         )
         client, cores = self.instrument.client, self.instrument.cores

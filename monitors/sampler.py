@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from time import perf_counter
@@ -40,10 +40,14 @@ INTEGERS = ("gpu", "throttle_reasons", "pid")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What to sample; with replicas, the pages and process trees of all of them."""
+    """What to sample; with replicas, the pages and process trees of all of them.
+
+    `metrics_headers` go with every request for a page. They may hold secrets, and are never shown.
+    """
 
     gpu_uuids: tuple[str, ...] = ()
     metrics_urls: tuple[str, ...] = ()
+    metrics_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     root_pids: tuple[int, ...] = ()
 
 
@@ -69,7 +73,9 @@ class Sampler:
         else:
             self._absent.append("gpu: not sampled, there is none to watch")
         if targets.metrics_urls:
-            self._sources["server"] = VllmMetrics(targets.metrics_urls, config.server_interval_s)
+            self._sources["server"] = VllmMetrics(
+                targets.metrics_urls, config.server_interval_s, targets.metrics_headers
+            )
         else:
             self._absent.append("server: not sampled, no /metrics URL was given")
         if targets.root_pids:

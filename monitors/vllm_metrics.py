@@ -1,9 +1,9 @@
 """A vLLM server's own numbers, scraped from its Prometheus page, or from those of its replicas."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isnan, nan
 from time import perf_counter
-from urllib.request import OpenerDirector, ProxyHandler, build_opener
+from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -50,23 +50,29 @@ class VllmMetrics:
 
     columns: tuple[str, ...] = ("at_s", *METRICS, *TTFT_BUCKETS.values())
 
-    def __init__(self, urls: Sequence[str], interval_s: float) -> None:
+    def __init__(
+        self, urls: Sequence[str], interval_s: float, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.interval_s = interval_s
         self.notes: list[str] = []
-        self._urls = tuple(urls)
+        self._requests = [Request(url) for url in urls]
+        for request in self._requests:
+            for name, value in (headers or {}).items():
+                # a key is not for the server that this one may redirect to
+                request.add_unredirected_header(name, value)
         self._opener: OpenerDirector | None = None
 
     def sample(self, *, edge: bool) -> Iterator[tuple[float, ...]]:  # noqa: ARG002
         if self._opener is None:
             # no proxy: one set in the environment is meant for the outside, not for 127.0.0.1
             self._opener = build_opener(ProxyHandler({}))
-        pages = [self._page(self._opener, url) for url in self._urls]
+        pages = [self._page(self._opener, request) for request in self._requests]
         at_s = perf_counter()
         values = together([parse(page) for page in pages])
         yield (at_s, *(values[column] for column in self.columns[1:]))
 
-    def _page(self, opener: OpenerDirector, url: str) -> str:
-        with opener.open(url, timeout=TIMEOUT_S) as response:
+    def _page(self, opener: OpenerDirector, request: Request) -> str:
+        with opener.open(request, timeout=TIMEOUT_S) as response:
             page: bytes = response.read(PAGE_MAX_BYTES)
         return page.decode(errors="replace")
 

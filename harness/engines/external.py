@@ -32,7 +32,7 @@ def start(engine: ExternalEngine, folder: Path) -> Server:
             refusal = refusal.replace(secret.removeprefix("Bearer "), "***")
         message = f"{url} refused a request for one token: {refusal}"
         raise _failed(FailureKind.DIED_AT_START, message)
-    pages = {path: http.page(f"{url}{path}") for path in PAGES}
+    pages = {path: http.page(f"{url}{path}", headers=headers) for path in PAGES}
     return Server(
         url=url,
         model=model,

@@ -50,10 +50,10 @@ def request(
         connection.close()
 
 
-def page(url: str, *, timeout_s: float = 5.0) -> str:
+def page(url: str, *, timeout_s: float = 5.0, headers: Mapping[str, str] | None = None) -> str:
     """The body of a page; empty if there is no such page, or no answer."""
     try:
-        answer = request(url, timeout_s=timeout_s)
+        answer = request(url, timeout_s=timeout_s, headers=headers)
     except OSError:
         return ""
     return answer.body if answer.status == 200 else ""

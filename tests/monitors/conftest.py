@@ -185,18 +185,22 @@ def vllm_page() -> str:
 
 
 @pytest.fixture
-def serve_page() -> Iterator[Callable[[bytes | None, int], str]]:
-    """Starts a server of one page and gives its URL; the page None is never answered."""
+def serve_page() -> Iterator[Callable[..., str]]:
+    """Starts a server of one page and gives its URL; the page None is never answered.
+
+    With a `key`, requests that do not send it as their Authorization are refused.
+    """
     released = Event()
     servers: list[ThreadingHTTPServer] = []
 
-    def start(page: bytes | None, status: int = 200) -> str:
+    def start(page: bytes | None, status: int = 200, key: str | None = None) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 if page is None:
                     released.wait()
                     return
-                self.send_response(status)
+                has_key = self.headers["Authorization"] == key
+                self.send_response(status if has_key else 401)
                 self.end_headers()
                 self.wfile.write(page)
 

@@ -68,6 +68,16 @@ def test_server_and_host_are_recorded_on_one_ascending_clock(serve_page, vllm_pa
     assert set(taken.host["role"]) == {"other"}
 
 
+def test_a_page_is_asked_for_with_the_headers_and_they_are_not_shown(serve_page, vllm_page):
+    targets = Targets(
+        metrics_urls=(serve_page(vllm_page.encode(), key="Bearer sk-secret"),),
+        metrics_headers={"Authorization": "Bearer sk-secret"},
+    )
+    taken = record(FAST, targets, lambda t: len(t.server["at_s"]))
+    assert len(taken.server["at_s"])
+    assert "sk-secret" not in f"{targets} {taken.notes}"
+
+
 def test_without_gpus_one_note_says_so_and_the_columns_are_empty(serve_page, vllm_page):
     targets = Targets(metrics_urls=(serve_page(vllm_page.encode()),), root_pids=(os.getpid(),))
     taken = record(FAST, targets, lambda t: len(t.host["at_s"]))

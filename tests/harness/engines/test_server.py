@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import pytest
 
 from harness.engines import external, http
 from harness.engines.config import ExternalEngine
+from harness.engines.facts import PAGES
 from harness.engines.failure import EngineFailed, FailureKind
 from harness.engines.server import Setup
 from harness.engines.start import launch
@@ -201,6 +203,21 @@ def test_an_external_server_is_used_and_left_alone(serving, tmp_path):
     assert theirs.stop().needed == "not ours"
     assert "fake:settled 0" in http.page(f"{serving.url}/metrics")
     assert serving.failure() is None
+
+
+def test_every_page_of_an_external_server_is_asked_for_with_its_key(monkeypatch, tmp_path):
+    keys = {}
+
+    def request(url, *, headers=None, **_):
+        keys[url.removeprefix("http://theirs")] = (headers or {}).get("Authorization")
+        told = {"data": [{"id": "m"}], "choices": [{}], "usage": {"completion_tokens": 1}}
+        return http.Answer(status=200, body=json.dumps(told))
+
+    monkeypatch.setattr(http, "request", request)
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    external.start(ExternalEngine(url="http://theirs", api_key_env="MY_KEY"), tmp_path)
+    assert set(keys) == {*PAGES, "/v1/completions"}
+    assert set(keys.values()) == {"Bearer sk-secret"}
 
 
 def test_an_external_server_that_does_not_answer_is_named(tmp_path, taken_port):
