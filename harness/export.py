@@ -16,7 +16,11 @@ VLLM_BENCH = "vllm_bench.json"
 
 
 def export(study: Study) -> None:
-    """Write the files that are missing beside the runs' samples. A run cut short has none."""
+    """Write the files that are missing beside the runs' samples. A run cut short has none.
+
+    One that is there is kept: what it is made from was settled before the run was saved, and it
+    takes ten times as long to make as the run's row of the table.
+    """
     about = study.about
     for run in study.runs():
         if run.whole and not (run.folder / VLLM_BENCH).exists():

@@ -87,11 +87,12 @@ Exit code 0: the report is written; 2: bad input, or another environment: nothin
 """
 
 _TABLE = """\
-  python -m harness table STUDY    rebuild table.md, .csv, .parquet, plots/ and vllm_bench.json
+  python -m harness table STUDY    rebuild table.md, .csv, .parquet and plots/
 
 All of it comes from the raw samples of the study's runs, which never change. Columns and plots are
 those that the sweep's last command asked for; plots that are no longer asked for are removed.
-Damaged runs are named and left out. Exit code 0: written; 2: there are no samples.\
+Damaged runs are named and left out. A run that lacks its vllm_bench.json gets it; one that is there
+is kept, because it would be the same. Exit code 0: written; 2: there are no samples.\
 """
 
 _TUNE = """\
