@@ -52,5 +52,9 @@ def gpus_text(engine: Engine, gpus: Sequence[Gpu]) -> str:
         return "unknown"
     if isinstance(engine, SimEngine):
         return f"{ranks(engine)}x {engine.gpu} (simulated)"
-    names = [gpu.name for gpu in gpus[: ranks(engine)]]
-    return ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names)) or "CPU"
+    return counted([gpu.name for gpu in gpus[: ranks(engine)]]) or "CPU"
+
+
+def counted(names: Sequence[str]) -> str:
+    """Each name once, with how often it is there: "2x NVIDIA H200, 1x NVIDIA L4"."""
+    return ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names))

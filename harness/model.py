@@ -18,10 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+from loadgen.config import STRICT
 
 TOKENIZER = "tokenizer"  # folder inside a materialised shape, for `--tokenizer`
 SAFE_VOCAB_SIZE = 1000  # every tokenizer in use has more

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 from pydantic.fields import FieldInfo
 
@@ -20,11 +20,10 @@ from harness.overrides import GROUPS, did_you_mean
 from harness.presentation import Names, Plot
 from harness.tune.config import Tune
 from harness.units import value_text
-from loadgen.config import Client, Load, Slo
+from loadgen.config import STRICT, Client, Load, Slo
 from monitors.config import Monitor
 from profiles.config import Profile
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 ENGINES: dict[str, type] = {"vllm": VllmEngine, "sim": SimEngine, "external": ExternalEngine}
 SCHEMAS: dict[str, type] = {
     "model": Model,

@@ -36,7 +36,9 @@ REASONS = {
     0x400: "reliability",
     UNKNOWN_REASONS: "unknown",
 }
-THROTTLING = 0x004 | 0x008 | 0x020 | 0x040 | 0x080  # because of power or heat, not a setting
+POWER_CAP = 0x004
+HEAT = 0x008 | 0x020 | 0x040 | 0x080  # slowed by heat or the board's power, not by the power cap
+THROTTLING = POWER_CAP | HEAT  # not because of a setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

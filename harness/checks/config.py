@@ -2,12 +2,11 @@
 
 from dataclasses import fields
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from harness.presentation import Names
-
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+from loadgen.config import STRICT
 
 
 @dataclass(kw_only=True, config=STRICT)

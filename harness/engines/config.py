@@ -11,12 +11,12 @@ from dataclasses import asdict
 from ipaddress import IPv6Address
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from harness.environment import masked
+from loadgen.config import STRICT
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 # Environment variables are text, also where YAML reads a number (OMP_NUM_THREADS=1).
 Text = Annotated[str, BeforeValidator(lambda v: str(v) if type(v) in (int, float) else v)]
 URL = re.compile(r"https?://(\[(?P<ipv6>[^/\s\]]+)\]|[^/\s:\[\]]+)(:(?P<port>\d{1,5}))?(/\S*)?")

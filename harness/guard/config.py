@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from harness.conf_files import conf_dirs, options
@@ -14,9 +14,8 @@ from harness.errors import UserError
 from harness.grid import put
 from harness.overrides import did_you_mean
 from harness.sentences import shown
+from loadgen.config import STRICT
 from loadgen.wording import rule_of
-
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(kw_only=True, config=STRICT)

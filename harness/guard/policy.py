@@ -15,9 +15,10 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass as schema
 
 from harness.errors import UserError
-from harness.guard.config import STRICT, checked, read_yaml
+from harness.guard.config import checked, read_yaml
 from harness.guard.limit import Limit
 from harness.guard.pairing import Pair, by_setting
+from loadgen.config import STRICT
 
 
 @schema(kw_only=True, config=STRICT)

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from harness.conf_files import conf_dirs
 from harness.errors import UserError
 from harness.units import quantity
+from loadgen.config import STRICT
 from loadgen.wording import rule_of
 
 Status = Literal["PASS", "WARN", "FAIL"]
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(kw_only=True, config=STRICT)

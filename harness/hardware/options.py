@@ -4,19 +4,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, get_args
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from harness.errors import UserError
 from harness.hardware.families import FAMILIES, Family
 from harness.overrides import did_you_mean
 from harness.sentences import shown
+from loadgen.config import STRICT
 from loadgen.wording import rule_of
 
 LISTS = ("probes", "drift")
 
 
-@dataclass(kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+@dataclass(kw_only=True, config=STRICT)
 class Options:
     """What to validate, and how."""
 

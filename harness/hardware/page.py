@@ -13,6 +13,7 @@ from harness.hardware.card import NUMBERS, TITLES, Row, cells, reasons
 from harness.hardware.drift import Difference
 from harness.hardware.roofline import draw_roofline, draw_steady_state
 from harness.hardware.saved import Validation
+from harness.labels import counted
 from harness.terminal_table import Shown, fitted, terminal_table
 from harness.units import span
 
@@ -26,8 +27,7 @@ UNBOUND = 1000  # columns
 
 def machine(environment: Environment) -> str:
     """The machine in one line, e.g. "2x NVIDIA H200, driver 580.159.04, 32 CPUs"."""
-    names = [gpu.name for gpu in environment.gpus]
-    gpus = ", ".join(f"{names.count(name)}x {name}" for name in dict.fromkeys(names)) or "no GPU"
+    gpus = counted([gpu.name for gpu in environment.gpus]) or "no GPU"
     driver = f", driver {environment.driver_version}" if environment.driver_version else ""
     return f"{gpus}{driver}, {environment.host.num_cpus_usable} CPUs"
 
@@ -153,8 +153,7 @@ def _said(value: float | None, factor: float = 1.0) -> str:
 
 def _box(validation: Validation) -> str:
     told = validation.document["environment"]
-    names = [gpu["name"] for gpu in told["gpus"]]
-    gpus = ", ".join(f"{names.count(name)}x {name}" for name in dict.fromkeys(names)) or "no GPU"
+    gpus = counted([gpu["name"] for gpu in told["gpus"]]) or "no GPU"
     torch = told["packages"].get("torch")
     return gpus + (f", PyTorch {torch}" if torch else "")
 

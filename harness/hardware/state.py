@@ -10,9 +10,7 @@ from itertools import chain
 from harness.environment import Environment
 from harness.hardware.probes.record import Measurement
 from monitors.board import Board
-from monitors.nvml import Gpu
-
-BRAKED = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
+from monitors.nvml import HEAT, Gpu, throttle_names
 
 
 def state(environment: Environment, memory_used_bytes: Mapping[str, int]) -> list[Measurement]:
@@ -51,6 +49,7 @@ def _of_card(
     yield "row_remap_failed", "1", board.row_remap_failed
     yield "mig", "1", board.mig
     reasons = board.throttle_reasons
-    yield "braked_at_rest", "1", None if reasons is None else len(set(reasons) & set(BRAKED))
+    braked = throttle_names(HEAT)
+    yield "braked_at_rest", "1", None if reasons is None else len(set(reasons) & set(braked))
     # not the generation, which an idle card lowers; a low width means a poor slot
     yield "pcie_width", "1", board.pcie_width

@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 
 from harness.hardware.probes.record import Measurement
-from monitors.nvml import UNKNOWN_REASONS
+from monitors.nvml import HEAT, POWER_CAP, UNKNOWN_REASONS
 
 Series = Mapping[int, Mapping[str, Sequence[float]]]
-HEAT = 0x008 | 0x020 | 0x040 | 0x080  # slowed by heat or the board's power, not by the power cap
-POWER_CAP = 0x004
 # column, name, unit, and the statistic to report
 SENSORS: tuple[tuple[str, str, str, Callable[[Any], Any]], ...] = (
     ("sm_clock_hz", "sm_clock", "Hz", np.nanmedian),

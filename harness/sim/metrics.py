@@ -8,14 +8,12 @@ from prometheus_client import (
     generate_latest,
 )
 
+from monitors.vllm_metrics import TTFT_BUCKETS_S
+
 LABELS = ("engine", "model_name")
 
 # vLLM's own buckets, as its /metrics page shows them.
 # fmt: off
-TTFT_BUCKETS_S = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
-    1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
-)
 ITL_BUCKETS_S = (
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75,
     1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,

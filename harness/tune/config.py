@@ -17,15 +17,15 @@ leaves the choice to vLLM, is a value of every axis, written or not.
 import math
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from harness.overrides import did_you_mean
 from harness.presentation import Names
 from harness.tune.column import wrong_way
 from harness.tune.constraint import COLUMNS, Constraint, contradiction
+from loadgen.config import STRICT
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Value = bool | int | float | str | None
 MOST_VALUES = 1000  # of an axis; a longer range is surely a mistake
 
