@@ -17,13 +17,13 @@ def scaled(factor: float, digits: int) -> Format:
     return lambda value: f"{value * factor:,.{digits}f}"
 
 
-def significant(factor: float, digits: int = 3) -> Format:
-    """Format the value times a factor, with at least `digits` significant digits: 2.31, 5,210."""
+def significant(factor: float) -> Format:
+    """Format the value times a factor, with at least three significant digits: 2.31, 5,210."""
 
     def text(value: float) -> str:
         shown = value * factor
         before_point = math.floor(math.log10(abs(shown))) + 1 if shown else 1
-        return f"{shown:,.{max(0, digits - max(1, before_point))}f}"
+        return f"{shown:,.{max(0, 3 - max(1, before_point))}f}"
 
     return text
 

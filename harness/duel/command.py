@@ -14,8 +14,6 @@ from harness.guard.command import ASKED, Asked
 from harness.overrides import Words, parse
 from harness.sweep import Sweep
 
-AGAINST = "against="
-
 
 def prepare(words: Sequence[str], command: Sequence[str], extra_conf_dir: Path | None) -> Duel:
     """Make the duel, after every check that needs no launch. Raises UserError."""

@@ -179,10 +179,10 @@ def shortened(text: str, chars: int) -> str:
     return f"{text[: chars - 1].rpartition(' ')[0] or text[: chars - 1]}…"
 
 
-def tail(log_text: str, lines: int = _TAIL) -> tuple[str, ...]:
+def tail(log_text: str) -> tuple[str, ...]:
     """The last lines of a log, without noise."""
     told = [line for line in log_text.splitlines() if not _NOISE.search(line)]
-    return tuple(line[:_LINE_CHARS] for line in told[-lines:])
+    return tuple(line[:_LINE_CHARS] for line in told[-_TAIL:])
 
 
 def _telling(log_text: str) -> Iterator[tuple[str, str]]:

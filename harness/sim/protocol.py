@@ -119,9 +119,9 @@ class Writer:
     def text(self, num_tokens: int) -> str:
         return "".join(next(self._words) for _ in range(num_tokens))
 
-    def _chunk(self, content: Any, finish_reason: str | None = None) -> str:
+    def _chunk(self, content: Any) -> str:
         choice = {"index": 0, "delta" if self._ask.chat else "text": content, "logprobs": None}
-        choice |= {"finish_reason": finish_reason, "stop_reason": None}
+        choice |= {"finish_reason": None, "stop_reason": None}
         return _event(self._head | {"choices": [choice]})
 
     def role(self) -> bytes:
