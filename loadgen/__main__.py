@@ -51,21 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         load, client, target = load_of(args), client_of(args), target_of(args)
         check_files(load)
-        client.transport_for(target.url)
+        client = replace(client, transport=client.transport_for(target.url))
         if args.out is not None:
             args.out.mkdir(parents=True, exist_ok=True)
-    except ValidationError as error:
-        refuse(sentence(error))
-    except (ValueError, OSError) as error:
-        refuse(str(error))
-    try:
         if args.calibrate:
             measured = calibrated(client, load)
             print_calibration(measured)
             client = replace(client, workers=measured.workers)
+    except ValidationError as error:
+        refuse(sentence(error))
+    except (ValueError, OSError, NullServerError, WorkerError) as error:
+        refuse(str(error))
+    try:
         with Generator(client) as generator:
             result = generator.run(load, target, seed=args.seed, on_progress=show)
-    except (WorkerError, NullServerError) as error:
+    except WorkerError as error:
         print(f"\nloadgen: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)
@@ -146,7 +146,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seed", metavar="N", type=int, default=0, help="seed; another one gives other prompts [0]"
     )
     add("--transport", metavar="KIND", default="auto", help="direct, aiohttp or auto [auto]")
-    add("--workers", metavar="N", type=int, help="number of sending processes [1]")
+    add(
+        "--workers",
+        metavar="N",
+        type=int,
+        help="number of sending processes [1, or as many as --calibrate finds necessary]",
+    )
     add("--calibrate", action="store_true", help="first measure the client's own error")
     add("--out", type=Path, metavar="FOLDER", help="write every request and chunk to this folder")
     return parser.parse_args(arguments)

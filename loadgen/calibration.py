@@ -87,7 +87,6 @@ def calibrate(
     streams: int,
     chunks_per_s: float,
     cores: Sequence[int] = (),
-    on_probe: Callable[[Probe], None] | None = None,
 ) -> Calibration:
     """Calibrate for a study with at most `streams` requests in flight and `chunks_per_s`.
 
@@ -107,8 +106,6 @@ def calibrate(
             target = Target(url=server.url, model=server.model, vocab_size=1000)
             result = generator.run(load, target, seed=len(probes))
             probes.append(probe_of(result, server.log()))
-            if on_probe is not None:
-                on_probe(probes[-1])
             return probes[-1]
 
         while True:

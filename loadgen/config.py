@@ -328,14 +328,14 @@ class Load:
         return replace(self, concurrency=int(intensity))
 
     def alone(self) -> "Load":
-        """The same requests, one at a time."""
+        """The same requests, one at a time; not for a trace, whose lengths are its own."""
         return replace(
             self,
             arrival="closed",
             concurrency=1,
             rate_rps=None,
-            rate_end_rps=None,
             rate_frac=None,
+            rate_end_rps=None,
             burstiness=None,
             warmup_max_s=max(self.warmup_s, self.warmup_max_s, self.ramp_s),
         )
@@ -394,7 +394,7 @@ class Client:
         default=True, description="measure the client's own error before the study"
     )
 
-    def transport_for(self, url: str) -> str:
+    def transport_for(self, url: str) -> Literal["direct", "aiohttp"]:
         """The transport for this URL. Raises ValueError if `direct` is set and the URL is TLS."""
         is_tls = url.startswith("https://")
         if self.transport == "direct" and is_tls:

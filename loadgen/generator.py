@@ -70,7 +70,7 @@ class Generator:
     """
 
     def __init__(self, client: Client | None = None, *, cores: Sequence[int] = ()) -> None:
-        """`cores`: the core that each worker is pinned to; if empty, workers are not pinned."""
+        """`cores`: workers are pinned to one each, in turn; if empty, they are not pinned."""
         self._client = client or Client()
         self._cores = cores
         self._workers: list[Worker] = []

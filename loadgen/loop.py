@@ -250,8 +250,9 @@ async def drive_open(run: Run) -> None:
         while True:
             exchange = await run.perform(request, due_at_s, request.conversation)
             following = run.next_turn(request, exchange)
-            unfinished -= is_inside(due_at_s)
-            one_less.set()
+            if is_inside(due_at_s):
+                unfinished -= 1
+                one_less.set()  # the next turn may be due after the window
             if following is None:
                 break
             request, due_at_s = following

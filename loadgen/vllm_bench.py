@@ -43,7 +43,6 @@ def vllm_bench_json(
     window: Window,
     load: Load,
     model: str,
-    tokenizer: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The object for `json.dump(…, allow_nan=False)`; `metadata` is merged into it, flat.
@@ -54,7 +53,7 @@ def vllm_bench_json(
     sample = {name: column[rows] for name, column in requests.items()}
     gaps_s = _gaps_s(sample, chunks)
     return {
-        **_setup(sample, window, load, model, tokenizer),
+        **_setup(sample, window, load, model),
         **(metadata or {}),
         **_traffic(load),
         **_totals(sample, window.closed_at_s - window.opened_at_s),
@@ -64,9 +63,7 @@ def vllm_bench_json(
     }
 
 
-def _setup(
-    sample: Columns, window: Window, load: Load, model: str, tokenizer: str | None
-) -> dict[str, Any]:
+def _setup(sample: Columns, window: Window, load: Load, model: str) -> dict[str, Any]:
     backend = "openai-chat" if load.endpoint == "chat" else "openai"
     date = datetime.fromtimestamp(window.clock_utc_ns / 1e9, UTC)
     return {
@@ -75,7 +72,7 @@ def _setup(
         "backend": backend,
         "label": None,
         "model_id": model,
-        "tokenizer_id": tokenizer,
+        "tokenizer_id": None,
         "num_prompts": len(sample["request"]),
     }
 

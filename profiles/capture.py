@@ -72,7 +72,7 @@ def find_nsys(root: Path = Path("/")) -> Nsys:
             "Nsight Systems is not on this machine: no `nsys` on PATH nor below /opt/nvidia"
             " (install nsight-systems-cli, or take profile=torch)",
         )
-    nsys = _newest(paths)
+    nsys = max(_working(paths), key=lambda n: n.version)
     if nsys.version < OLDEST:
         raise CaptureFailed(
             CaptureFailure.TOO_OLD,
@@ -81,17 +81,17 @@ def find_nsys(root: Path = Path("/")) -> Nsys:
     return nsys
 
 
-def _newest(paths: Sequence[Path]) -> Nsys:
-    """The newest of those that work. Raises CaptureFailed if none does."""
-    found, broken = [], []
+def _working(paths: Sequence[Path]) -> list[Nsys]:
+    """Those that tell their version. Raises the last one's CaptureFailed if none does."""
+    found, failed = [], None
     for path in paths:
         try:
             found.append(Nsys(path=path, version=version(path)))
         except CaptureFailed as error:
-            broken.append(error)
-    if not found:
-        raise broken[-1]
-    return max(found, key=lambda nsys: nsys.version)
+            failed = error
+    if failed and not found:
+        raise failed
+    return found
 
 
 def _installed(root: Path) -> list[Path]:
@@ -218,12 +218,12 @@ def import_report(unfinished: Path) -> Path:
     return report
 
 
-def find_importer(root: Path = Path("/")) -> Path:
+def find_importer() -> Path:
     """The QdstrmImporter on PATH, else one near an nsys. Raises CaptureFailed."""
     if found := shutil.which("QdstrmImporter"):
         return Path(found)
     on_path = shutil.which("nsys")
-    for nsys in [*([Path(on_path)] if on_path else []), *_installed(root)]:
+    for nsys in [*([Path(on_path)] if on_path else []), *_installed(Path("/"))]:
         for folder in list(nsys.resolve().parents)[:3]:
             for place in IMPORTERS:
                 if found_here := sorted(folder.glob(place)):

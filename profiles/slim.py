@@ -31,7 +31,6 @@ KEPT: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "TARGET_INFO_CUDA_DEVICE": (("pid", "cudaId", "gpuId"), "1"),
     "TARGET_INFO_GPU": (("id", "name"), "1"),
-    "TARGET_INFO_SESSION_START_TIME": (("utcEpochNs",), "1"),
     "META_DATA_EXPORT": (("name", "value"), "name = 'EXPORT_PRODUCT_VERSION'"),
     "DIAGNOSTIC_EVENT": (("severity", "text"), "severity = 3"),
     "ENUM_CUDA_MEMCPY_OPER": (("id", "label"), "1"),

@@ -108,8 +108,8 @@ def _waits(
 def _busy_s(start_s: Floats, end_s: Floats, owner: Ints, num: int) -> Floats:
     """The length of the union for each owner.
 
-    Each owner's intervals are shifted to a separate range of time, so that one union serves all,
-    and by a sixth of a range, so that rounding moves none across a border.
+    Each owner's intervals are shifted to a separate range of time, so that one union serves all.
+    They cover the middle two thirds of it, so that rounding moves none into a neighbour's.
     """
     if not len(start_s):
         return np.zeros(num)

@@ -179,18 +179,16 @@ def test_a_probe_has_the_rate_asked_where_that_can_be(streams, rate):
 def test_a_calibration_says_what_the_client_is_good_for(monkeypatch):
     monkeypatch.setattr(calibration, "SEARCH_PROBES", 1)
     monkeypatch.setattr(calibration, "CLEAN_S", 60.0)  # so that no starved machine is in doubt
-    told = []
-    made = calibrate(Client(workers=1), streams=4, chunks_per_s=400, on_probe=told.append)
+    made = calibrate(Client(workers=1), streams=4, chunks_per_s=400)
     assert made.transport == "direct"
     assert made.workers == 1
-    assert made.probes == tuple(told)
     assert made.probes[0] == made.at_load
     assert len(made.probes) == 2
     assert made.at_load.streams == 4
     assert made.at_load.chunks_per_s > 0
     assert made.at_load.ttft_error_p50_s > 0
     assert made.at_load.server_late_p99_s > 0
-    assert made.clean_chunks_per_s == max(probe.chunks_per_s for probe in told)
+    assert made.clean_chunks_per_s == max(probe.chunks_per_s for probe in made.probes)
 
 
 def test_a_client_that_is_never_clean_gets_all_workers_and_no_rate(monkeypatch):

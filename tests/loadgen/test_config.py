@@ -151,17 +151,25 @@ def test_a_rate_may_be_a_share_of_a_capacity_that_is_found_later():
     assert Load(**asdict(found)) == found, "as it is read back from disk"
 
 
-def test_any_load_can_be_one_request_at_a_time():
-    gamma = {"arrival": "gamma", "rate_rps": 1.0, "burstiness": 0.5}
-    for fields in (CLOSED, gamma, {"arrival": "ramp", "rate_rps": 1.0, "rate_end_rps": 5.0}):
-        alone = Load(**fields).alone()
-        assert (alone.arrival, alone.concurrency) == ("closed", 1)
-
-
 def test_a_rate_of_its_own_does_not_follow_the_capacity():
     fixed = Load(arrival="poisson", rate_rps=3.0)
     assert fixed.at_capacity(40.0) == fixed
     assert Load(**CLOSED).at_capacity(40.0) == Load(**CLOSED)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        CLOSED,
+        {"arrival": "poisson", "rate_frac": 0.5},
+        {"arrival": "gamma", "rate_rps": 5.0, "burstiness": 2.0},
+        {"arrival": "ramp", "rate_rps": 1.0, "rate_end_rps": 5.0},
+    ],
+)
+def test_the_same_requests_can_be_sent_one_at_a_time(fields):
+    load = Load(**fields)
+    assert (load.alone().arrival, load.alone().concurrency) == ("closed", 1)
+    assert load.alone().asks_like(load)
 
 
 @pytest.mark.parametrize("change", [{"concurrency": 9}, {"warmup_s": 1.0}, {"duration_s": 3.0}])

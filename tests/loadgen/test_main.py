@@ -6,6 +6,9 @@ import sys
 import pytest
 
 from loadgen.__main__ import main
+from loadgen.calibration import Calibration, Probe
+from loadgen.generator import WorkerError
+from loadgen.null_server import NullServerError
 from tests.loadgen.conftest import well
 
 QUICK = "--model m --vocab-size 512 --warmup 0.1 --duration 0.5 --input-tokens 9 --output-tokens 3"
@@ -106,6 +109,38 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, said, capsys):
     assert said in err
     assert err.startswith("loadgen: ")
     assert err.count("\n") == 1
+
+
+def calibration(workers):
+    probe = Probe(
+        workers=workers, streams=2, chunks_per_s=200.0, ttft_error_p50_s=1e-4,
+        ttft_error_p99_s=1e-3, tpot_error_p50_s=0.0, tpot_error_p99_s=0.0, send_lag_p99_s=0.0,
+        cpu_frac=0.1, server_late_p99_s=0.0,
+    )  # fmt: skip
+    return Calibration(
+        transport="direct", workers=workers, at_load=probe, probes=(probe,), clean_chunks_per_s=2e4
+    )
+
+
+def test_the_client_that_was_calibrated_is_the_one_that_runs(
+    start_server, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("loadgen.__main__.calibrate", lambda *_, **__: calibration(workers=2))
+    words = f"{start_server().target().url} --calibrate --out {tmp_path} {QUICK}"
+    code, out, _ = run(words, capsys=capsys)
+    assert code == 0
+    assert "good to 20,000 chunks/s" in out
+    assert json.loads((tmp_path / "summary.json").read_text())["client"]["workers"] == 2
+
+
+@pytest.mark.parametrize("error", [NullServerError, WorkerError])
+def test_a_calibration_that_fails_is_one_sentence(capsys, monkeypatch, error):
+    def fail(client, **_):
+        raise error(f"{client.transport} has died")
+
+    monkeypatch.setattr("loadgen.__main__.calibrate", fail)
+    told = run("https://127.0.0.1:9 --model m --calibrate", capsys=capsys)
+    assert told == (2, "", "loadgen: aiohttp has died\n"), "with the transport of the run"
 
 
 def test_a_server_that_is_not_there_is_one_sentence(capsys):

@@ -73,11 +73,13 @@ def test_without_nsys_on_the_path_the_newest_installed_is_taken(install, tmp_pat
     assert capture.find_nsys(tmp_path).version == (2025, 3, 1)
 
 
-def test_one_that_does_not_work_hides_none_that_does(install, tmp_path):
-    for version, script in (("2024.1.1", "exit 127"), ("2025.3.1", "echo version 2025.3.1")):
+def test_a_broken_nsys_does_not_hide_one_that_works(install, tmp_path):
+    for version, script in (("2024.1.1", "echo version 2024.1.1"), ("2025.3.1", "exit 3")):
         folder = tmp_path / "opt/nvidia/nsight-systems" / version / "bin"
-        install(script=script, under=folder)
-    assert capture.find_nsys(tmp_path).version == (2025, 3, 1)
+        path = install(script=script, under=folder)
+    assert capture.find_nsys(tmp_path).version == (2024, 1, 1)
+    (tmp_path / "opt/nvidia/nsight-systems/2024.1.1/bin/nsys").unlink()
+    assert str(path) in str(failure(capture.find_nsys, tmp_path))
 
 
 def test_no_nsys_is_told_apart_from_one_that_is_too_old(install, tmp_path):
