@@ -289,7 +289,7 @@ def test_our_formulas_make_their_numbers_of_their_records(turns: list[Turn]) -> 
         window=window,
         load=LOAD,
         model=theirs["model_id"],
-        tokenizer=theirs["tokenizer_id"],
+        metadata={"tokenizer_id": theirs["tokenizer_id"]},
     )
     not_kept = {"date", "generated_texts"}
     assert {key: ours[key] for key in theirs if key not in not_kept} == {
