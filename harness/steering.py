@@ -56,9 +56,8 @@ Decision = Send | Skip | Failure  # a Failure: the run is needed but cannot be m
 # Asked just before each run, and also before a server is started, because none is needed if all
 # remaining runs are skipped. So it may be asked twice about a run, and must have no side effects.
 Steering = Callable[[Launch, Run], Decision]
-Starts = Sequence[
-    tuple[Load, float]
-]  # loads with a search, and the rate or concurrency to try first
+# Loads with a search, and the rate or concurrency to try first.
+Starts = Sequence[tuple[Load, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
