@@ -73,6 +73,14 @@ class SavedRun:
         return parts(self.folder / "chunks.parquet")
 
 
+def damaged(run: SavedRun, error: Exception) -> UserError:
+    """The refusal to go on with a run whose files cannot be read."""
+    return UserError(
+        f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the same command"
+        " measures it again, `table` leaves it out."
+    )
+
+
 class Study:
     """A study's folder, for writing and reading."""
 

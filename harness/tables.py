@@ -13,11 +13,10 @@ from harness.capacity.columns import capacity_columns
 from harness.ceilings import measured_ceiling
 from harness.checks.columns import check_columns
 from harness.columns import COLUMNS, Column
-from harness.errors import UserError
 from harness.relations import related
 from harness.rows import row_of
 from harness.slo import limits_text, slo_of
-from harness.study import Study
+from harness.study import Study, damaged
 from harness.units import percent, value_text, whole
 
 EMPTY = "–"
@@ -48,10 +47,7 @@ def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFram
             of_checks = checked.columns(row["setting"], run.record["load"])
             rows.append(row | of_checks | searched.get(row["run"], {}))
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the"
-                " same command measures it again, `table` leaves it out."
-            ) from None
+            raise damaged(run, error) from None
     rows.sort(key=lambda row: (*row["place"], row["launch_repeat"], row["run_repeat"]))
     table = pd.DataFrame(rows)
     if table.empty:

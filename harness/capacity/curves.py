@@ -45,11 +45,15 @@ def draw_curves(found: Sequence[Search], runs: pd.DataFrame, title: str, path: P
     figure.suptitle("\n".join(fill(part, 105) for part in told), fontsize=10)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for panel, (column, (factor, limit, label)) in zip(axes, panels.items(), strict=True):
+        is_share = column == "slo_met_frac"
         for of, one in found:
-            _curve(panel, one, by_run[column].astype(float) * factor, colors[of])
+            values = by_run[column].astype(float) * factor
+            _curve(panel, one, values, colors[of], edge=0.05 if is_share else 0.95)
+        if not is_share:  # what is at the edge is beyond the limit
+            panel.set_ylim(top=max(panel.get_ylim()[1], 1.15 * limit * factor))
         panel.axhline(limit * factor, color="tab:red", lw=1, ls="--")
         panel.set_ylabel(label, fontsize=9)
-        panel.set_ylim(-5 if column == "slo_met_frac" else 0)
+        panel.set_ylim(-5 if is_share else 0)
         panel.grid(alpha=0.3)
     axes[-1].set_xlabel("requests a second" if first.load.is_open else "concurrency")
     for of, count in launches.items():
@@ -63,7 +67,10 @@ def draw_curves(found: Sequence[Search], runs: pd.DataFrame, title: str, path: P
     figure.savefig(path, dpi=150)
 
 
-def _curve(panel: "Axes", one: Capacity, values: "pd.Series[Any]", color: str) -> None:
+def _curve(
+    panel: "Axes", one: Capacity, values: "pd.Series[Any]", color: str, *, edge: float
+) -> None:
+    """One launch. A probe without a value is at the edge: a share of the panel's height."""
     seen = [(p.rate, p, float(values.get(p.run, np.nan))) for p in one.probes if p.rate is not None]
     seen.sort(key=lambda mark: mark[0])
     line = [(x, y) for x, _, y in seen if np.isfinite(y)]
@@ -74,7 +81,7 @@ def _curve(panel: "Axes", one: Capacity, values: "pd.Series[Any]", color: str) -
         is_known = bool(np.isfinite(value))
         panel.plot(
             [rate],
-            [value if is_known else 0.95],
+            [value if is_known else edge],
             mark,
             color=color,
             fillstyle=filled,

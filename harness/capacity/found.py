@@ -23,7 +23,7 @@ from harness.capacity.search import (
 )
 from harness.capacity.share import Verdict
 from harness.slo import slo_of
-from harness.study import SavedRun, Study
+from harness.study import SavedRun, Study, damaged
 from loadgen.config import Load, Slo
 
 
@@ -154,5 +154,12 @@ def _searched(
             is_whole=not load.is_open,
             start=start,
         ),
-        probes=tuple(probe for run in runs if (probe := probe_of(run, slo)) is not None),
+        probes=tuple(probe for run in runs if (probe := _probe(run, slo)) is not None),
     )
+
+
+def _probe(run: SavedRun, slo: Slo) -> Probe | None:
+    try:
+        return probe_of(run, slo)
+    except (OSError, ValueError, KeyError) as error:
+        raise damaged(run, error) from None

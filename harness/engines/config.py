@@ -69,6 +69,15 @@ class ServeSettings:
         default_factory=dict, description="any other flag: engine.extra.NAME=VALUE -> --name value"
     )
 
+    @model_validator(mode="after")
+    def _extra_is_extra(self) -> Self:
+        """The row would show the named setting, and the server would obey the flag."""
+        for name in self.extra:
+            named = name.replace("-", "_")
+            if named in type(self).__dataclass_fields__:
+                raise ValueError(f"engine.extra.{name}: say engine.{named}")
+        return self
+
     def headers(self) -> dict[str, str]:
         """Headers sent with every request: none, because our own servers need no key."""
         return {}

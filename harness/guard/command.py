@@ -46,6 +46,8 @@ class Asked:
         for name, path in files.items():
             if not path.resolve().parent.is_dir():
                 raise UserError(f"{name}={path}: there is no such folder.")
+            if path.is_dir():
+                raise UserError(f"{name}={path}: that is a folder, expected a file's name.")
         guard = read_guard(said.get("guard", "default"), changes, extra_conf_dir)
         return cls(guard=_asked(guard, said), allow=allowed(said), files=files)
 
@@ -55,9 +57,12 @@ class Asked:
 
         from harness.guard.screen import print_comparison
 
-        for name, path in self.files.items():
-            path.write_text(FILES[name](found))
         print_comparison(Console(highlight=False), found)
+        for name, path in self.files.items():
+            try:
+                path.write_text(FILES[name](found))
+            except OSError as error:
+                raise UserError(f"{name}={path} cannot be written: {error.strerror}.") from None
         return found.verdict.exit_code
 
 
@@ -125,4 +130,5 @@ def allowed(said: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _listed(said: Mapping[str, str], name: str) -> list[str]:
-    return [part for part in said.get(name, "").strip("[]").replace(" ", "").split(",") if part]
+    parts = said.get(name, "").strip("[]").replace(" ", "").split(",")
+    return list(dict.fromkeys(part for part in parts if part))  # named twice is judged once

@@ -17,6 +17,7 @@ from harness.capacity.probe import Probe
 from harness.capacity.search import Alone, Answer, Done, Question
 from harness.capacity.share import Share
 from harness.capacity.text import floor
+from harness.errors import UserError
 from harness.guard.evidence import read_evidence
 from harness.guard.pairing import match
 from harness.plan import Launch, Plan
@@ -245,6 +246,13 @@ def test_launches_of_one_setting_have_one_colour_and_one_label(
     assert [text.get_text() for text in legend.get_texts()] == ["a, 2 launches"]
     marks = drawn[0].axes[1].get_lines()
     assert {str(line.get_color()) for line in marks} == {"C0", "tab:red"}
+
+
+def test_a_damaged_probe_is_named(kept: Study) -> None:
+    run = next(iter(kept.runs()))
+    (run.folder / "requests.parquet").write_bytes(b"x")
+    with pytest.raises(UserError, match=f"{run.folder.name} is damaged .*: delete it"):
+        runs_table(kept)
 
 
 def test_limits_that_one_request_alone_misses_end_the_search_and_tell_the_floor(

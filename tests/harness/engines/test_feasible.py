@@ -131,7 +131,7 @@ def test_only_the_gpus_that_are_taken_count():
 
 
 def test_a_flag_that_this_vllm_does_not_know_is_an_obstacle():
-    assert told(flags=FLAGS, extra={"seed": 1, "max_num_seqs": 8}) is None
+    assert told(flags=FLAGS, extra={"seed": 1}) is None
     assert told(flags=FLAGS, extra={"sead": 1}) == (
         "engine.extra.sead: this vLLM has no flag --sead (did you mean --seed?)"
     )
@@ -156,3 +156,10 @@ def test_all_obstacles_are_told():
 
 def test_of_a_server_that_somebody_else_runs_nothing_is_known():
     assert obstacle(ExternalEngine(url="http://a"), SHAPE, [], FLAGS) is None
+
+
+@pytest.mark.parametrize("name", ["max_num_seqs", "max-num-seqs", "port", "tensor_parallel_size"])
+def test_a_flag_that_is_a_setting_of_its_own_is_not_extra(name):
+    """The server would obey the flag, and the row would show the setting."""
+    with pytest.raises(ValueError, match=f"extra.{name}: say engine.{name.replace('-', '_')}"):
+        VllmEngine(extra={name: 2})

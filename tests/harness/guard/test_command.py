@@ -63,6 +63,31 @@ def test_the_same_again_exits_with_0(tmp_path: Path, mine: str) -> None:
     assert run(["compare", mine, theirs, "metrics=ttft_p50_s", "guard=default"]) == 0
 
 
+def test_a_metric_named_twice_is_judged_once(
+    tmp_path: Path, mine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = made(tmp_path / "other", begun_s=100)
+    assert run(["compare", mine, other, "metrics=ttft_p50_s,ttft_p50_s"]) == 0
+    assert "1 point × 1 metric" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_written_is_told_before_or_after_the_verdict(
+    tmp_path: Path, mine: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["compare", mine, mine, f"json={tmp_path}"]) == 2
+    assert "that is a folder" in capsys.readouterr().err
+    other = made(tmp_path / "other", begun_s=100)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    assert run(["compare", mine, other, f"json={tmp_path}/a.json"]) == 2
+    told = capsys.readouterr()
+    assert "at 95 %" in told.out
+    assert "a.json cannot be written: No space left on device." in told.err
+
+
 def test_few_launches_exit_with_2(tmp_path: Path, mine: str) -> None:
     theirs = made(tmp_path / "theirs", begun_s=1000, launches=1)
     assert run(["compare", mine, theirs, "metrics=ttft_p50_s"]) == 2
