@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.markdown import Markdown
 
 from harness.capacity.page import write_capacity
@@ -17,6 +16,7 @@ from harness.plots import MADE_BY, draw
 from harness.screen import print_table
 from harness.study import Study
 from harness.tables import markdown, write_tables
+from harness.terminal import Terminal
 from harness.timeline_plot import MAX_RUNS, draw_timelines
 from harness.units import plural
 
@@ -42,7 +42,7 @@ def tabulate(study: Study) -> bool:
     if (made := make(study)) is None:
         return False
     points = made.points
-    console = Console(highlight=False)
+    console = Terminal()
     print()
     if console.is_terminal:
         print_table(console, points, study.about)

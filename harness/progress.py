@@ -19,6 +19,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from harness.plan import Launch, Run
+from harness.terminal import Terminal
 from harness.units import milliseconds, whole
 from loadgen.records import Progress as LoadProgress
 
@@ -54,7 +55,7 @@ def display(
     display adds its own. `what` names the work whose progress is shown.
     """
     noted = set() if noted is None else noted
-    console = Console(highlight=False)
+    console = Terminal()
     if console.is_terminal and not console.is_dumb_terminal:
         return Bars(console, total_runs, done_runs, noted, what)
     return Lines(total_runs, done_runs, noted)

@@ -53,11 +53,10 @@ class Asked:
 
     def conclude(self, found: Comparison) -> int:
         """Write and print the comparison; returns the exit code."""
-        from rich.console import Console
-
         from harness.guard.screen import print_comparison
+        from harness.terminal import Terminal
 
-        print_comparison(Console(highlight=False), found)
+        print_comparison(Terminal(), found)
         for name, path in self.files.items():
             try:
                 path.write_text(FILES[name](found))

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from harness.environment import Environment
@@ -14,6 +13,7 @@ from harness.hardware.drift import Difference
 from harness.hardware.roofline import draw_roofline, draw_steady_state
 from harness.hardware.saved import Validation
 from harness.labels import counted
+from harness.terminal import Terminal
 from harness.terminal_table import Shown, fitted, terminal_table
 from harness.units import span
 
@@ -34,7 +34,7 @@ def machine(environment: Environment) -> str:
 
 def show(validation: Validation, found: Sequence[Difference] | None) -> None:
     """Print the short card: what was judged, what was left out, the drift and the verdict."""
-    console = Console(highlight=False)
+    console = Terminal()
     if not console.is_terminal:  # a file has no limit of width
         console.width = UNBOUND
     console.print()
