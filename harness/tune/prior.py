@@ -107,7 +107,7 @@ class Prior:
             fits = server.cache_tokens >= (engine.max_model_len or decoder.max_position_embeddings)
             return tuple(estimate(server, each) for each in traffics) if fits else None
 
-        return {setting: rows(setting) for setting in space.settings() if only in (None, setting)}
+        return {each: rows(each) for each in (space.settings() if only is None else (only,))}
 
     def fitted(self, space: Space, measured: Sequence[Mapping[str, Any]]) -> Self:
         """This prior for the host on which the defaults gave these rows, one per load."""
