@@ -118,6 +118,7 @@ class Reader:
 class Run:
     """The state of one worker's run: what was sent, and which phase it is in.
 
+    When the window opens and closes is set as soon as it is known, which is before it happens.
     `reached` is called once: in a closed loop when every stream has had one reply, in an open loop
     when all requests that were due in the window have ended.
     """
@@ -132,8 +133,8 @@ class Run:
     reached: Callable[[], None]
     share: Share = field(default_factory=Share)
     reader: Reader = field(default_factory=Reader)
-    opened_at_s: float = nan
-    closed_at_s: float = nan
+    opens_at_s: float = nan
+    closes_at_s: float = nan
     exchanges: list[Exchange] = field(default_factory=list)
     completed: int = 0
     failed: int = 0
@@ -220,11 +221,9 @@ async def drive_closed(run: Run) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(stream(number)) for number in mine]
         tasks += [group.create_task(work) for work in (run.larder.refill(), run.reader.work())]
-        opened_at_s = await run.opening
-        await sleep_until(opened_at_s)
-        run.opened_at_s = opened_at_s
-        await sleep_until(opened_at_s + load.duration_s)
-        run.closed_at_s = opened_at_s + load.duration_s
+        run.opens_at_s = await run.opening
+        run.closes_at_s = run.opens_at_s + load.duration_s
+        await sleep_until(run.closes_at_s)
         for task in tasks:
             task.cancel()
 
@@ -236,13 +235,13 @@ async def drive_open(run: Run) -> None:
     Otherwise the last ones would meet an emptier, faster server than the first.
     """
     load = run.load
-    opened_at_s = run.started_at_s + load.warmup_s
-    closed_at_s = opened_at_s + load.duration_s
+    run.opens_at_s = run.started_at_s + load.warmup_s
+    run.closes_at_s = run.opens_at_s + load.duration_s
     unfinished = 0  # requests due in the window
     one_less = asyncio.Event()
 
     def is_inside(due_at_s: float) -> bool:
-        return opened_at_s <= due_at_s < closed_at_s
+        return run.opens_at_s <= due_at_s < run.closes_at_s
 
     async def converse(due_at_s: float) -> None:
         nonlocal unfinished
@@ -271,10 +270,7 @@ async def drive_open(run: Run) -> None:
     async with asyncio.TaskGroup() as group:
         for work in (run.larder.refill(), run.reader.work(), arrivals(group)):
             group.create_task(work)
-        await sleep_until(opened_at_s)
-        run.opened_at_s = opened_at_s
-        await sleep_until(closed_at_s)
-        run.closed_at_s = closed_at_s
+        await sleep_until(run.closes_at_s)
         while unfinished:
             one_less.clear()
             await one_less.wait()

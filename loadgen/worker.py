@@ -62,26 +62,30 @@ class Pulse:
     """How late the event loop is, and how much CPU it uses: sampled by a timer."""
 
     at_s: list[float] = field(default_factory=list)
-    lag_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
 
     async def beat(self) -> None:
         while True:
-            asleep_at_s = perf_counter()
+            self.mark()
             await asyncio.sleep(PULSE_S)
-            self.at_s.append(perf_counter())
-            self.lag_s.append(max(0.0, self.at_s[-1] - asleep_at_s - PULSE_S))
-            self.cpu_s.append(time.process_time())
 
-    def health(self, transport: str, opened_at_s: float, closed_at_s: float) -> ClientHealth:
-        """The worker's health over the window; NaN if there was none."""
-        at_s = np.array(self.at_s)
-        inside = np.flatnonzero((at_s >= opened_at_s) & (at_s <= closed_at_s))
+    def mark(self) -> None:
+        """Sample now; once more at the end, when the loop may have slept for long."""
+        self.at_s.append(perf_counter())
+        self.cpu_s.append(time.process_time())
+
+    def health(self, transport: str, opened_at_s: float, until_s: float) -> ClientHealth:
+        """The worker's health from the opening of the window on; NaN if it did not open.
+
+        A pause between two samples counts if any part of it is within.
+        """
+        at_s, cpu_s = np.array(self.at_s), np.array(self.cpu_s)
+        inside = np.flatnonzero((at_s[1:] >= opened_at_s) & (at_s[:-1] <= until_s))
         busy_frac = lag_p99_s = lag_max_s = nan
-        if len(inside) >= 2:
-            first, last = inside[0], inside[-1]
-            lag_s = np.array(self.lag_s)[inside]
-            busy_frac = (self.cpu_s[last] - self.cpu_s[first]) / (at_s[last] - at_s[first])
+        if len(inside):
+            first, last = inside[0], inside[-1] + 1
+            lag_s = np.maximum(np.diff(at_s)[inside] - PULSE_S, 0.0)
+            busy_frac = (cpu_s[last] - cpu_s[first]) / (at_s[last] - at_s[first])
             lag_p99_s, lag_max_s = float(np.percentile(lag_s, 99)), float(lag_s.max())
         return ClientHealth(
             transport=transport,
@@ -155,6 +159,7 @@ async def _drive(job: Job, connection: Connection) -> tuple[Run, Pulse]:
             try:
                 await drive(run)
             finally:
+                pulse.mark()
                 for task in aside:
                     task.cancel()
         orders.close()
@@ -188,37 +193,41 @@ async def _report(run: Run, sender: Sender, connection: Connection) -> None:
 
 def _progress(run: Run, sender: Sender, output_tok_per_s: float) -> Progress:
     """How far the run is; `planned_s` grows if the warm-up took longer than planned."""
-    opened, closed = not isnan(run.opened_at_s), not isnan(run.closed_at_s)
-    planned_s = run.load.planned_s
-    if opened:
-        planned_s = run.opened_at_s - run.started_at_s + run.load.duration_s
+    now_s, planned_s = perf_counter(), run.load.planned_s
+    if not isnan(run.closes_at_s):
+        planned_s = run.closes_at_s - run.started_at_s
+    is_open, is_closed = run.opens_at_s <= now_s, run.closes_at_s <= now_s
     return Progress(
-        phase="drain" if closed else "window" if opened else "warmup",
-        elapsed_s=perf_counter() - run.started_at_s,
+        phase="drain" if is_closed else "window" if is_open else "warmup",
+        elapsed_s=now_s - run.started_at_s,
         planned_s=planned_s,
         output_tok_per_s=output_tok_per_s,
         ttft_p50_s=statistics.median(sender.recent_ttft_s) if sender.recent_ttft_s else None,
         in_flight=run.in_flight,
         completed=run.completed,
         failed=run.failed,
-        out_of_limits=sum(due_at_s >= run.opened_at_s for due_at_s in run.reader.out_of_limits),
+        out_of_limits=sum(due_at_s >= run.opens_at_s for due_at_s in run.reader.out_of_limits),
     )
 
 
 def _outcome(job: Job, run: Run, pulse: Pulse) -> Outcome:
     ended_at_s = perf_counter()
+    # By the clock: a loop that is starved of CPU may not wake up in its window at all.
+    opened_at_s, closed_at_s = (
+        at_s if at_s <= ended_at_s else nan for at_s in (run.opens_at_s, run.closes_at_s)
+    )
     requests, chunks = tabulate(run.exchanges)
     transport = job.client.transport_for(job.target.url)
     return Outcome(
         window=Window(
             started_at_s=run.started_at_s,
-            opened_at_s=run.opened_at_s,
-            closed_at_s=run.closed_at_s,
+            opened_at_s=opened_at_s,
+            closed_at_s=closed_at_s,
             ended_at_s=ended_at_s,
             clock_monotonic_s=perf_counter(),
             clock_utc_ns=time.time_ns(),
         ),
         requests=requests,
         chunks=chunks,
-        health=pulse.health(transport, run.opened_at_s, run.closed_at_s),
+        health=pulse.health(transport, opened_at_s, min(run.closes_at_s, ended_at_s)),
     )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from time import perf_counter
 
 import numpy as np
 import psutil
@@ -219,6 +220,32 @@ def test_should_stop_ends_a_run_early_with_what_it_has(generator, start_server, 
     assert summary.window_s is None
     assert summary.output_tok_per_s is None
     assert summary.ttft_p50_s is None
+
+
+def test_a_window_that_the_worker_slept_through_is_over_all_the_same(
+    generator, start_server, poisson
+):
+    """A worker that is starved of CPU may hear that the run is over before its own timers."""
+    load = poisson(warmup_s=1.0, duration_s=0.5, drain_s=0.0)
+    [pid] = generator.pids
+    thawed_at_s = []
+
+    def freeze(now):
+        if not thawed_at_s:
+            os.kill(pid, signal.SIGSTOP)
+            thawed_at_s.append(perf_counter() - now.elapsed_s + load.planned_s + 0.5)
+
+    def thaw():
+        if thawed_at_s and perf_counter() > thawed_at_s[0]:
+            os.kill(pid, signal.SIGCONT)
+        return False
+
+    result = generator.run(
+        load, start_server().target(), seed=1, on_progress=freeze, should_stop=thaw
+    )
+    window = result.window
+    assert window.closed_at_s - window.opened_at_s == pytest.approx(0.5)
+    assert result.client.loop_lag_p99_s > 0.5  # a client that measured its own sleep
 
 
 def test_leaving_the_with_block_ends_the_worker_even_in_a_run(start_server, closed):

@@ -105,8 +105,8 @@ def test_arrivals_are_those_of_the_seed_whatever_the_server_does(poisson):
 
 def test_load_goes_on_until_all_that_was_due_in_the_window_has_ended(poisson):
     run = drive(poisson(), replying(0.4))
-    inside = [e for e in run.exchanges if run.opened_at_s <= e.due_at_s < run.closed_at_s]
-    after = [e for e in run.exchanges if e.due_at_s >= run.closed_at_s]
+    inside = [e for e in run.exchanges if run.opens_at_s <= e.due_at_s < run.closes_at_s]
+    after = [e for e in run.exchanges if e.due_at_s >= run.closes_at_s]
     assert inside
     assert not any(e.cut for e in inside)
     assert any(e.cut for e in after)
@@ -122,7 +122,7 @@ def test_a_turn_that_is_due_after_the_window_is_not_waited_for(poisson):
     talk = {"endpoint": "chat", "conversation": {"turns": 2, "think_s": 3600.0}}
     # All first turns end after the window; neither the drain nor a conversation ends in time.
     run = drive(poisson(drain_s=3600.0, **talk), replying(0.6))
-    assert any(run.opened_at_s <= e.due_at_s < run.closed_at_s for e in run.exchanges)
+    assert any(run.opens_at_s <= e.due_at_s < run.closes_at_s for e in run.exchanges)
     assert {e.turn for e in run.exchanges} == {1}
 
 
@@ -164,14 +164,14 @@ def test_a_stream_sends_when_its_last_reply_has_ended(closed):
 def test_the_window_waits_for_the_first_reply_of_every_stream(closed):
     run = drive(closed(concurrency=3, warmup_s=0.0, ramp_s=0.2), replying(0.3))
     firsts = [next(e for e in run.exchanges if e.stream == stream) for stream in range(3)]
-    assert all(e.ended_at_s <= run.opened_at_s for e in firsts)
-    assert run.closed_at_s - run.opened_at_s >= 0.5
+    assert all(e.ended_at_s <= run.opens_at_s for e in firsts)
+    assert run.closes_at_s - run.opens_at_s >= 0.5
 
 
 def test_the_wait_for_first_replies_has_an_end(closed):
     run = drive(closed(warmup_max_s=0.3), replying(60))
     assert [e.cut for e in run.exchanges] == [True, True]
-    assert run.opened_at_s - run.started_at_s >= 0.29
+    assert run.opens_at_s - run.started_at_s >= 0.29
 
 
 def test_a_dead_server_is_not_asked_without_pause(closed):
@@ -180,7 +180,7 @@ def test_a_dead_server_is_not_asked_without_pause(closed):
         exchange.failure = FailureKind.CONNECT
 
     run = drive(closed(concurrency=2), send)
-    took_s = run.closed_at_s - run.started_at_s
+    took_s = run.closes_at_s - run.started_at_s
     assert 2 < len(run.exchanges) <= 2 * (took_s / BACK_OFF_S + 1)
     assert run.failed == len(run.exchanges)
 
