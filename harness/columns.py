@@ -183,6 +183,7 @@ MEASURES = (
     ),
     _("capacity_breaks", "search: what breaks first above the capacity", "breaks first"),
     _("capacity_probes", "search: number of runs it took", "probes", whole),
+    _("capacity_doubts", "search: codes of our own side at the lowest load above the capacity"),
     _("longest_context_tokens", "check: longest prompt served, including its one token of reply"),
     _("longest_context_s", "check: time it took to serve that prompt"),
     _("longest_context_limit", "check: why nothing longer was served"),

@@ -16,8 +16,15 @@ from harness.study import SavedRun
 from harness.utilisation import decoder_of, joules_per_output_token, utilisation
 from harness.validity import codes
 from loadgen.config import Load
-from loadgen.metrics import Goodput, Summary, failures_by_kind, goodput, summarise
-from loadgen.records import Window
+from loadgen.metrics import (
+    Goodput,
+    Summary,
+    failures_by_kind,
+    goodput,
+    send_lag_p99_s,
+    summarise,
+)
+from loadgen.records import Columns, Window
 from monitors.metrics import MonitorSummary
 from monitors.metrics import summarise as summarise_monitors
 from monitors.sampler import SOURCES, Samples, completed
@@ -68,12 +75,9 @@ def row_of(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dic
         "not_monitored": record.get("not_monitored"),
         "client_transport": client.get("transport"),
         "client_workers": client.get("workers"),
-        "client_cpu_frac": client.get("cpu_frac"),
-        "client_loop_lag_p99_s": client.get("loop_lag_p99_s"),
         "client_error_p50_s": at_load.get("ttft_error_p50_s"),
         "client_error_p99_s": at_load.get("ttft_error_p99_s"),
         "client_clean_chunks_per_s": calibration.get("clean_chunks_per_s"),
-        "sim_lag_frac": record.get("sim_lag_frac"),
     }
     sizes = ("tensor_parallel_size", "data_parallel_size", "replicas")
     for name in ("max_num_seqs", "max_num_batched_tokens", *sizes):
@@ -81,6 +85,8 @@ def row_of(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dic
         row[name] = chosen if chosen is not None else facts.get(name)
     row = axis_values(record, about["axes"]) | row
     row |= _measures(run, about) if run.whole else _nothing()
+    if run.ok and not run.whole:
+        row |= kept_up(record, run.samples("requests"))
     decoder = decoder_of(about["model"])
     row |= utilisation(row, record["engine"], decoder, ceiling)
     memory_bytes = _memory_bytes(about) if row["engine"] == "vllm" else None
@@ -91,6 +97,17 @@ def row_of(run: SavedRun, about: dict[str, Any], ceiling: Ceiling | None) -> dic
     row["j_per_output_token"] = joules_per_output_token(row)
     row["validity"] = " ".join(codes(row))
     return row
+
+
+def kept_up(record: dict[str, Any], requests: Columns) -> dict[str, Any]:
+    """The columns that tell how well our own side kept up, in a run made in full or stopped."""
+    client = record.get("client") or {}
+    return {
+        "client_cpu_frac": client.get("cpu_frac"),
+        "client_loop_lag_p99_s": client.get("loop_lag_p99_s"),
+        "sim_lag_frac": record.get("sim_lag_frac"),
+        "send_lag_p99_s": send_lag_p99_s(requests, Window(**record["window"])),
+    }
 
 
 def _memory_bytes(about: dict[str, Any]) -> int | None:
@@ -112,7 +129,8 @@ def _measures(run: SavedRun, about: dict[str, Any]) -> dict[str, Any]:
     slo = slo_of(about)
     useful = goodput(requests, window=window, load=load, slo=slo)
     told = {"failure_kinds": ", ".join(kinds), "shares_prompts": load.shares_prompts}
-    return asdict(summary) | asdict(monitored) | asdict(useful) | told
+    measured = asdict(summary) | asdict(monitored) | asdict(useful) | told
+    return measured | kept_up(run.record, requests)
 
 
 def _nothing() -> dict[str, Any]:

@@ -17,17 +17,16 @@ from harness.engines.config import ExternalEngine, SimEngine, VllmEngine, stored
 from harness.engines.failure import EngineFailed, Failure, FailureKind
 from harness.engines.replicas import AnyServer
 from harness.instrument import Instrument
-from harness.measurement import Bench, target_of
+from harness.measurement import Bench, Measurement, target_of
 from harness.plan import Launch, Plan, Run
 from harness.progress import Display
 from harness.rows import row_of
 from harness.steering import Decision, Following, Send, Skip, Steering
 from harness.study import Study
 from harness.units import milliseconds, whole
-from harness.validity import longer_window
+from harness.validity import instrument_codes, longer_window
 from loadgen.generator import Generator
 from loadgen.metrics import reply_s
-from loadgen.records import Result
 from monitors.nvml import foreign_processes
 from monitors.sampler import Sampler, Targets
 
@@ -201,22 +200,26 @@ class Runner:
             self._save_failure(record, measured.died, **measured.samples)
             return False
         self.study.save_run(run.id, record | {"status": "ok"}, **measured.samples)
-        self.display.finished(measured.stopped or self._line(run, send, measured.result))
+        self.display.finished(self._line(run, send, measured))
         return True
 
     def decide(self, launch: Launch, run: Run) -> Decision:
         """The load that a run is to send, or why it sends none."""
         return self._steering(launch, run)
 
-    def _line(self, run: Run, send: Send, result: Result) -> str:
+    def _line(self, run: Run, send: Send, measured: Measurement) -> str:
         """One line about a run that just ended, with the validity codes it will have in the table.
 
         Known at once, they can save a sweep from going on in vain.
         """
         (saved,) = self.study.runs({run.id})
         row = row_of(saved, self.study.about, ceiling=None)
-        codes = " ".join(code for code in str(row["validity"]).split() if code != "simulated")
-        brief = _brief(row) if send.brief is None else send.brief(result)
+        known = ("simulated", "stopped")
+        codes = " ".join(code for code in str(row["validity"]).split() if code not in known)
+        result = measured.result
+        if measured.stopped is not None:
+            return "; ".join(filter(None, [measured.stopped, codes]))
+        brief = _brief(row) if send.brief is None else send.brief(result, instrument_codes(row))
         # A load that the user did not ask for (a tuning's short run) is short on purpose.
         is_asked = any(run.load in case.loads for case in self.config.cases)
         advice = longer_window(row, reply_s(result.requests)) if is_asked else None

@@ -42,7 +42,8 @@ class Send:
     judge: Judge = never
     label: str | None = None  # of this run, if the plan's is not specific enough
     slo: Slo | None = None  # limits whose violations progress counts for the judge
-    brief: Callable[[Result], str] | None = None  # one line on the result, instead of the usual
+    # One line on the result, instead of the usual; it is given the codes of our own side.
+    brief: Callable[[Result, tuple[str, ...]], str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,8 @@ class Following:
             judge=ProbeJudge(load=load, share_frac=slo.share_frac),
             label=f"{run.label}{at}",
             slo=slo,
-            brief=lambda result: told(
-                looked_at(result.requests, result.window, load, slo), slo.share_frac
+            brief=lambda result, doubts: told(
+                looked_at(result.requests, result.window, load, slo, doubts=doubts),
+                slo.share_frac,
             ),
         )

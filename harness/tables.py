@@ -18,6 +18,7 @@ from harness.rows import row_of
 from harness.slo import limits_text, slo_of
 from harness.study import Study, damaged
 from harness.units import percent, value_text, whole
+from harness.validity import codes
 
 EMPTY = "–"
 SIMULATED = "SIMULATED: no hardware was measured."
@@ -45,7 +46,8 @@ def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFram
         try:
             row = row_of(run, about, ceiling)
             of_checks = checked.columns(row["setting"], run.record["load"])
-            rows.append(row | of_checks | searched.get(row["run"], {}))
+            row |= of_checks | searched.get(row["run"], {})
+            rows.append(row | {"validity": " ".join(codes(row))})
         except (OSError, ValueError, KeyError) as error:
             raise damaged(run, error) from None
     rows.sort(key=lambda row: (*row["place"], row["launch_repeat"], row["run_repeat"]))

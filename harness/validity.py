@@ -61,6 +61,12 @@ CODES = {
     ),
     "not_calibrated": Code(meaning="the load generator's own error was not measured"),
     "sim_late": Code(meaning="the simulator fell behind its own clock by over 2 %", fatal=True),
+    "instrument_bound": Code(
+        meaning="a search whose lowest load that missed the limits is in doubt: our load generator"
+        " or simulator was too slow there (client_late, client_busy, sim_late), so the capacity may"
+        " be larger",
+        fatal=True,
+    ),
     "stopped": Code(
         meaning="the run was ended early because its answer was already clear", fatal=True
     ),
@@ -80,14 +86,35 @@ def fatal_codes(told: str | None) -> tuple[str, ...]:
 
 def codes(row: Mapping[str, Any]) -> list[str]:
     """The codes that apply to a row of a table, in the order of `CODES`."""
-    simulated = ["simulated"] if row["simulated"] else []
     if row["status"] != "ok":
         named = {"harness": "harness_fault", "not_possible": "not_possible"}
-        return [*simulated, named.get(row["failure"], "died")]
-    if row.get("stopped"):
-        return [*simulated, "stopped"]
+        applies = {named.get(row["failure"], "died"): True}
+    elif row.get("stopped"):
+        applies = {"stopped": True} | _of_instrument(row)
+    else:
+        applies = _of_whole(row) | _of_instrument(row)
+    applies["simulated"] = row["simulated"]
+    return [code for code in CODES if applies.get(code)]
+
+
+def instrument_codes(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The codes that apply because our side was too slow to tell how slow the server is."""
+    return tuple(code for code, holds in _of_instrument(row).items() if holds)
+
+
+def _of_instrument(row: Mapping[str, Any]) -> dict[str, bool]:
+    return {
+        "client_late": _over(row, "send_lag_p99_s", 0.010),
+        "client_busy": _over(row, "client_cpu_frac", 0.8)
+        or _over(row, "client_loop_lag_p99_s", 0.020),
+        "sim_late": _over(row, "sim_lag_frac", 0.02),
+    }
+
+
+def _of_whole(row: Mapping[str, Any]) -> dict[str, bool]:
+    """For each other code of a run that was made in full, whether it applies."""
     is_closed = row["arrival"] == "closed"
-    applies = {
+    return {
         "failures": _over(row, "requests_failed", 0),
         "no_samples": row["requests_ok"] == 0,
         "few_samples": 0 < row["requests_ok"] < MIN_P99,
@@ -103,14 +130,10 @@ def codes(row: Mapping[str, Any]) -> list[str]:
         "foreign_gpu_process": bool(row["foreign_processes"]),
         "monitor_gap": _over(row, "monitor_gap_max_s", MAX_GAP_S),
         "not_monitored": bool(row["not_monitored"]),
-        "client_late": _over(row, "send_lag_p99_s", 0.010),
-        "client_busy": _over(row, "client_cpu_frac", 0.8)
-        or _over(row, "client_loop_lag_p99_s", 0.020),
         "client_limit": _over(row, "chunks_per_s", row["client_clean_chunks_per_s"]),
         "not_calibrated": row["client_clean_chunks_per_s"] is None,
-        "sim_late": _over(row, "sim_lag_frac", 0.02),
+        "instrument_bound": bool(row.get("at_capacity") and row.get("capacity_doubts")),
     }
-    return [*simulated, *(code for code, holds in applies.items() if holds)]
 
 
 def longer_window(row: Mapping[str, Any], reply_s: float | None) -> str | None:

@@ -122,12 +122,19 @@ def summarise(requests: Columns, chunks: Chunks, *, window: Window, load: Load) 
         e2e_p50_s=quantile(e2e, 0.5),
         e2e_p99_s=quantile(e2e, 0.99),
         tokens_per_chunk=tokens_per_chunk(requests, sample),
-        send_lag_p99_s=quantile((requests["sent_at_s"] - requests["due_at_s"])[due_inside], 0.99),
+        send_lag_p99_s=send_lag_p99_s(requests, window),
         input_tokens_mean=mean(requests["input_tokens"][sample]),
         output_tokens_mean=mean(requests["output_tokens"][sample]),
         lengths_off_frac=_share(lengths_off(requests, load)[sample]),
         cached_tokens_frac=cached_tokens_frac(requests, sample),
     )
+
+
+def send_lag_p99_s(requests: Columns, window: Window) -> float | None:
+    """How late what was due in the window was written, or in as much of it as a run reached."""
+    due_at_s = requests["due_at_s"]
+    is_mine = (due_at_s >= window.opened_at_s) & ~(due_at_s >= window.closed_at_s)
+    return quantile((requests["sent_at_s"] - due_at_s)[is_mine], 0.99)
 
 
 def requests_per_s(requests: Columns, window: Window) -> float | None:

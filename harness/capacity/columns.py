@@ -33,6 +33,7 @@ def _rows(found: Capacity) -> Iterator[tuple[str, Row]]:
         "capacity_high": known.high,
         "capacity_breaks": found.breaks_first,
         "capacity_probes": len(found.probes),
+        "capacity_doubts": " ".join(found.doubts) or None,
     }
     for probe in found.probes:
         yield probe.run, of_all | _of(probe, found) | {"at_capacity": probe is best}

@@ -71,12 +71,27 @@ class Capacity:
         return next((probe for probe in self.probes if probe.rate is None), None)
 
     @property
+    def above(self) -> list[Probe]:
+        """The runs at the lowest rate that was tried above the capacity, if any."""
+        rates = [p.rate for p in self.probes if p.rate is not None and self._is_above(p.rate)]
+        return self._at(min(rates)) if rates else []
+
+    @property
     def breaks_first(self) -> str | None:
         """The limit that most requests broke at the lowest rate tried above the capacity."""
-        rates = [p.rate for p in self.probes if p.rate is not None and self._is_above(p.rate)]
-        if not rates:
+        if not self.above:
             return self.alone.worst if self.is_too_much and self.alone else None
-        return next((p.worst for p in self._at(min(rates)) if p.worst), None)
+        return next((probe.worst for probe in self.above if probe.worst), None)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why what missed the limits above the capacity may not be the server, by validity code.
+
+        Empty if one of the runs there has no such code.
+        """
+        if not all(probe.doubts for probe in self.above):
+            return ()
+        return tuple(dict.fromkeys(code for probe in self.above for code in probe.doubts))
 
     @property
     def reason(self) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from harness.axes import axis_values, swept
 from harness.capacity.curves import draw_curves
 from harness.capacity.found import Capacity, capacities
-from harness.capacity.text import floor, name_of, shown
+from harness.capacity.text import doubt, floor, name_of, shown
 from harness.identity import setting_of
 from harness.slo import promise_text
 from harness.study import SavedRun, Study
@@ -73,7 +73,7 @@ def page(named: Sequence[Named], *, simulated: bool) -> str:
     for mine in groups.values():
         lines += [_line(one) for one in mine]
         lines += _together(mine)
-    return "\n".join([*lines, *_floors(named), ""])
+    return "\n".join([*lines, *_floors(named), *_doubts(named), ""])
 
 
 def _line(one: Named) -> str:
@@ -100,6 +100,15 @@ def _floors(named: Sequence[Named]) -> Iterator[str]:
         if one.found.is_too_much:
             yield ""
             yield f"{one.label}: these limits hold at no load: {floor(one.found)}."
+
+
+def _doubts(named: Sequence[Named]) -> Iterator[str]:
+    """Where our own side may have set the capacity."""
+    for one in named:
+        if (why := doubt(one.found)) is not None:
+            launch = one.found.launch.rpartition("-")[2]
+            yield ""
+            yield f"{one.label}, launch {launch}: {why}."
 
 
 def _label(run: SavedRun, about: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 The limits also count as missed if requests in flight grow steadily, whatever the latencies in the
 window: in a longer window they would be missed. They count as missed, too, if the server died or
-hung.
+hung. A miss proves nothing if our own side was too slow: then it may have broken the limits itself.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,9 @@ from harness.capacity.backlog import CHANCE_OF_MANY, Backlog, backlog
 from harness.capacity.search import Answer
 from harness.capacity.share import EFFECT, Share, Verdict, is_hopeless, share_of
 from harness.engines.failure import FailureKind
+from harness.rows import kept_up
 from harness.study import SavedRun
+from harness.validity import instrument_codes
 from loadgen.config import Load, Slo
 from loadgen.metrics import (
     Bools,
@@ -47,6 +49,7 @@ class Probe:
     run: str = ""  # id
     stopped: str | None = None
     failure: str | None = None  # of the server
+    doubts: tuple[str, ...] = ()  # validity codes of our own side; a miss is then none
 
     @property
     def rate(self) -> float | None:
@@ -60,9 +63,11 @@ class Probe:
 
     def verdict(self, share_frac: float, effect: float = EFFECT) -> Verdict:
         """The verdict on this run by itself; `effect` is the design effect."""
+        verdict = self.answer.share.verdict(share_frac, effect)
         if self.answer.is_out or self.stopped:
-            return Verdict.MISSED
-        return self.answer.share.verdict(share_frac, effect)
+            verdict = Verdict.MISSED
+        is_doubtful = bool(self.doubts) and verdict == Verdict.MISSED
+        return Verdict.UNRESOLVED if is_doubtful else verdict
 
     @property
     def worst(self) -> str | None:
@@ -89,8 +94,16 @@ def probe_of(run: SavedRun, slo: Slo) -> Probe | None:
             return None
         answer = Answer(rate=rate_of(load), share=Share(), is_out=True)
         return Probe(run=name, answer=answer, broken={}, requests=0, failure=str(kind))
-    window, stopped = Window(**run.record["window"]), run.record.get("stopped")
-    return looked_at(run.samples("requests"), window, load, slo, stopped=stopped, run=name)
+    window, requests = Window(**run.record["window"]), run.samples("requests")
+    return looked_at(
+        requests,
+        window,
+        load,
+        slo,
+        stopped=run.record.get("stopped"),
+        run=name,
+        doubts=instrument_codes(kept_up(run.record, requests)),
+    )
 
 
 def looked_at(
@@ -101,8 +114,9 @@ def looked_at(
     *,
     stopped: str | None = None,
     run: str = "",
+    doubts: tuple[str, ...] = (),
 ) -> Probe:
-    """The probe that follows from a run's requests.
+    """The probe that follows from a run's requests; `doubts` are its codes of our own side.
 
     If the run was stopped because too many requests broke the limits, its share is an upper bound:
     as if those that were cut off had been answered in full at that moment, and, in an open loop,
@@ -129,6 +143,7 @@ def looked_at(
             rate=rate_of(load),
             share=share,
             is_out=is_over or growing is not None,
+            is_doubtful=bool(doubts),
             rate_rps=None if stopped else requests_per_s(requests, window),
         ),
         broken=over,
@@ -138,6 +153,7 @@ def looked_at(
         times_s=_times_s(requests, mine if rate_of(load) else mine & is_whole, load, slo),
         backlog=growing,
         stopped=stopped,
+        doubts=doubts,
     )
 
 

@@ -5,7 +5,8 @@ while the limits hold, or halved while they do not. The highest rate at which th
 lowest at which they did not form a bracket, which is bisected (geometrically) until it is narrow
 enough. A rate whose answer is unclear is tried again, and its runs count as one longer run. If it
 remains unclear, its share alone decides for the search, and it is not reported as an end of the
-bracket.
+bracket. Unclear is also a miss in a run whose client, or simulator, was itself too slow. It is
+tried once more at once, and such runs count only where a rate has no others.
 
 The same holds for the concurrency of a closed loop, in whole numbers. "Rate" stands for both.
 """
@@ -21,6 +22,7 @@ from loadgen.config import Search
 
 STEP = 2.0  # factor between rates before there is a bracket
 REOPENED = 4.0  # step, in resolutions, from a bracket's end that was tried again and now holds
+DOUBTFUL_TRIES = 2  # runs at a doubtful miss before the search goes on
 ALONE_MISSES = "one request alone misses the limits"
 LEAST_FRAC = 0.1  # of the rate reached with one request at a time; below, there is hardly any load
 
@@ -33,6 +35,7 @@ class Answer:
     share: Share
     is_out: bool = False  # missed whatever the share: over-saturated, or the server died
     rate_rps: float | None = None  # of completed requests
+    is_doubtful: bool = False  # our own side was too slow: a miss may be its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,7 @@ class Tried:
     verdict: Verdict
     runs: int
     holds: bool  # for the search; if the verdict is unclear, the share decides
+    is_doubtful: bool  # all of its runs are
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +110,13 @@ def is_too_much(answers: Sequence[Answer], question: Question) -> bool:
     return any(
         answer.is_out or answer.share.verdict(question.share_frac, EFFECT) == Verdict.MISSED
         for answer in answers
-        if answer.rate is None
+        if answer.rate is None and not answer.is_doubtful
     )
 
 
 def effect_of(answers: Sequence[Answer], question: Question) -> float:
     """The design effect estimated from all of these answers."""
-    return design_effect(share for share, _ in _by_rate(answers, question).values())
+    return design_effect(share for share, *_ in _by_rate(answers, question).values())
 
 
 def bracket(answers: Sequence[Answer], question: Question) -> Bracket:
@@ -131,7 +135,8 @@ def bracket(answers: Sequence[Answer], question: Question) -> Bracket:
     def clear(nearest_first: Sequence[Tried], verdict: Verdict) -> float | None:
         together = Share()
         for one in nearest_first:
-            together += one.share
+            if verdict == Verdict.MET or not one.is_doubtful:
+                together += one.share
             if verdict in (one.verdict, together.verdict(question.share_frac, effect)):
                 return one.rate
         return None
@@ -146,26 +151,42 @@ def bracket(answers: Sequence[Answer], question: Question) -> Bracket:
 def tried(answers: Sequence[Answer], question: Question) -> list[Tried]:
     """Each rate once, in the order of first tries."""
     effect, found = effect_of(answers, question), []
-    for rate, (share, group) in _by_rate(answers, question).items():
+    for rate, (share, group, runs) in _by_rate(answers, question).items():
         verdict = share.verdict(question.share_frac, effect)
         if any(answer.is_out for answer in group):
             verdict = Verdict.MISSED
         leans = share.frac is not None and share.frac >= question.share_frac
         holds = leans if verdict == Verdict.UNRESOLVED else verdict == Verdict.MET
-        found.append(Tried(rate=rate, share=share, verdict=verdict, runs=len(group), holds=holds))
+        is_doubtful = all(answer.is_doubtful for answer in group)
+        if is_doubtful and verdict == Verdict.MISSED:
+            verdict = Verdict.UNRESOLVED
+        found.append(
+            Tried(
+                rate=rate,
+                share=share,
+                verdict=verdict,
+                runs=runs,
+                holds=holds,
+                is_doubtful=is_doubtful,
+            )
+        )
     return found
 
 
 def _by_rate(
     answers: Sequence[Answer], question: Question
-) -> dict[float, tuple[Share, list[Answer]]]:
-    """For each rate, the combined share of its answers, and the answers."""
+) -> dict[float, tuple[Share, list[Answer], int]]:
+    """For each rate: the combined share of the answers that count, these, and the number of all."""
     groups: dict[float, list[Answer]] = {}
     for answer in answers:
         rate = 1.0 if answer.rate is None and question.is_whole else answer.rate
         if rate is not None:
             groups.setdefault(rate, []).append(answer)
-    return {rate: (reduce(add, (a.share for a in group)), group) for rate, group in groups.items()}
+    found = {}
+    for rate, group in groups.items():
+        counted = [answer for answer in group if not answer.is_doubtful] or group
+        found[rate] = (reduce(add, (a.share for a in counted)), counted, len(group))
+    return found
 
 
 def _reached_alone(answers: Sequence[Answer]) -> float | None:
@@ -181,6 +202,9 @@ def _between(rates: Sequence[Tried], floor: float | None, question: Question) ->
     if low is None and high is None:
         first = question.start or floor
         return At(first) if first else Done("no request alone was completed, and no rate is given")
+    again = min(DOUBTFUL_TRIES, question.search.tries)
+    if high is not None and high.is_doubtful and high.runs < again:
+        return At(high.rate)
     if high is None:
         assert low is not None
         reopened = 1 + REOPENED * question.search.resolution_frac

@@ -32,6 +32,22 @@ def told(probe: Probe, share_frac: float) -> str:
     return text + (f", over-saturated: {probe.backlog}" if probe.backlog else "")
 
 
+def doubt(found: Capacity) -> str | None:
+    """Why the capacity may be larger than what was found; None if there is no reason to think so.
+
+    A sentence without full stop.
+    """
+    if not found.doubts:
+        return None
+    at = shown(found.above[0].rate, found.load)
+    if found.above[0].rate is None:
+        at = "one request at a time"
+    return (
+        f"at {at} our own side was too slow ({' '.join(found.doubts)}), which may be why the limits"
+        " were missed: the capacity may be larger"
+    )
+
+
 def ended(found: Capacity) -> str:
     """Why there is nothing left to probe, and what was found."""
     if found.is_too_much:
@@ -42,9 +58,10 @@ def ended(found: Capacity) -> str:
     low, high = (x and shown(x, found.load) for x in (known.low, known.high))
     sure = [f"clearly kept at {low}"] if low else []
     sure += [f"clearly missed at {high}"] if high else []
-    return f"{found.reason}: {shown(found.value, found.load)}, " + (
+    text = f"{found.reason}: {shown(found.value, found.load)}, " + (
         ", ".join(sure) or "nothing of it clear"
     )
+    return "; ".join(filter(None, [text, doubt(found)]))
 
 
 def floor(found: Capacity) -> str:

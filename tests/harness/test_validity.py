@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from harness.validity import CODES, codes, longer_window
+from harness.validity import CODES, codes, instrument_codes, longer_window
 
 
 def good(**changes: Any) -> dict[str, Any]:
@@ -84,6 +84,7 @@ def test_what_was_not_sampled_raises_no_code() -> None:
         ({"chunks_per_s": 60_001.0}, "client_limit"),
         ({"client_clean_chunks_per_s": None}, "not_calibrated"),
         ({"sim_lag_frac": 0.03}, "sim_late"),
+        ({"at_capacity": True, "capacity_doubts": "client_busy"}, "instrument_bound"),
         ({"stopped": "over-saturated", "requests_ok": None}, "stopped"),
         ({"status": "failed", "failure": "hangs"}, "died"),
         ({"status": "failed", "failure": "not_possible"}, "not_possible"),
@@ -92,6 +93,17 @@ def test_what_was_not_sampled_raises_no_code() -> None:
 )
 def test_each_flaw_raises_its_code_alone(changes: dict[str, Any], code: str) -> None:
     assert codes(good(**changes)) == [code]
+
+
+def test_a_stopped_run_tells_whether_our_own_side_was_too_slow() -> None:
+    slow = good(stopped="missed", requests_ok=None, send_lag_p99_s=0.02, sim_lag_frac=0.03)
+    assert codes(slow) == ["client_late", "sim_late", "stopped"]
+    assert instrument_codes(slow) == ("client_late", "sim_late")
+
+
+def test_a_search_is_in_doubt_only_where_its_result_stands() -> None:
+    assert codes(good(at_capacity=False, capacity_doubts="client_busy")) == []
+    assert codes(good(at_capacity=True, capacity_doubts=None)) == []
 
 
 def test_every_code_has_a_meaning_and_a_test() -> None:

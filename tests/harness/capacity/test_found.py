@@ -39,8 +39,19 @@ WORDS = [
 TRUTH_RPS = 70.0
 
 
-def search(kept: Study, made: Plan, launch: Launch, truth_rps: float, *, floor_s: float) -> None:
-    """Work a launch off: requests are late above this rate, and one alone takes `floor_s`."""
+def search(
+    kept: Study,
+    made: Plan,
+    launch: Launch,
+    truth_rps: float,
+    *,
+    floor_s: float,
+    slow_above_rps: float = inf,
+) -> None:
+    """Work a launch off: requests are late above this rate, and one alone takes `floor_s`.
+
+    Above `slow_above_rps` they are, too, and the client is slow.
+    """
     folder = kept.new_launch(launch.id)
     kept.save_launch(folder, {"gpus": "CPU", "facts": {}, "startup_s": {}})
     for run in launch.runs:
@@ -51,11 +62,14 @@ def search(kept: Study, made: Plan, launch: Launch, truth_rps: float, *, floor_s
             continue
         assert isinstance(decision, Send)
         rate_rps = decision.load.rate_rps
-        late = rate_rps is not None and rate_rps > truth_rps
+        is_slow = rate_rps is not None and rate_rps > slow_above_rps
+        late = is_slow or (rate_rps is not None and rate_rps > truth_rps)
         ttft_s = 0.2 if late else 0.05 if rate_rps else floor_s
         columns = requests(max(1, int((rate_rps or 20) * 10)), ttft_s, 0.001)
-        loads = {"load": asdict(decision.load), "load_asked": asdict(run.load)}
-        kept.save_run(run.id, record(made, run, folder, **loads), **columns)
+        told = {"load": asdict(decision.load), "load_asked": asdict(run.load)}
+        if is_slow:
+            told["client"] = {"cpu_frac": 0.2, "loop_lag_p99_s": 0.5}
+        kept.save_run(run.id, record(made, run, folder, **told), **columns)
 
 
 @pytest.fixture
@@ -97,6 +111,29 @@ def test_each_launch_finds_its_own(kept: Study) -> None:
     assert first.breaks_first == "ttft_s"
     assert [found.launch for found in capacities(kept, second.launch)] == [second.launch]
     assert first.probes[0].rate is None
+
+
+def test_a_capacity_that_a_slow_client_set_says_so_wherever_it_stands(
+    tmp_path: Path, made: Plan
+) -> None:
+    kept = study_of(tmp_path, made)
+    for launch, slow_above_rps in zip(made.launches, (40.0, inf), strict=True):
+        search(kept, made, launch, TRUTH_RPS, floor_s=0.05, slow_above_rps=slow_above_rps)
+    slow, quick = capacities(kept)
+    assert slow.value is not None
+    assert slow.value <= 40
+    assert (slow.doubts, slow.bracket.high) == (("client_busy",), None)
+    assert (quick.doubts, quick.value) == ((), pytest.approx(TRUTH_RPS, rel=0.1))
+    runs = runs_table(kept).set_index("run")
+    assert "instrument_bound" in runs.loc[slow.best.run, "validity"]
+    assert "instrument_bound" not in runs.loc[quick.best.run, "validity"]
+    assert set(runs["capacity_doubts"].dropna()) == {"client_busy"}
+    write_tables(kept)
+    told = write_capacity(kept)
+    assert told is not None
+    [sentence] = [line for line in told.splitlines() if "may be larger" in line]
+    assert "launch 1: at 4" in sentence
+    assert "our own side was too slow (client_busy)" in sentence
 
 
 def test_a_terminal_gets_the_searches_as_a_table_that_fits_it(

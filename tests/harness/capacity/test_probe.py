@@ -42,6 +42,17 @@ def test_requests_in_the_limits_meet_them_and_others_miss_them() -> None:
     assert late.times_s["ttft_s"] == pytest.approx(0.2)
 
 
+def test_a_miss_of_our_own_making_is_none() -> None:
+    def seen(ttft_s: float, **more: Any) -> Verdict:
+        columns = requests(700, ttft_s, 0.01)["requests"]
+        return looked_at(columns, WINDOW, LOAD, SLO, doubts=("client_busy",), **more).verdict(0.9)
+
+    assert seen(0.05) == Verdict.MET, "a slow client makes latencies longer, not shorter"
+    assert seen(0.2) == Verdict.UNRESOLVED
+    assert seen(0.2, stopped="missed: …") == Verdict.UNRESOLVED
+    assert seen(0.05, stopped="over-saturated: …") == Verdict.UNRESOLVED
+
+
 def test_a_failed_request_kept_nothing() -> None:
     columns = requests(700, 0.05, 0.01)["requests"]
     columns["status"] = np.array(["failed"] * len(columns["status"]), dtype=object)

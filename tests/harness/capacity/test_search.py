@@ -1,5 +1,6 @@
 """The search against servers that are known: what holds at a rate holds at every lower one."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -148,3 +149,55 @@ def test_a_concurrency_is_found_in_whole_numbers(truth: int) -> None:
     assert all(a.rate is None or a.rate == int(a.rate) for a in answers)
     assert len({a.rate for a in answers}) == len(answers)
     assert bracket(answers, question).best == truth
+
+
+def slow_above(limit: float, truth: float, spells: int | None = None) -> Server:
+    """Its client is too slow above a rate, and misses what the server keeps.
+
+    It is so the first `spells` times at each rate, or always.
+    """
+    asked: Counter[float] = Counter()
+
+    def answer(rate: float) -> Answer:
+        asked[rate] += 1
+        is_slow = rate > limit and (spells is None or asked[rate] <= spells)
+        holds = rate <= truth and not is_slow
+        return Answer(rate=rate, share=CLEAR[holds], is_doubtful=is_slow)
+
+    return answer
+
+
+@given(truth=st.floats(5, 200), frac=st.floats(0.1, 0.9))
+def test_what_only_a_slow_client_missed_is_no_end_of_the_bracket(truth: float, frac: float) -> None:
+    question = replace(QUESTION, search=Search(probes=40))
+    found = bracket(find(slow_above(frac * truth, truth), question), question)
+    assert found.best is not None
+    assert found.best <= frac * truth
+    assert found.high is None
+
+
+@given(truth=st.floats(5, 200), frac=st.floats(0.1, 0.9))
+def test_a_client_that_was_slow_once_does_not_move_the_capacity(truth: float, frac: float) -> None:
+    question = replace(QUESTION, search=Search(probes=40))
+    found = bracket(find(slow_above(frac * truth, truth, spells=1), question), question)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= truth < found.high <= 1.05 * found.low
+
+
+def test_a_doubtful_miss_is_tried_once_more_at_once() -> None:
+    miss = Answer(rate=4.0, share=CLEAR[False], is_doubtful=True)
+    assert next_step([alone(), miss], QUESTION) == At(4.0)
+    assert next_step([alone(), miss, miss], QUESTION) == At(2.0)
+    once = replace(QUESTION, search=Search(tries=1))
+    assert next_step([alone(), miss], once) == At(2.0)
+    over = replace(miss, share=Share(), is_out=True)
+    [one] = tried([over], QUESTION)
+    assert (one.verdict, one.holds) == (Verdict.UNRESOLVED, False)
+    [one] = tried([over, Answer(rate=4.0, share=CLEAR[True])], QUESTION)
+    assert (one.verdict, one.holds, one.runs) == (Verdict.MET, True, 2)
+
+
+def test_one_request_alone_is_not_too_much_if_only_a_slow_client_missed() -> None:
+    missed = replace(alone(held=False), is_doubtful=True)
+    assert next_step([missed], QUESTION) == At(1.0)
