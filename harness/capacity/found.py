@@ -67,8 +67,9 @@ class Capacity:
 
     @property
     def alone(self) -> Probe | None:
-        """The run with one request at a time, if it was made."""
-        return next((probe for probe in self.probes if probe.rate is None), None)
+        """The run with one request at a time, if it was made; one without doubts if there is."""
+        mine = [probe for probe in self.probes if probe.rate is None]
+        return min(mine, key=lambda probe: bool(probe.doubts), default=None)
 
     @property
     def above(self) -> list[Probe]:
@@ -89,9 +90,10 @@ class Capacity:
 
         Empty if one of the runs there has no such code.
         """
-        if not all(probe.doubts for probe in self.above):
+        runs = [self.alone] if self.is_too_much and self.alone else self.above
+        if not all(probe.doubts for probe in runs):
             return ()
-        return tuple(dict.fromkeys(code for probe in self.above for code in probe.doubts))
+        return tuple(dict.fromkeys(code for probe in runs for code in probe.doubts))
 
     @property
     def reason(self) -> str:

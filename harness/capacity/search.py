@@ -96,10 +96,12 @@ class Bracket:
 
 def next_step(answers: Sequence[Answer], question: Question) -> Step:
     """What to try after these answers."""
-    if not any(answer.rate is None for answer in answers):
+    alone = [answer for answer in answers if answer.rate is None]
+    if not alone:
         return Alone()
     if is_too_much(answers, question):
-        return Done(ALONE_MISSES)
+        is_final = not alone[-1].is_doubtful or len(alone) >= _doubtful_tries(question)
+        return Done(ALONE_MISSES) if is_final else Alone()
     if len(answers) >= question.search.probes:
         return Done(f"all {question.search.probes} probes were used")
     return _between(tried(answers, question), _reached_alone(answers), question)
@@ -109,8 +111,7 @@ def is_too_much(answers: Sequence[Answer], question: Question) -> bool:
     """Whether one request alone misses the limits."""
     return any(
         answer.is_out or answer.share.verdict(question.share_frac, EFFECT) == Verdict.MISSED
-        for answer in answers
-        if answer.rate is None and not answer.is_doubtful
+        for answer in _counted([answer for answer in answers if answer.rate is None])
     )
 
 
@@ -175,7 +176,7 @@ def tried(answers: Sequence[Answer], question: Question) -> list[Tried]:
 
 def _by_rate(
     answers: Sequence[Answer], question: Question
-) -> dict[float, tuple[Share, list[Answer], int]]:
+) -> dict[float, tuple[Share, Sequence[Answer], int]]:
     """For each rate: the combined share of the answers that count, these, and the number of all."""
     groups: dict[float, list[Answer]] = {}
     for answer in answers:
@@ -184,9 +185,18 @@ def _by_rate(
             groups.setdefault(rate, []).append(answer)
     found = {}
     for rate, group in groups.items():
-        counted = [answer for answer in group if not answer.is_doubtful] or group
+        counted = _counted(group)
         found[rate] = (reduce(add, (a.share for a in counted)), counted, len(group))
     return found
+
+
+def _counted(answers: Sequence[Answer]) -> Sequence[Answer]:
+    """Those that are not doubtful, or all if every one is."""
+    return [answer for answer in answers if not answer.is_doubtful] or answers
+
+
+def _doubtful_tries(question: Question) -> int:
+    return min(DOUBTFUL_TRIES, question.search.tries)
 
 
 def _reached_alone(answers: Sequence[Answer]) -> float | None:
@@ -202,8 +212,7 @@ def _between(rates: Sequence[Tried], floor: float | None, question: Question) ->
     if low is None and high is None:
         first = question.start or floor
         return At(first) if first else Done("no request alone was completed, and no rate is given")
-    again = min(DOUBTFUL_TRIES, question.search.tries)
-    if high is not None and high.is_doubtful and high.runs < again:
+    if high is not None and high.is_doubtful and high.runs < _doubtful_tries(question):
         return At(high.rate)
     if high is None:
         assert low is not None

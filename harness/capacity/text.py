@@ -39,11 +39,10 @@ def doubt(found: Capacity) -> str | None:
     """
     if not found.doubts:
         return None
-    at = shown(found.above[0].rate, found.load)
-    if found.above[0].rate is None:
-        at = "one request at a time"
+    rate = None if found.is_too_much else found.above[0].rate
+    at = "with one request at a time" if rate is None else f"at {shown(rate, found.load)}"
     return (
-        f"at {at} our own side was too slow ({' '.join(found.doubts)}), which may be why the limits"
+        f"{at} our own side was too slow ({' '.join(found.doubts)}), which may be why the limits"
         " were missed: the capacity may be larger"
     )
 
@@ -51,7 +50,8 @@ def doubt(found: Capacity) -> str | None:
 def ended(found: Capacity) -> str:
     """Why there is nothing left to probe, and what was found."""
     if found.is_too_much:
-        return f"{found.reason} ({limits_text(found.slo)}): {floor(found)}"
+        text = f"{found.reason} ({limits_text(found.slo)}): {floor(found)}"
+        return "; ".join(filter(None, [text, doubt(found)]))
     known = found.bracket
     if found.value is None:
         return f"{found.reason}: no load that was tried kept the limits"

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.capacity.search import Alone, Answer, At, Done, Question, bracket, next_step, tried
+from harness.capacity.search import (
+    ALONE_MISSES,
+    Alone,
+    Answer,
+    At,
+    Done,
+    Question,
+    bracket,
+    next_step,
+    tried,
+)
 from harness.capacity.share import Share, Verdict, share_of
 from loadgen.config import Search
 
@@ -198,6 +208,10 @@ def test_a_doubtful_miss_is_tried_once_more_at_once() -> None:
     assert (one.verdict, one.holds, one.runs) == (Verdict.MET, True, 2)
 
 
-def test_one_request_alone_is_not_too_much_if_only_a_slow_client_missed() -> None:
+def test_one_request_alone_is_tried_again_if_only_a_slow_client_missed() -> None:
     missed = replace(alone(held=False), is_doubtful=True)
-    assert next_step([missed], QUESTION) == At(1.0)
+    assert next_step([missed], QUESTION) == Alone()
+    assert next_step([missed, alone()], QUESTION) == At(1.0)
+    assert next_step([missed, missed], QUESTION) == Done(ALONE_MISSES)
+    assert next_step([missed, alone(held=False)], QUESTION) == Done(ALONE_MISSES)
+    assert next_step([alone(held=False)], QUESTION) == Done(ALONE_MISSES)
