@@ -80,6 +80,8 @@ def _in_short(answer: Answer) -> Iterator[str]:
         f" {span(spent.seconds)}{limit}."
     )
     yield f"Searched: {plural(answer.space_size, 'setting')} of {', '.join(answer.names)}."
+    if answer.host:
+        yield f"Learnt: {answer.host}."
 
 
 def _deployment(answer: Answer, told: Deployment) -> Part:

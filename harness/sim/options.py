@@ -14,6 +14,7 @@ from typing import Any
 from harness.sim.fault import Fault, parse_fault
 from harness.sim.gpus import GIB, GPUS, Gpu
 
+NOT_OF_VLLM = ("--cpu-slowdown", "--fault", "--gpu")
 # vLLM's flags that a sweep may set, but that change nothing here. Unknown flags are refused.
 NO_EFFECT = (
     "--attention-backend",

@@ -116,6 +116,7 @@ class Answer:
     importances: dict[str, float]
     spent: Spent
     promise: str = ""  # the latency limits, if a goal or constraint depends on them
+    host: str = ""  # what the defaults' launch showed of it, a sentence without full stop
     winner: int | None = None  # its number; 0 is the defaults
     setting: dict[str, Any] | None = None
     deployment: Deployment | None = None

@@ -63,6 +63,7 @@ def conclude(
         tried=tuple(map(Tried.of, trials)),
         front=tuple(t.number for t in search.pareto) if len(objective.goals) > 1 else (),
         importances=search.importances(),
+        host=tuning.host(search.measured),
         spent=Spent(
             search_launches=len(trials),
             proof_launches=len(proof_launches(study)),

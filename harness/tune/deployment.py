@@ -11,9 +11,11 @@ from typing import Any
 import yaml
 
 from harness.engines.config import stored
+from harness.engines.flags import flag_of
 from harness.engines.vllm import flags, serving
 from harness.identity import OPERATIONAL
 from harness.model import Model
+from harness.sim.options import NOT_OF_VLLM
 from harness.tune.space import Served
 
 IMAGE = "vllm/vllm-openai"
@@ -34,7 +36,8 @@ class Deployment:
     @classmethod
     def of(cls, engine: Served, model: Model, vllm_version: str | None) -> "Deployment":
         """From an engine as in a plan, with all that the harness decides filled in."""
-        arguments = (*_model(model), *flags(serving(engine)))
+        settings = {n: v for n, v in serving(engine).items() if flag_of(n) not in NOT_OF_VLLM}
+        arguments = (*_model(model), *flags(settings))
         env = stored(engine).get("env", {})
         return cls(
             command=" ".join(

@@ -5,9 +5,8 @@ question.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from harness.guard.pairing import Pair
 from harness.guard.question import Question, Samples, samples_of
 from harness.tune.constraint import Constraint
 from harness.tune.objective import Goal
+from harness.tune.trial import Rows
 
 THRESHOLD_FRAC = 0.03  # for a goal without a threshold in conf/guard/
 BRACKET = ("capacity_low", "capacity_high")  # where limits were clearly kept and clearly missed
@@ -120,7 +120,7 @@ def _bracketed(
     )
 
 
-def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+def _values(rows: Rows, name: str) -> list[float]:
     """The column's values in all rows; empty if a row lacks a finite, positive one."""
     values = [row.get(name) for row in rows]
     known = [float(v) for v in values if v is not None and math.isfinite(v) and v > 0]
@@ -189,7 +189,7 @@ def _counted(told: Finding, constraint: Constraint, pair: Pair, reason: str) -> 
     )
 
 
-def _mean(rows: Sequence[Mapping[str, Any]], metric: str) -> float | None:
+def _mean(rows: Rows, metric: str) -> float | None:
     values = [row[metric] for row in rows if row.get(metric) is not None]
     return float(np.mean(values)) if values else None
 

@@ -16,7 +16,7 @@ where the GPUs are the limit, leaves the host as it is.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from statistics import fmean
@@ -37,7 +37,7 @@ from harness.sim.roofline import Roofline, captured_tokens
 from harness.tune.space import Served, Space
 from harness.tune.steady import Server, Traffic, at_capacity, estimated
 from harness.tune.strategy import Forecast
-from harness.tune.trial import Setting
+from harness.tune.trial import Rows, Setting
 from harness.utilisation import decoder_of
 from loadgen.config import Length, Load, SharedPrefix, Slo
 from loadgen.lengths import sampler
@@ -109,7 +109,7 @@ class Prior:
 
         return {each: rows(each) for each in (space.settings() if only is None else (only,))}
 
-    def fitted(self, space: Space, measured: Sequence[Mapping[str, Any]]) -> Self:
+    def fitted(self, space: Space, measured: Rows) -> Self:
         """This prior for the host on which the defaults gave these rows, one per load."""
 
         def misfit(slowdown: float) -> float:

@@ -40,6 +40,8 @@ def _sentences(answer: Answer) -> Iterator[str]:
     if answer.proof is not None:
         yield from _proof_lines(answer.proof, answer.not_ablated)
     yield from answer.walls
+    if answer.host:
+        yield answer.host
     if answer.front:
         yield "front, by the search's own measurements:"
         yield from (f"  {_on_front(answer, answer.tried[number])}" for number in answer.front)

@@ -6,7 +6,7 @@ first with a trial that was asked for but not told.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.tune.objective import Objective
 from harness.tune.space import Space
 from harness.tune.strategy import Forecast, Strategy
-from harness.tune.trial import Outcome, Setting, Trial, chosen, setting_text
+from harness.tune.trial import Outcome, Rows, Setting, Trial, chosen, setting_text
 
 if TYPE_CHECKING:
     import optuna
@@ -23,7 +23,7 @@ NAME = "tune"
 TRIES = 2  # of the defaults, if a launch fails for a reason that is not the setting's
 OUTCOME = "outcome"  # the user attribute that holds a told trial's outcome
 INSTALL = "pip install 'optuna>=4.2'"
-ForecastFor = Callable[[Sequence[Mapping[str, Any]]], Forecast | None]
+ForecastFor = Callable[[Rows], Forecast | None]
 
 
 class Search:

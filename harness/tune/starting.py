@@ -5,20 +5,17 @@ at a time spends half of its probes on coming near. Only the first step depends 
 no part of a run's identity.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.capacity.columns import capacity_column
 from harness.steering import Starts
 from harness.tune.strategy import Forecast
-from harness.tune.trial import Setting
+from harness.tune.trial import Rows, Setting
 from loadgen.config import Load
-
-Rows = Sequence[Mapping[str, Any]]  # one per load
 
 
 def starts_at(loads: Sequence[Load], rows: Rows) -> Starts:
-    """Begin at the capacities that these rows have."""
+    """Begin at the capacities that these rows, one per load, have."""
     return _starts(loads, _capacities(loads, rows))
 
 

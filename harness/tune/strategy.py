@@ -29,7 +29,6 @@ only others show (benchmarks/tune_search.py).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ from harness.tune.surrogate import (
     chance_below_zero,
     expected_improvement,
 )
-from harness.tune.trial import Setting, Trial, chosen
+from harness.tune.trial import Rows, Setting, Trial, chosen
 
 ENOUGH = 0.02
 LEAST = 12
@@ -51,7 +50,7 @@ FAILURE_NOISE = 0.3
 TIE = 1e-3  # relative jitter by which the seed breaks ties
 EQUAL = 0.5
 AUGMENTED = 0.05
-Forecast = Mapping[Setting, Sequence[Mapping[str, Any]] | None]
+Forecast = Mapping[Setting, Rows | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

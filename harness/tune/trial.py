@@ -10,6 +10,7 @@ from harness.units import named_values
 from harness.validity import fatal_codes
 
 Setting = tuple[tuple[str, Any], ...]  # (name, value) in the space's order; None: left to vLLM
+Rows = Sequence[Mapping[str, Any]]  # of the points table
 State = Literal["running", "ok", "screened", "failed"]
 # Kinds of failure that say nothing about the setting: it may be tried again.
 NOT_OF_THE_SETTING = (FailureKind.PORT_TAKEN, FailureKind.HARNESS, FailureKind.NO_ANSWER)

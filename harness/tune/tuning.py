@@ -36,9 +36,9 @@ from harness.tune.launching import FULL, SCREEN, Launching
 from harness.tune.objective import Objective
 from harness.tune.prior import Prior
 from harness.tune.space import Served, Space
-from harness.tune.starting import Rows, starts_of
+from harness.tune.starting import starts_of
 from harness.tune.strategy import Forecast
-from harness.tune.trial import Outcome, Setting, chosen, setting_text
+from harness.tune.trial import Outcome, Rows, Setting, chosen, setting_text
 from harness.units import between, plural, span
 from harness.validity import FATAL
 
@@ -144,15 +144,21 @@ class Tuning:
             return self.forecast
         return self.prior.fitted(self.space, defaults).forecast(self.space)
 
+    def host(self, defaults: Rows) -> str:
+        """What the defaults' rows show of the host, a sentence without full stop.
+
+        Empty if that is no news, or if the prior has no forecast.
+        """
+        slowdown = self.prior.fitted(self.space, defaults).cpu_slowdown if self.forecast else 1.0
+        if abs(slowdown - 1) < LITTLE_SLOWDOWN:
+            return ""
+        told = f"the host's CPU takes {slowdown:.2g} x as long as the prior assumed"
+        return f"going by the defaults, {told}"
+
     def learnt(self, defaults: Rows, forecast: Forecast | None) -> list[str]:
         """Sentences on what the defaults' rows show of the host, and on what is expected now."""
-        if forecast is None:
-            return []
-        slowdown = self.prior.fitted(self.space, defaults).cpu_slowdown
-        if abs(slowdown - 1) < LITTLE_SLOWDOWN:
-            return []
-        told = f"the host's CPU takes {slowdown:.2g} x as long as the prior assumed"
-        return [f"going by the defaults, {told}", *self._expected(forecast)]
+        host = self.host(defaults)
+        return [host, *self._expected(forecast)] if host and forecast else []
 
     def starts(self, setting: Setting, forecast: Forecast | None, defaults: Rows = ()) -> Starts:
         """Where the searches of a setting's launch begin, given the defaults' rows, if any."""

@@ -9,11 +9,10 @@ compute      on the CPU build: the worker, which computes there, is at BUSY_CORE
 load         none of these, and no process is near a full core: the server waits for requests
 """
 
-from collections.abc import Mapping, Sequence
 from math import isnan
 from statistics import median
-from typing import Any
 
+from harness.tune.trial import Rows
 from harness.units import cores, percent
 
 BUSY_CORE = 0.9
@@ -26,7 +25,7 @@ SHARES = {
 }
 
 
-def wall_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
+def wall_of(rows: Rows) -> str | None:
     """The limit, as a key of WALLS; None if too little was measured."""
     seen = shares(rows)
     api, gpu = seen["api_server_cpu_frac"], seen["sm_activity_frac"]
@@ -43,7 +42,7 @@ def wall_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
     return "between" if max(loops) >= BUSY_CORE else "load"
 
 
-def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+def shares(rows: Rows) -> dict[str, float | None]:
     """The median of each share over the runs; None if no run has it."""
     found: dict[str, float | None] = {}
     for name in SHARES:
@@ -63,9 +62,7 @@ WALLS = {
 }
 
 
-def sentences(
-    defaults: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, Any]]
-) -> tuple[str, ...]:
+def sentences(defaults: Rows, tuned: Rows) -> tuple[str, ...]:
     """What was the limit and what is it now, with the numbers; empty if nothing is known."""
     before, after = wall_of(defaults), wall_of(tuned)
     told = []
@@ -77,7 +74,7 @@ def sentences(
     return tuple(told)
 
 
-def _numbers(rows: Sequence[Mapping[str, Any]]) -> str:
+def _numbers(rows: Rows) -> str:
     parts = []
     for name, share in shares(rows).items():
         if share is not None:

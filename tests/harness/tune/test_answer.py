@@ -12,7 +12,7 @@ from harness.report.blocks import Report
 from harness.report.html import written as html
 from harness.report.markdown import written as markdown
 from harness.report.tuned import tuned
-from harness.tune.answer import JSON, Outcome, Tried, read
+from harness.tune.answer import JSON, Answer, Outcome, Tried, read
 from harness.tune.plots import _history, draw
 from harness.tune.proof import Proof
 from harness.tune.screen import screen
@@ -219,6 +219,20 @@ def test_the_section_has_the_answer_the_proof_and_every_trial(tmp_path: Path) ->
                  "engine.dtype=bfloat16 pins it"):  # fmt: skip
         assert text in page, text
     assert "What each setting contributes" in html(report)
+
+
+def test_what_was_learnt_of_the_host_is_told_where_there_is_news(tmp_path: Path) -> None:
+    told = "going by the defaults, the host's CPU takes 2.6 x as long as the prior assumed"
+    known = replace(ANSWER, host=told)
+    assert told in screen(known)
+
+    def page(answer: Answer) -> str:
+        sections = (tuned(answer, tmp_path),)
+        report = Report(title="t", subtitle="s", simulated=None, sections=sections, made="m")
+        return markdown(report, tmp_path)
+
+    assert f"Learnt: {told}." in page(known)
+    assert "Learnt" not in page(ANSWER)
 
 
 def test_a_trial_with_a_fatal_code_is_to_be_doubted(tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def test_a_shapes_weights_are_left_to_their_owner() -> None:
     assert Deployment.of(SimEngine(), model, None).arguments[0] == f"/path/to/{shape}"
 
 
+def test_what_only_the_simulator_has_is_not_offered_to_vllm() -> None:
+    simulated = SimEngine(max_num_seqs=64, extra={"cpu_slowdown": 2.5, "seed": 3})
+    told = Deployment.of(simulated, WEIGHTS, None)
+    assert {"--max-num-seqs", "--seed"} <= set(told.arguments)
+    assert "slowdown" not in told.command
+    assert "cpu_slowdown: 2.5" in told.engine_yaml
+
+
 @pytest.mark.parametrize("gpu", ["h200", "l4"])
 def test_the_engines_yaml_gives_the_same_engine_back(tmp_path: Path, gpu: str) -> None:
     chosen = SimEngine(gpu=gpu, max_num_seqs=64, api_server_count=4, extra={"seed": 3})  # type: ignore[arg-type]
