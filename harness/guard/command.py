@@ -1,6 +1,6 @@
 """`python -m harness compare`: command-line words in, comparison and exit code out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -67,7 +67,7 @@ class Asked:
 
 def run(words: Sequence[str], extra_conf_dir: Path | None = None) -> int:
     """Carry out the verb; returns the exit code. Raises UserError."""
-    folders, said = _parsed(words)
+    folders, said = parted(words, verb="compare", names=NAMES, usage=USAGE)
     asked = Asked.of(said, extra_conf_dir=extra_conf_dir)
     guard, allow = asked.guard, asked.allow
     policy = read_policy(said["policy"], extra_conf_dir) if "policy" in said else None
@@ -81,8 +81,13 @@ def run(words: Sequence[str], extra_conf_dir: Path | None = None) -> int:
     return asked.conclude(found)
 
 
-def _parsed(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The folders, and the options by name. `--allow X` is the same as allow=X."""
+def parted(
+    words: Sequence[str], *, verb: str, names: Collection[str], usage: str
+) -> tuple[list[str], dict[str, str]]:
+    """A verb's folders, and its options by name. `--allow X` is the same as allow=X.
+
+    Raises UserError for an option that is not among `names`, or has no value.
+    """
     folders: list[str] = []
     said: dict[str, str] = {}
     left = list(words)
@@ -94,10 +99,10 @@ def _parsed(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         elif not equals or Path(word).exists():
             folders.append(word)
             continue
-        if name not in NAMES:
-            raise UserError(f"compare has no '{name}'.{did_you_mean(name, NAMES)} {USAGE}.")
+        if name not in names:
+            raise UserError(f"{verb} has no '{name}'.{did_you_mean(name, names)} {usage}.")
         if not value:
-            raise UserError(f"compare: {name} needs a value.")
+            raise UserError(f"{verb}: {name} needs a value.")
         said[name] = f"{said[name]},{value}" if name == "allow" and name in said else value
     return folders, said
 

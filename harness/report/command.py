@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.guard.command import allowed
+from harness.guard.command import allowed, parted
 from harness.guard.outcome import Comparison
-from harness.overrides import did_you_mean
 from harness.report.comparison import read
 from harness.report.report import write_report
 from harness.study import Study
@@ -18,15 +17,7 @@ NAMES = ("against", "allow", "comparison", "profile", "profile.points", "profile
 
 def run(words: Sequence[str]) -> int:
     """Carry out the verb; returns the exit code. Raises UserError."""
-    folders = [word for word in words if "=" not in word or Path(word).exists()]
-    said: dict[str, str] = {}
-    for word in words:
-        if word in folders:
-            continue
-        name, _, value = word.partition("=")
-        if name not in NAMES:
-            raise UserError(f"report has no '{name}'.{did_you_mean(name, NAMES)} {USAGE}.")
-        said[name] = f"{said[name]},{value}" if name == "allow" and name in said else value
+    folders, said = parted(words, verb="report", names=NAMES, usage=USAGE)
     if len(folders) != 1 or {"against", "comparison"} <= said.keys():
         raise UserError(f"report takes one study's folder: python -m harness {USAGE}.")
     study = Path(folders[0])
