@@ -108,6 +108,13 @@ Exit code 0: a gain is proven, or the defaults are best; 1: neither; 2: bad inpu
 even one request at a time misses. docs/tune.md describes the method.\
 """
 
+_VALIDITY = """\
+{codes}
+
+A fatal code voids its row: it has no gain, speed-up, efficiency or knee, it is no headline of a
+report, notebooks leave it out, and compare refuses it. The row of several runs leaves out the void
+ones, unless all are, and has in parentheses what voids them.\
+"""
 
 _VALIDATE = """\
   python -m harness validate [setting=value ...]    measure this machine's hardware, and judge it
@@ -189,7 +196,8 @@ def _columns() -> str:
 def _validity() -> str:
     from harness.validity import CODES
 
-    return _listed((n, c.meaning + (" [fatal]" if c.fatal else "")) for n, c in CODES.items())
+    told = ((n, c.meaning + (" [fatal]" if c.fatal else "")) for n, c in CODES.items())
+    return _VALIDITY.format(codes=_listed(told))
 
 
 def _validate() -> str:

@@ -17,7 +17,7 @@ from harness.columns import metric
 from harness.presentation import Plot
 from harness.tables import extremes, heading
 from harness.units import named_values, scale_of, value_text
-from harness.validity import fatal_codes
+from harness.void import is_void
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,7 +155,7 @@ def _bars(good: pd.DataFrame, axes: list[str], about: dict[str, Any]) -> "Figure
     colors = {c: f"C{k % 10}" for k, c in enumerate(dict.fromkeys(good["case"]))}
     tint = [colors[case] for case in good["case"]]
     look: dict[str, Any] = {"color": tint, "height": 0.7, "edgecolor": "white", "linewidth": 0}
-    look["hatch"] = ["///" if void else "" for void in _is_void(good)]
+    look["hatch"] = ["///" if void else "" for void in is_void(good)]
     for panel, name in ((left, "output_tok_per_s"), (right, "tpot_p50_s")):
         values = _shown(good, name)
         panel.barh(places, values, **look)
@@ -240,7 +240,7 @@ def _line(
     across = _reach(rows, x) if isinstance(x, str) else None
     reach: dict[str, Any] = {"xerr": across, "yerr": _reach(rows, y), "fmt": "none"}
     panel.errorbar(at, values, **reach, ecolor=color, elinewidth=1, alpha=0.6)
-    void = _is_void(rows)
+    void = is_void(rows).to_numpy()
     if void.any():
         hollow: dict[str, Any] = {"color": color, "markerfacecolor": "white"}
         panel.plot(np.asarray(at)[void], np.asarray(values)[void], style[0], **hollow)
@@ -263,16 +263,10 @@ def _shown(rows: Any, name: str) -> Any:
     return rows[name] * scale_of(name)
 
 
-def _is_void(rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which rows carry a fatal code, shape (rows,)."""
-    told = rows["validity"] if "validity" in rows else [""] * len(rows)
-    return np.array([bool(fatal_codes(str(codes))) for codes in told], dtype=bool)
-
-
 def _heading(about: dict[str, Any], rows: pd.DataFrame, void: str = "hollow") -> str:
     """What was measured, with a legend for void points and for the spread of runs."""
     lines = [heading(about, rows)]
-    if _is_void(rows).any():
+    if is_void(rows).any():
         lines.append(f"{void}: void, see validity")
     spread = rows.get(f"output_tok_per_s{LEAST}")
     if spread is not None and spread.notna().any():

@@ -1,12 +1,15 @@
 """A point's relations to other points: gain, speed-up, efficiency, the knee. Pure.
 
-Rows are points in the order of the grid. Without a point to compare with, values are NaN.
+Rows are points in the order of the grid. Without a point to compare with, or where either is void,
+values are NaN.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
+
+from harness.void import is_void
 
 KNEE_FRAC = 0.9  # the knee is the lowest point of a series that reaches this share of its best
 KNEE_POINTS = 3  # the fewest that make a series
@@ -18,10 +21,13 @@ NEEDED = ("load", "load_kind", "setting", "arrival", "concurrency", "case")
 
 
 def related(points: Table, axes: Sequence[str]) -> Table:
-    """The points with the columns of this file; `axes` are the columns of the swept axes."""
+    """The points with the columns of this file; `axes` are the columns of the swept axes.
+
+    A void point has no rate here, like one that failed.
+    """
     absent = [name for name in NEEDED if name not in points]  # in a table of an older version
     points = points.reindex(columns=[*points.columns, *absent])
-    rate = _numbers(points, "output_tok_per_s")
+    rate = _numbers(points, "output_tok_per_s").mask(is_void(points))
     each_gpu = rate / _numbers(points, "num_gpus")
     return points.assign(
         gain_frac=rate / _before(points, rate, axes) - 1,
@@ -78,9 +84,9 @@ def _knee(points: Table, rate: "Values[Any]", axes: Sequence[str]) -> "Values[An
     """Marks the knee of each series: its lowest point that is near the best."""
     knee = pd.Series(data=False, index=points.index)
     for series in _series(points, axes):
-        reached = rate[series] >= KNEE_FRAC * rate[series].max()
-        if reached.any():
-            knee[reached.idxmax()] = True
+        rates = rate[series].dropna()
+        if len(rates) >= KNEE_POINTS:
+            knee[(rates >= KNEE_FRAC * rates.max()).idxmax()] = True
     return knee
 
 

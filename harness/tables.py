@@ -18,7 +18,8 @@ from harness.rows import row_of
 from harness.slo import limits_text, slo_of
 from harness.study import Study, damaged
 from harness.units import percent, value_text, whole
-from harness.validity import codes
+from harness.validity import codes, fatal_codes
+from harness.void import is_void
 
 EMPTY = "–"
 SIMULATED = "SIMULATED: no hardware was measured."
@@ -64,6 +65,8 @@ def runs_table(study: Study, only: Collection[str] | None = None) -> pd.DataFram
 def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame:
     """One row per point: the median of its good runs, their number, and their spread.
 
+    A void run is good only where no other is: then the row is void, too. `validity` has the codes
+    of the runs behind the row, then in parentheses what voids those that it leaves out.
     `spread_frac` is (largest - smallest) / median of output_tok_per_s. Relations to other points
     (gain, speed-up, efficiency) come from harness/relations.py.
     """
@@ -78,8 +81,7 @@ def points_table(runs: pd.DataFrame, axes: dict[str, list[Any]]) -> pd.DataFrame
                 (rate.max() - rate.min()) / rate.median() if len(good) > 1 else None
             )
         row["runs_ok"], row["runs_all"] = len(good), len(group)
-        told = good if "at_capacity" in good and len(good) else group
-        row["validity"] = _union(told["validity"])
+        row["validity"] = _validity(good, group)
         rows.append(row)
     return related(pd.DataFrame(rows), swept(axes))
 
@@ -102,7 +104,19 @@ def _counted(runs: pd.DataFrame) -> pd.DataFrame:
         good = good[good["stopped"].isna()]
     if "at_capacity" in good and good["at_capacity"].any():  # for a search, the run at its result
         good = good[good["at_capacity"] == True]  # noqa: E712  # it may hold None
-    return good
+    sound = good[~is_void(good)]
+    return sound if len(sound) else good
+
+
+def _validity(counted: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """The codes of the runs that a row is made from, and what voids others of its point."""
+    if counted.empty:
+        return _union(runs["validity"])
+    others = runs.drop(counted.index)
+    if "at_capacity" in others:  # a search's steps are no part of its result
+        others = others[others["at_capacity"] != False]  # noqa: E712  # it may hold None
+    left_out = _union(" ".join(fatal_codes(told)) for told in others["validity"])
+    return " ".join([*_union(counted["validity"]).split(), *map("({})".format, left_out.split())])
 
 
 def markdown(points: pd.DataFrame, about: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from harness.axes import swept
 from harness.errors import UserError
+from harness.void import is_void
 from profiles.config import POINTS
 
 
@@ -13,11 +14,13 @@ def choose(points: pd.DataFrame, axes: dict[str, list[Any]], which: str) -> list
     """The ids of one good run for each chosen point. Raises UserError if none is selected.
 
     Points have a knee only if at least three form a series; otherwise the best is taken instead.
+    Void points are neither best nor worst, unless all are void: a trace explains them all the same.
     """
     good = points[(points["status"] == "ok") & points["output_tok_per_s"].notna()]
-    rate = pd.to_numeric(good["output_tok_per_s"])
     if good.empty:
         return []
+    void = is_void(good)
+    rate = pd.to_numeric((good if void.all() else good[~void])["output_tok_per_s"])
     match which:
         case "all":
             mine = good

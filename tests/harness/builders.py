@@ -1,5 +1,6 @@
 """Studies with samples made by hand, for tables and plots."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,13 @@ def record(made: Plan, run: Run, folder: Path, **changes: Any) -> dict[str, Any]
         "not_monitored": [],
         "status": "ok",
     } | changes
+
+
+def void(kept: Study, *runs: str) -> None:
+    """Say of these runs of a study that the load generator was busy in them."""
+    for saved in kept.runs(runs):
+        told = saved.record | {"client": {"cpu_frac": 0.95}}
+        (saved.folder / "run.json").write_text(json.dumps(told))
 
 
 def fill(kept: Study, made: Plan, *, num: int = 700, ttft_s: float = 0.05) -> None:

@@ -55,7 +55,7 @@ def about(axes: dict[str, list[Any]] = AXES, **plots: Any) -> dict[str, Any]:
 
 
 def points(*rows: dict[str, Any]) -> pd.DataFrame:
-    known = {"status": "ok", "failure": None, "simulated": False}
+    known = {"status": "ok", "failure": None, "simulated": False, "validity": ""}
     return pd.DataFrame([known | row for row in rows])
 
 

@@ -20,6 +20,7 @@ def points() -> pd.DataFrame:
             "max_num_seqs": [16, 64, 256, 1024],
             "output_tok_per_s": [7000.0, 26000.0, 27000.0, None],
             "knee": [False, True, False, False],
+            "validity": ["", "", "few_samples", "died"],
         }
     )
 
@@ -41,6 +42,19 @@ def test_points_are_chosen_among_those_that_were_measured(which: str, chosen: li
 
 def test_points_without_a_knee_have_the_best_for_one() -> None:
     assert choose(points().assign(knee=False), AXES, "knee") == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("void", "best", "worst"), [("c", "b", "a"), ("ac", "b", "b"), ("abc", "c", "a")]
+)
+def test_a_void_point_is_neither_best_nor_worst_where_others_are_not(
+    void: str, best: str, worst: str
+) -> None:
+    table = points()
+    table.loc[table["run"].isin([*void]), "validity"] = "client_busy"
+    assert choose(table, AXES, "best") == choose(table.assign(knee=False), AXES, "knee") == [best]
+    assert choose(table, AXES, "worst") == [worst]
+    assert choose(table, AXES, "all") == ["a", "b", "c"]
 
 
 def test_nothing_measured_is_nothing_chosen() -> None:

@@ -18,6 +18,7 @@ def point(**changes: Any) -> dict[str, Any]:
         "concurrency": 1,
         "num_gpus": 1,
         "output_tok_per_s": 100.0,
+        "validity": "few_samples",
     } | changes
 
 
@@ -65,6 +66,50 @@ def test_a_reference_that_failed_is_none() -> None:
     made = table(*rows, axes=("setting",))
     assert told(made["speedup"]) == [None] * 3
     assert told(made["gain_frac"]) == [None, None, 0]
+
+
+VOID = {"validity": "few_samples client_busy"}
+NUMBERS = (
+    *("gain_frac", "speedup", "gpu_efficiency_frac", "concurrency_efficiency_frac"),
+    "online_frac",
+)
+
+
+def test_a_void_point_is_related_to_nothing() -> None:
+    rows = [{"concurrency": n, "offline_output_tok_per_s": 200.0} for n in (1, 2, 4)]
+    made = table(rows[0], rows[1] | VOID, rows[2])
+    assert [told(made[name])[1] for name in NUMBERS] == [None] * len(NUMBERS)
+    assert told(made["speedup"]) == [1, None, 1]
+    assert told(made["gain_frac"]) == [None, None, None], "nor is the next one to it"
+    assert made["output_tok_per_s"].tolist() == [100.0] * 3, "what it measured is told all the same"
+
+
+def test_a_reference_that_is_void_is_none() -> None:
+    rows = [VOID | {"setting": "one"}, {"setting": "two"}, {"setting": "three"}]
+    made = table(*rows, axes=("setting",))
+    assert told(made["speedup"]) == [None] * 3
+    assert told(made["gpu_efficiency_frac"]) == [None] * 3
+    assert told(made["gain_frac"]) == [None, None, 0]
+    each = table(VOID | {"concurrency": 1}, {"concurrency": 2}, {"concurrency": 4})
+    assert told(each["concurrency_efficiency_frac"]) == [None] * 3
+
+
+def test_what_voids_runs_that_a_row_leaves_out_does_not_void_the_row() -> None:
+    made = table({}, {"setting": "two", "validity": "few_samples (client_busy)"})
+    assert told(made["speedup"]) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("void", "knee"), [((), 8), ((1,), 8), ((8,), 4), ((4, 8), 2), ((2, 4, 8), None)]
+)
+def test_a_void_point_is_no_knee_and_sets_no_best(void: tuple[int, ...], knee: int | None) -> None:
+    rates = {1: 40, 2: 78, 3: 80, 4: 95, 8: 120}
+    rows = [
+        {"concurrency": n, "output_tok_per_s": rate} | (VOID if n in void else {})
+        for n, rate in rates.items()
+    ]
+    made = table(*rows)
+    assert made["concurrency"][made["knee"]].tolist() == ([] if knee is None else [knee])
 
 
 def test_gpus_that_are_not_known_have_no_efficiency() -> None:
@@ -156,6 +201,5 @@ def test_online_is_a_share_of_what_was_reached_without_a_server() -> None:
 
 def test_points_that_all_failed_are_related_to_nothing() -> None:
     made = table({"output_tok_per_s": None}, {"output_tok_per_s": None}, {"output_tok_per_s": None})
-    numbers = ("gain_frac", "speedup", "gpu_efficiency_frac", "concurrency_efficiency_frac")
-    assert all(made[name].isna().all() for name in numbers)
+    assert all(made[name].isna().all() for name in NUMBERS)
     assert not made["knee"].any()

@@ -13,8 +13,8 @@ from harness.overrides import parse
 from harness.plan import Plan
 from harness.plots import draw
 from harness.study import Study
-from harness.tables import markdown, points_table, runs_table, write_tables
-from tests.harness.builders import fill, plan, record, requests, study
+from harness.tables import extremes, markdown, points_table, runs_table, write_tables
+from tests.harness.builders import fill, plan, record, requests, study, void
 from tests.harness.models import TINY
 
 GRID = ("engine.max_num_seqs=4,8", "load.concurrency=2")
@@ -162,6 +162,61 @@ def test_repeats_become_one_row_with_their_spread(tmp_path: Path) -> None:
     assert (row["runs_ok"], row["runs_all"]) == (3, 3)
     assert row["output_tok_per_s"] == pytest.approx(1400 * 4 / 10), "the median"
     assert row["spread_frac"] == pytest.approx(1.0)
+
+
+def test_a_row_is_made_without_its_void_runs_and_names_what_voids_them(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, *GRID, "repeats.launches=3")
+    busy = made.runs[0].id
+    void(kept, busy)
+    runs = runs_table(kept)
+    first, second = points_table(runs, made.axes).to_dict("records")
+    rates = runs[(runs["point"] == first["point"]) & (runs["run"] != busy)]["output_tok_per_s"]
+    assert len(rates) == 2
+    assert first["output_tok_per_s"] == rates.median()
+    assert first["run"] != busy
+    assert first["validity"] == "(client_busy)"
+    assert (first["runs_ok"], second["runs_ok"]) == (2, 3)
+    assert not pd.isna(second["speedup"]), "the row itself is not void"
+    least, greatest = extremes(runs)
+    ends = [each["output_tok_per_s"][first["point"]] for each in (least, greatest)]
+    assert ends == [rates.min(), rates.max()]
+
+
+def test_a_row_whose_every_run_is_void_has_their_numbers_and_no_relation(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, *GRID, "repeats.launches=2")
+    void(kept, *(run.id for run in made.runs if run.point == made.runs[0].point))
+    first, second = points_table(runs_table(kept), made.axes).to_dict("records")
+    assert first["validity"] == "client_busy"
+    assert first["runs_ok"] == 2
+    assert first["output_tok_per_s"] > 0
+    assert pd.isna(
+        [each[name] for each in (first, second) for name in ("speedup", "gain_frac")]
+    ).all()
+
+
+def test_a_launch_that_died_does_not_void_the_row_of_the_others(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, *GRID, "repeats.launches=2")
+    died = made.runs[0]
+    folder = next((kept.folder / "launches").iterdir())
+    failure = {"kind": "hangs", "message": "", "evidence": []}
+    kept.save_run(died.id, record(made, died, folder, status="failed", failure=failure))
+    first, second = points_table(runs_table(kept), made.axes).to_dict("records")
+    assert first["validity"] == "(died)"
+    assert (first["speedup"], second["runs_ok"]) == (1, 2)
+
+
+def test_the_row_of_a_search_leaves_out_a_void_result_and_tells_of_no_step(tmp_path: Path) -> None:
+    kept, made = filled(tmp_path, "load.concurrency=2", "repeats.launches=2", "repeats.runs=2")
+    runs = runs_table(kept)
+    busy, stopped = "client_busy", "stopped"
+    runs["validity"] = [busy, stopped, "", stopped]
+    runs["at_capacity"] = [True, False] * 2
+    (row,) = points_table(runs, made.axes).to_dict("records")
+    assert row["run"] == runs["run"][2]
+    assert row["validity"] == "(client_busy)"
+    runs["validity"] = [busy, stopped] * 2
+    (row,) = points_table(runs, made.axes).to_dict("records")
+    assert (row["runs_ok"], row["validity"]) == (2, "client_busy")
 
 
 def test_a_failed_run_shows_its_kind_and_no_numbers(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from harness.cli import run
+from harness.reading import read_study
 from tests.harness.sim.process import SimProcess, write_model
 from tests.harness.whole_tool import LIMIT_S, QUICK, Tool, run_times, table, wait_for_line
 
@@ -58,14 +59,10 @@ def test_a_sweep_ends_in_tables_and_plots(tool: Tool) -> None:
     assert runs["kv_cache_usage_peak_frac"].notna().all()
     assert len(pd.read_csv(study / "table.csv")) == 4
     text = (study / "table.md").read_text()
-    for heading in (
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "concurrency",
-        "output tok/s",
-        "gain %",
-    ):
+    for heading in ("max_num_seqs", "max_num_batched_tokens", "concurrency", "output tok/s"):
         assert heading in text
+    gains = read_study(study).points["gain_frac"]
+    assert ("gain %" in text) == gains.notna().any(), "on a busy machine, void rows have none"
     assert text.count("\n| ") == 6  # head, rule, and one row a point
     assert {p.name for p in (study / "plots").iterdir()} == {
         "over_max_num_seqs.png",
