@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.harness.builders import fill, plan, study
+from harness.conclusions.rows import NO_ANSWER
+from harness.plan import Plan
+from harness.study import Study
+from tests.harness.builders import fill, plan, study, void
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -90,21 +93,55 @@ def test_it_runs_on_the_repository_as_cloned_and_prints_an_answer(
     ("name", "says"),
     [
         ("03_precision", "Nothing is known of their accuracy."),
-        ("04_kv_cache", "Where it saturates was not measured."),
+        ("04_kv_cache", "Nothing that was measured tells where it saturates."),
         ("05_multi_gpu", "Concurrency 32: replicas2 gives 3.00 × one GPU"),
     ],
 )
 def test_where_its_study_is_there_it_answers_by_that_and_says_what_was_simulated(
     name: str, says: str, tmp_path: Path
 ) -> None:
-    path = place(tmp_path, ROOT / "notebooks" / f"{name}.ipynb")
     sweep = {"05_multi_gpu": "parallel"}.get(name, name[3:])
-    chosen = plan(f"sweep={sweep}", "model=llama-3.1-8b")
-    kept = study(tmp_path / "made", chosen, simulated=True)
-    fill(kept, chosen)
-    for measured in (tmp_path / REFERENCE).glob(f"*/{sweep}*"):
-        measured.unlink()
-    (tmp_path / REFERENCE / "2xh200" / sweep).symlink_to(kept.folder)
-    told = printed(cells(executed(path, tmp_path), "code")[-1])
+    kept, _ = simulated(tmp_path, sweep)
+    told = answered(tmp_path, name, {sweep: kept})
     assert says in told
     assert "SIMULATED" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "sweeps"),
+    [
+        ("02_latency_vs_batch", ("baseline", "batching")),
+        ("03_precision", ("precision",)),
+        ("05_multi_gpu", ("parallel",)),
+    ],
+)
+def test_of_a_study_that_is_void_it_concludes_nothing_and_says_why(
+    name: str, sweeps: tuple[str, ...], tmp_path: Path
+) -> None:
+    made = {}
+    for sweep in sweeps:
+        kept, chosen = simulated(tmp_path, sweep)
+        void(kept, *(run.id for run in chosen.runs))
+        made[sweep] = kept
+    told = answered(tmp_path, name, made)
+    assert told.count(NO_ANSWER) == len(sweeps)
+    assert told.count("Left out as void: ") == told.count(", by client_busy") == len(sweeps)
+
+
+def simulated(folder: Path, sweep: str) -> tuple[Study, Plan]:
+    """A study of a sweep, and its plan."""
+    chosen = plan(f"sweep={sweep}", "model=llama-3.1-8b")
+    kept = study(folder / "made", chosen, simulated=True)
+    fill(kept, chosen)
+    return kept, chosen
+
+
+def answered(folder: Path, name: str, studies: dict[str, Study]) -> str:
+    """What a notebook prints at its end where these sweeps are its only studies of their kind."""
+    path = place(folder, ROOT / "notebooks" / f"{name}.ipynb")
+    for sweep, kept in studies.items():
+        for measured in (folder / REFERENCE).glob(f"*/{sweep}*"):
+            if measured.name != "batching_traced":  # it is read for its traces
+                measured.unlink()
+        (folder / REFERENCE / "2xh200" / sweep).symlink_to(kept.folder)
+    return printed(cells(executed(path, folder), "code")[-1])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.conclusions.rows import Row, caveats, good, is_known
+from harness.conclusions.rows import Row, concluded, good, is_known
 from harness.relations import KNEE_FRAC, KNEE_POINTS, SERIES
 from harness.units import milliseconds, number, percent, whole
 
@@ -15,9 +15,8 @@ def batch_conclusion(
     points: pd.DataFrame, *, ttft_p99_s: float, tpot_p99_s: float
 ) -> Iterator[str]:
     """Where more requests stop paying, and the most within two limits of latency."""
-    yield from _knee(points)
-    yield from _within(points, ttft_p99_s, tpot_p99_s)
-    yield from caveats(points, good(points, RATE))
+    told = [*_knee(points), *_within(points, ttft_p99_s, tpot_p99_s)]
+    yield from concluded(told, points, good(points, RATE))
 
 
 def limit_conclusion(points: pd.DataFrame) -> Iterator[str]:
@@ -27,6 +26,10 @@ def limit_conclusion(points: pd.DataFrame) -> Iterator[str]:
         for row in good(points, "max_num_seqs", RATE, "tpot_p99_s")
         if not is_known(row, "case") or row["case"] == "max_num_seqs"
     ]
+    yield from concluded(_limit(rows), points, rows)
+
+
+def _limit(rows: list[Row]) -> Iterator[str]:
     if len({row["max_num_seqs"] for row in rows}) < 2:
         return
     best = max(rows, key=lambda row: row[RATE])
@@ -37,7 +40,6 @@ def limit_conclusion(points: pd.DataFrame) -> Iterator[str]:
     if enough is not best:
         text += f"; {best['max_num_seqs']:.0f}, the best, gives {_speed(best)}"
     yield f"{text}."
-    yield from caveats(points, rows)
 
 
 def _speed(row: Row) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from harness.conclusions.rows import Row, caveats, good, is_known
+from harness.conclusions.rows import Row, concluded, good, is_known
 from harness.hardware.card import Row as CardRow
 from harness.units import number, percent, plural, significant, whole
 from profiles.findings import Findings
@@ -60,15 +60,18 @@ def communication_conclusion(findings: Findings) -> Iterator[str]:
 def parallel_conclusion(points: pd.DataFrame) -> Iterator[str]:
     """The fastest way to use more than one GPU, at each concurrency."""
     rows = good(points, "concurrency", "speedup", "gpu_efficiency_frac", "num_gpus")
+    yield from concluded(_fastest(points, rows), points, rows)
+
+
+def _fastest(points: pd.DataFrame, rows: list[Row]) -> Iterator[str]:
     for concurrency in sorted({row["concurrency"] for row in rows}):
         mine = [row for row in rows if row["concurrency"] == concurrency]
         several = [row for row in mine if row["num_gpus"] > 1]
         if several:
             best = max(several, key=lambda row: row["speedup"])
             yield f"Concurrency {whole(concurrency)}: {_way(best)}{_others(several, best)}."
-    if rows and all(row["num_gpus"] <= 1 for row in rows):
+    if rows and not (pd.to_numeric(points["num_gpus"]) > 1).any():
         yield "No point used more than one GPU."
-    yield from caveats(points, rows)
 
 
 def _way(row: Row) -> str:

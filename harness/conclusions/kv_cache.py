@@ -4,19 +4,22 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.conclusions.rows import Row, caveats, good, is_known, of_case
+from harness.conclusions.rows import Row, concluded, good, is_known, of_case
 from harness.units import milliseconds, number, percent, whole
 
 
 def kv_cache_conclusion(points: pd.DataFrame) -> Iterator[str]:
     """Capacity, saturation, reuse: as far as each was measured."""
+    yield from concluded(_told(points), points, good(points))
+
+
+def _told(points: pd.DataFrame) -> Iterator[str]:
     yield from _capacity(good(points, "kv_cache_tokens"))
     yield from _longest(good(points, "longest_context_tokens"))
     saturation = of_case(good(points, "kv_demand_frac", "preemptions"), "saturation")
     yield from _saturation(sorted(saturation, key=lambda row: row["kv_demand_frac"]))
     reuse = of_case(good(points, "hit_frac", "prefix_cache_hit_frac", "ttft_p50_s"), "reuse")
     yield from _reuse(sorted(reuse, key=lambda row: row["hit_frac"]))
-    yield from caveats(points, good(points))
 
 
 def _capacity(rows: list[Row]) -> Iterator[str]:
@@ -45,7 +48,7 @@ def _longest(rows: list[Row]) -> Iterator[str]:
 def _saturation(rows: list[Row]) -> Iterator[str]:
     """`rows` by rising demand."""
     if not rows:
-        yield "Where it saturates was not measured."
+        yield "Nothing that was measured tells where it saturates."
         return
     tight = [row for row in rows if row["preemptions"] > 0]
     if not tight:
@@ -71,7 +74,7 @@ def _saturation(rows: list[Row]) -> Iterator[str]:
 def _reuse(rows: list[Row]) -> Iterator[str]:
     """`rows` by rising share of the prompts that is shared."""
     if len(rows) < 2:
-        yield "What is used again was not measured."
+        yield "Nothing that was measured tells what is used again."
         return
     none, most = rows[0], rows[-1]
     yield (

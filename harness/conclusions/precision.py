@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.conclusions.rows import Row, caveats, good, is_known
+from harness.conclusions.rows import Row, concluded, good, is_known
 from harness.units import number, percent, whole
 
 RATE = "output_tok_per_s"
@@ -18,6 +18,10 @@ def precision_conclusion(points: pd.DataFrame) -> Iterator[str]:
     reference's: that is no proof that it costs nothing.
     """
     rows = busiest(points)
+    yield from concluded(_formats(rows), points, rows)
+
+
+def _formats(rows: list[Row]) -> Iterator[str]:
     if not rows:
         return
     for row in rows:
@@ -34,7 +38,6 @@ def precision_conclusion(points: pd.DataFrame) -> Iterator[str]:
         yield "All of them change the perplexity."
     else:
         yield "Nothing is known of their accuracy."
-    yield from caveats(points, rows)
 
 
 def busiest(points: pd.DataFrame) -> list[Row]:

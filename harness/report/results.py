@@ -25,9 +25,11 @@ from harness.report.contents import Contents
 from harness.tables import cell, point_columns
 from harness.tune.plots import PREFIX
 from harness.units import plural, whole
-from harness.validity import CODES
+from harness.validity import CODES, FATAL
+from harness.void import is_void
 
 UNKNOWN = "a code of another version of the harness"
+LEFT_OUT = "of runs that the row leaves out"
 
 
 def in_short(contents: Contents) -> Section:
@@ -37,7 +39,8 @@ def in_short(contents: Contents) -> Section:
 
 def _in_short(contents: Contents) -> Iterator[str]:
     runs, points = contents.runs, contents.points
-    good = points[(points["status"] == "ok") & points["output_tok_per_s"].notna()]
+    measured = points[(points["status"] == "ok") & points["output_tok_per_s"].notna()]
+    good = measured[~is_void(measured)]
     num_ok = int((runs["status"] == "ok").sum())
     launches = runs["launch"].nunique()
     skipped = f", {contents.skipped} not needed" if contents.skipped else ""
@@ -49,10 +52,13 @@ def _in_short(contents: Contents) -> Iterator[str]:
         best = good.iloc[int(good["output_tok_per_s"].astype(float).argmax())].to_dict()
         shown = {c.name: cell(c, best) for c in COLUMNS if c.title and c.name in best}
         at = f" at {contents.label(str(best['run']))}" if len(points) > 1 else ""
+        what = "The most output" + (", void points left out" if len(good) < len(measured) else "")
         yield (
-            f"The most output: {shown['output_tok_per_s']} tok/s{at},"
+            f"{what}: {shown['output_tok_per_s']} tok/s{at},"
             f" TTFT p50 {shown['ttft_p50_s']} ms, TPOT p50 {shown['tpot_p50_s']} ms."
         )
+    elif len(measured):
+        yield "No point can be compared with another: all that were measured are void."
     fatal = {c for codes in points["validity"] for c in codes.split() if _code(c)[1] == "bad"}
     if fatal:
         yield f"Not to be used for a comparison, where marked: {', '.join(sorted(fatal))}."
@@ -76,7 +82,10 @@ def table(contents: Contents) -> Section:
     rows = tuple(tuple(_cell(column, row) for column in shown) for row in points.to_dict("records"))
     blocks: list[Block] = [Table(heads=heads, rows=rows)]
     if len(contents.runs) > len(points):
-        blocks.append(Text(text="Each row is the median of its good runs.", tone="muted"))
+        text = "Each row is the median of its good runs."
+        if points["validity"].str.contains("(", regex=False).any():
+            text += f" Codes in parentheses are {LEFT_OUT}."
+        blocks.append(Text(text=text, tone="muted"))
     files = [name for name in ("table.parquet", "table.csv") if (contents.folder / name).is_file()]
     links = " and ".join(f"`{name}`" for name in files)
     blocks.append(Page(markdown=f"All columns, one row a run, in base units: {links}."))
@@ -100,8 +109,11 @@ def validity_cell(codes: str) -> Cell:
 
 def _code(code: str) -> tuple[str, Tone]:
     """A code's meaning, and how bad it is."""
-    if code not in CODES:
+    name = code.strip("()")
+    if name not in CODES:
         return UNKNOWN, "doubt"
+    if name != code:
+        return f"{LEFT_OUT}: {CODES[name].meaning}", "doubt"
     return CODES[code].meaning, "bad" if CODES[code].fatal else "doubt"
 
 
@@ -164,7 +176,8 @@ def _codes(contents: Contents) -> Block:
         (
             Cell(text=code, codes=((code, *_code(code)),)),
             Cell(text=_code(code)[0]),
-            Cell(text="refused", tone="bad") if _code(code)[1] == "bad" else Cell(text="allowed"),
+            # `compare` leaves no run out
+            Cell(text="refused", tone="bad") if code.strip("()") in FATAL else Cell(text="allowed"),
             Cell(text=f"{whole(len(where[code]))} of {num}", value=len(where[code])),
             Cell(text="all" if len(where[code]) == num else "; ".join(where[code])),
         )

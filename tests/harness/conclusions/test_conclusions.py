@@ -16,7 +16,7 @@ from harness.conclusions.gpus import (
 )
 from harness.conclusions.kv_cache import kv_cache_conclusion
 from harness.conclusions.precision import precision_conclusion
-from harness.conclusions.rows import answer, caveats, good
+from harness.conclusions.rows import NO_ANSWER, answer, caveats, good
 from harness.hardware.card import Card, Row
 from harness.hardware.drift import Difference, Grade
 from harness.tables import SIMULATED
@@ -24,6 +24,9 @@ from profiles.findings import from_json
 from tests.harness.report.studies import FINDINGS_OF_A_RUN
 
 NOTHING = pd.DataFrame()
+
+
+VOID = {"validity": "few_samples client_busy"}
 
 
 def points(*rows: dict[str, Any]) -> pd.DataFrame:
@@ -71,11 +74,12 @@ def card_row(name: str, **values: Any) -> Row:
     ],
 )
 def test_nothing_measured_is_answered_by_no_number(told: Any) -> None:
-    assert answer(told) == "This cannot be answered by what was measured."
+    assert answer(told) == NO_ANSWER
 
 
-def test_good_rows_have_not_failed_and_every_number_is_finite() -> None:
-    table = points({"x": 1.0}, {"x": nan}, {"x": inf}, {"x": None}, {"x": 2.0, "status": "failed"})
+def test_good_rows_have_not_failed_are_not_void_and_every_number_is_finite() -> None:
+    bad = [{"x": 2.0, "status": "failed"}, {"x": 3.0} | VOID]
+    table = points({"x": 1.0, "validity": "(died)"}, {"x": nan}, {"x": inf}, {"x": None}, *bad)
     assert [row["x"] for row in good(table, "x")] == [1.0]
     assert good(table, "not a column") == []
 
@@ -91,6 +95,49 @@ def test_caveats_name_the_simulator_codes_and_single_runs() -> None:
 def test_repeated_points_without_codes_have_no_caveats() -> None:
     table = points({}, {})
     assert not [*caveats(table, good(table))]
+
+
+def test_caveats_count_the_void_points_that_were_left_out_and_say_why() -> None:
+    table = points({"validity": "few_samples"}, VOID, {"status": "failed", "validity": "died"})
+    left_out, codes = caveats(table, good(table))
+    assert left_out == "Left out as void: 2 points of 3, by client_busy, died (--help validity)."
+    assert codes == "Codes of 1 point of 1: few_samples (--help validity)."
+
+
+@pytest.mark.parametrize(
+    "concluded",
+    [
+        lambda table: batch_conclusion(table, ttft_p99_s=1, tpot_p99_s=1),
+        limit_conclusion,
+        precision_conclusion,
+        parallel_conclusion,
+    ],
+)
+def test_of_void_points_alone_nothing_is_concluded_and_it_is_said_why(concluded: Any) -> None:
+    way = {"speedup": 1.0, "gpu_efficiency_frac": 1.0, "num_gpus": 2, "knee": True}
+    table = points(*(closed(n, 100, 0.1, 0.1, max_num_seqs=n, **way, **VOID) for n in (1, 2, 4)))
+    assert answer(concluded(table)).splitlines() == [
+        NO_ANSWER,
+        "Left out as void: 3 points of 3, by client_busy (--help validity).",
+    ]
+
+
+def test_a_void_point_takes_no_part_in_a_conclusion() -> None:
+    table = points(
+        *(closed(n, 100 * n, 0.01, 0.002, max_num_seqs=n, case="max_num_seqs") for n in (1, 2)),
+        closed(4, 900, 0.01, 0.002, max_num_seqs=4, case="max_num_seqs", **VOID),
+    )
+    told = answer(batch_conclusion(table, ttft_p99_s=1, tpot_p99_s=1))
+    assert "the most is 200 output tok/s, at concurrency 2." in told
+    told = answer(limit_conclusion(table))
+    assert told.startswith("max_num_seqs=2 is the smallest within 10.0 % of the best: 200")
+    assert "Left out as void: 1 point of 3" in told
+
+
+def test_two_gpus_whose_points_are_void_are_not_said_to_be_unused() -> None:
+    one = {"concurrency": 1, "num_gpus": 1, "speedup": 1.0, "gpu_efficiency_frac": 1.0}
+    told = answer(parallel_conclusion(points(one, one | VOID | {"num_gpus": 2})))
+    assert told.splitlines()[0] == NO_ANSWER
 
 
 def test_the_knee_is_told_against_one_stream_and_against_the_best() -> None:
@@ -188,6 +235,15 @@ def test_capacity_saturation_and_reuse_are_told_as_far_as_they_were_measured() -
         "Goodput is highest at a demand of 1.10 (9.0 req/s) and 3.0 req/s at 2.00.",
         "Where 90.0 % of each prompt is shared, 90.0 % of its tokens are found in the cache, and"
         " TTFT p50 is 50.0 ms against 200 ms at 0.0 %.",
+    ]
+
+
+def test_of_a_cache_whose_points_are_void_nothing_is_told_but_that() -> None:
+    table = points({"case": "saturation", "kv_demand_frac": 2.0, "preemptions": 4} | VOID)
+    assert [*kv_cache_conclusion(table)] == [
+        "Nothing that was measured tells where it saturates.",
+        "Nothing that was measured tells what is used again.",
+        "Left out as void: 1 point of 1, by client_busy (--help validity).",
     ]
 
 

@@ -19,9 +19,9 @@ PIXEL = bytes.fromhex(
 COMMAND = "python -m harness sweep=single load.concurrency=1,2"
 
 
-def finished(out: Path, *, simulated: bool = False) -> Study:
-    """Two points, one run each, all well."""
-    made = plan("load.concurrency=1,2")
+def finished(out: Path, *words: str, simulated: bool = False) -> Study:
+    """A plan's runs, all well; without words, two points with one run each."""
+    made = plan(*(words or ("load.concurrency=1,2",)))
     kept = study(out, made, simulated=simulated)
     kept.add(command=COMMAND)
     fill(kept, made)

@@ -20,6 +20,7 @@ from harness.report.verdict import point_label
 from harness.study import Study
 from harness.tables import SIMULATED
 from harness.validity import CODES
+from tests.harness.builders import void
 from tests.harness.hardware import builders as validations
 from tests.harness.report.studies import (
     PIXEL,
@@ -121,6 +122,40 @@ def test_every_table_scrolls_inside_its_own_container(stored: Study) -> None:
 def test_codes_that_occur_are_explained_and_no_others(stored: Study) -> None:
     words = " ".join(report(stored).words())
     assert {code for code in CODES if CODES[code].meaning in words} == {"not_steady"}
+
+
+def in_short(kept: Study) -> str:
+    html = write_report(kept).read_text()
+    return " ".join(
+        Page(html[html.index('<section id="short">') : html.index('"box"')]).words("li")
+    )
+
+
+def test_the_headline_is_the_best_point_that_is_not_void(tmp_path: Path) -> None:
+    kept = finished(tmp_path, "engine.max_num_seqs=4,8,16", "load.concurrency=2")
+    runs = kept.about["runs"]
+    assert "The most output: 840 tok/s at max_num_seqs=16, TTFT p50" in in_short(kept)
+    void(kept, runs[-1])
+    told = in_short(kept)
+    assert "The most output, void points left out: 560 tok/s at max_num_seqs=8," in told
+    assert "Not to be used for a comparison, where marked: client_busy." in told
+    void(kept, *runs)
+    told = in_short(kept)
+    assert "most output" not in told
+    assert "No point can be compared with another: all that were measured are void." in told
+
+
+def test_codes_of_runs_that_a_row_leaves_out_are_told_apart(tmp_path: Path) -> None:
+    kept = finished(tmp_path, "load.concurrency=2", "repeats.launches=2")
+    void(kept, kept.about["runs"][0])
+    words = report(kept).words()
+    assert any(
+        w.endswith("Codes in parentheses are of runs that the row leaves out.") for w in words
+    )
+    place = words.index("of runs that the row leaves out: " + CODES["client_busy"].meaning)
+    assert words[place + 1] == "refused", "compare leaves out none"
+    assert "The most output: 560 tok/s," in in_short(kept)
+    assert "Not to be used" not in in_short(kept)
 
 
 def test_what_was_simulated_says_so_first(tmp_path: Path) -> None:
