@@ -233,7 +233,7 @@ def test_a_window_that_the_worker_slept_through_is_over_all_the_same(
     def freeze(now):
         if not thawed_at_s:
             os.kill(pid, signal.SIGSTOP)
-            thawed_at_s.append(perf_counter() - now.elapsed_s + load.planned_s + 0.5)
+            thawed_at_s.append(perf_counter() - now.elapsed_s + load.planned_s + 2.0)
 
     def thaw():
         if thawed_at_s and perf_counter() > thawed_at_s[0]:
