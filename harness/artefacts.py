@@ -14,7 +14,7 @@ from rich.markdown import Markdown
 from harness.capacity.page import write_capacity
 from harness.plots import MADE_BY, draw
 from harness.screen import print_table
-from harness.study import Study
+from harness.study import DamagedRunError, Study
 from harness.tables import markdown, write_tables
 from harness.terminal import Terminal
 from harness.timeline_plot import MAX_RUNS, draw_timelines
@@ -37,9 +37,10 @@ def tabulate(study: Study) -> bool:
 
     A terminal gets the columns that fit, anything else Markdown.
     """
-    for run in study.damaged():
-        print(f"note: run {run} is damaged and left out; the sweep's command will measure it again")
-    if (made := make(study)) is None:
+    made = make(study)
+    for note in left_out(study):
+        print(f"note: {note}")
+    if made is None:
         return False
     points = made.points
     console = Terminal()
@@ -59,11 +60,29 @@ def tabulate(study: Study) -> bool:
     return True
 
 
+def left_out(study: Study) -> list[str]:
+    """A sentence for each damaged run, once the study's table and plots are made without it."""
+    return [
+        f"run {run} is damaged ({why}) and left out: delete {study.folder / 'runs' / run}, and the"
+        " sweep's command measures it again"
+        for run, why in study.damaged().items()
+    ]
+
+
 def make(study: Study) -> Made | None:
     """Write the table, and replace all plots; None if there is nothing to write.
 
-    Raises UserError if the study is damaged.
+    Damaged runs are left out. Raises UserError if study.json or a launch.json is damaged.
     """
+    while True:
+        try:
+            return _made(study)
+        except DamagedRunError as damage:
+            study.leave_out(damage)
+
+
+def _made(study: Study) -> Made | None:
+    """As `make`. Raises DamagedRunError."""
     tables = write_tables(study)
     if tables is None:
         return None

@@ -1,7 +1,7 @@
 """The command line: words in, exit code out.
 
     0    everything that was asked for is done
-    1    done, but runs or checks failed; with compare and against=: regressed;
+    1    done, but runs or checks failed, or are damaged; with compare and against=: regressed;
          with tune: not proven
     2    the request cannot be carried out as written, and nothing was started; with compare and
          against=: not comparable, or inconclusive

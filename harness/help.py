@@ -37,7 +37,8 @@ Examples
 
 One value pins a setting; several (a,b,c) make it an axis. engine= is auto, vllm, sim or external.
 The same command resumes a study that was interrupted.
-Exit code 0: all is done; 1: runs or checks failed; 2: nothing was started; verbs have their own.
+Exit code 0: all is done; 1: something failed or is damaged; 2: nothing was started; verbs have
+their own.
 
   --help sweep=NAME  a sweep's own file, with comments; also: tune=NAME
   --help settings    every setting, with its meaning and default
@@ -83,6 +84,7 @@ _REPORT = """\
   profile.seconds=S  seconds of the steady window to capture [1.5]
 
 Traces are kept with the runs of each study; a failed one is reported with its reason, and retried.
+A run with damaged samples is named and left out; against= refuses it.
 Exit code 0: the report is written; 2: bad input, or another environment: nothing was started.\
 """
 
@@ -91,8 +93,8 @@ _TABLE = """\
 
 All of it comes from the raw samples of the study's runs, which never change. Columns and plots are
 those that the sweep's last command asked for; plots that are no longer asked for are removed.
-Damaged runs are named and left out. A run that lacks its vllm_bench.json gets it; one that is there
-is kept, because it would be the same. Exit code 0: written; 2: there are no samples.\
+Runs with damaged files are named and left out. A run that lacks its vllm_bench.json gets it; one
+that is there is kept, because it would be the same. Exit code 0: written; 2: there are no samples.\
 """
 
 _TUNE = """\

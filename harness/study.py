@@ -64,21 +64,38 @@ class SavedRun:
         return dict(self.record.get("load_asked", load)) if load.get("search") else load
 
     def samples(self, name: str) -> dict[str, npt.NDArray[Any]]:
-        """The columns of NAME.parquet; empty if it was not sampled."""
+        """The columns of NAME.parquet; empty if it was not sampled. Raises DamagedRunError."""
         path = self.folder / f"{name}.parquet"
-        return read(path) if path.is_file() else {}
+        try:
+            return read(path) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise damaged(self, error) from None
 
     def chunks(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """The columns of chunks.parquet in parts, as there may be a hundred million chunks."""
-        return parts(self.folder / "chunks.parquet")
+        """The columns of chunks.parquet in parts, as there may be a hundred million chunks.
+
+        Raises DamagedRunError.
+        """
+        try:
+            yield from parts(self.folder / "chunks.parquet")
+        except (OSError, ValueError) as error:
+            raise damaged(self, error) from None
 
 
-def damaged(run: SavedRun, error: Exception) -> UserError:
+class DamagedRunError(UserError):
+    """A run has files that cannot be read: nothing can be made with it, only without it."""
+
+    def __init__(self, folder: Path, why: str) -> None:
+        super().__init__(
+            f"{folder} is damaged ({why}): delete it, and the sweep's command measures it again."
+        )
+        self.run = folder.name
+        self.why = why
+
+
+def damaged(run: SavedRun, error: Exception) -> DamagedRunError:
     """The refusal to go on with a run whose files cannot be read."""
-    return UserError(
-        f"{run.folder} is damaged ({type(error).__name__}: {error}): delete it; the same command"
-        " measures it again, `table` leaves it out."
-    )
+    return DamagedRunError(run.folder, " ".join(f"{type(error).__name__}: {error}".split()))
 
 
 class Study:
@@ -87,6 +104,7 @@ class Study:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock: int | None = None  # a file descriptor that holds the lock
+        self._left_out: dict[str, str] = {}  # damaged runs, and what is wrong with them
 
     @classmethod
     def open(cls, out: Path, plan: Plan, about: dict[str, Any], *, fresh: bool) -> Self:
@@ -245,9 +263,9 @@ class Study:
         path.replace(self.folder / name)
 
     def runs(self, only: Collection[str] | None = None) -> Iterator[SavedRun]:
-        """Saved runs in the order of the plan, or `only` these, without skipped ones."""
+        """Saved runs in the order of the plan, or `only` these, without skipped or damaged ones."""
         for run_id in self.about["runs"]:
-            if only is not None and run_id not in only:
+            if run_id in self._left_out or (only is not None and run_id not in only):
                 continue
             if (record := self._record(run_id)) and record["status"] != "skipped":
                 told = self._launch(str(record.get("launch")))
@@ -263,10 +281,19 @@ class Study:
             if record.get("status") == "skipped"
         }
 
-    def damaged(self) -> list[str]:
-        """Runs whose run.json exists but cannot be read; they count as not measured."""
+    def leave_out(self, damage: DamagedRunError) -> None:
+        """Go on without a run, because it was found to be damaged when its samples were read."""
+        self._left_out[damage.run] = damage.why
+
+    def damaged(self) -> dict[str, str]:
+        """Runs that are left out because they are damaged, and what is wrong with them.
+
+        They have a run.json that cannot be read, and so count as not measured, or were found when
+        their samples were read.
+        """
         files = {run: self.folder / "runs" / run / "run.json" for run in self.about["runs"]}
-        return [run for run, file in files.items() if file.is_file() and not self._record(run)]
+        unread = [run for run, file in files.items() if file.is_file() and not self._record(run)]
+        return dict.fromkeys(unread, "run.json cannot be read") | self._left_out
 
     def _launch(self, name: str) -> dict[str, Any]:
         """The contents of launch.json; empty if absent. Raises UserError if it is damaged."""

@@ -193,7 +193,7 @@ class Sweep:
         if runs or checks:
             text = " and ".join(plural(n, what) for what, n in failed if n)
             print(f"{text} failed; retry=true tries again")
-        return 1 if runs or checks else 0
+        return 1 if runs or checks or study.damaged() else 0
 
     def instrument(self, study: Study) -> "Instrument":
         """The study's load generator: the one it was begun with, else calibrated now."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.artefacts import left_out
 from harness.errors import UserError
 from harness.guard.command import allowed, parted
 from harness.guard.outcome import Comparison
@@ -30,7 +31,11 @@ def run(words: Sequence[str]) -> int:
         compared = _compared(Path(said["against"]), study, allowed(said))
     if profile.kind != "none":
         _capture(compared, study, profile, points)
-    print(f"report: {write_report(Study(study), compared)}")
+    reported = Study(study)
+    page = write_report(reported, compared)
+    for note in left_out(reported):
+        print(f"note: {note}")
+    print(f"report: {page}")
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.artefacts import make
+from harness.artefacts import left_out, make
 from harness.captures import Capture, captures
 from harness.hardware.saved import FILE, Validation
 from harness.reading import has_samples, label_of, stored_tables
@@ -34,6 +34,7 @@ class Contents:
     points: pd.DataFrame
     saved: tuple[SavedRun, ...]  # empty without raw samples
     skipped: int  # runs that were not needed
+    left_out: list[str]  # a sentence for each damaged run
     launches: dict[str, dict[str, Any]]  # launch.json of each life of a server
     captures: tuple[Capture, ...]
     plots: tuple[Path, ...]
@@ -68,10 +69,10 @@ def read(study: Study, *, remake: bool = True) -> Contents:
     Without `remake` they are made only if there is no table yet.
     """
     about = study.about
-    saved = tuple(study.runs())
     is_tabulated = (study.folder / "table.parquet").is_file()
-    if (remake or not is_tabulated) and has_samples(saved):
+    if (remake or not is_tabulated) and has_samples(tuple(study.runs())):
         make(study)
+    saved = tuple(study.runs())  # without those that were found to be damaged
     tables = stored_tables(study)
     runs = tables.runs
     order = [run for run in about["runs"] if (runs["run"] == run).any()]
@@ -82,6 +83,7 @@ def read(study: Study, *, remake: bool = True) -> Contents:
         points=tables.points,
         saved=saved if has_samples(saved) else (),
         skipped=len(study.skipped()),
+        left_out=left_out(study),
         launches=dict(_launches(study.folder, runs)),
         captures=captures(study.folder, order),
         plots=tuple(_plots(study.folder, order)),

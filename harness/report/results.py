@@ -86,6 +86,7 @@ def table(contents: Contents) -> Section:
         if points["validity"].str.contains("(", regex=False).any():
             text += f" Codes in parentheses are {LEFT_OUT}."
         blocks.append(Text(text=text, tone="muted"))
+    blocks += [Text(text=f"Note: {note}.", tone="bad") for note in contents.left_out]
     files = [name for name in ("table.parquet", "table.csv") if (contents.folder / name).is_file()]
     links = " and ".join(f"`{name}`" for name in files)
     blocks.append(Page(markdown=f"All columns, one row a run, in base units: {links}."))

@@ -160,5 +160,5 @@ def test_a_damaged_launch_is_named_and_a_damaged_run_is_told(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"launch\.json is damaged"):
         list(kept.runs())
     (run.folder / "run.json").write_text('{"a":')
-    assert kept.damaged() == [run.record["id"]]
+    assert kept.damaged() == {run.record["id"]: "run.json cannot be read"}
     assert list(kept.runs()) == []

@@ -165,7 +165,7 @@ def test_a_table_is_made_again_from_the_samples(tool: Tool, study: Path) -> None
     assert (study / "table.md").read_text() == before
 
 
-def test_a_damaged_run_is_named_and_can_be_measured_again(tool: Tool, study: Path) -> None:
+def test_a_damaged_run_is_named_left_out_and_can_be_measured_again(tool: Tool, study: Path) -> None:
     first, second = sorted(study.glob("runs/*"))
     (first / "run.json").write_text("{")
     done = tool(*COMMAND)
@@ -173,9 +173,14 @@ def test_a_damaged_run_is_named_and_can_be_measured_again(tool: Tool, study: Pat
     assert "1 to do" in done.stdout
     (second / "requests.parquet").write_text("PAR1")
     done = tool("table", str(study))
-    assert done.returncode == 2
-    assert f"{second.name} is damaged" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert f"note: run {second.name} is damaged" in done.stdout
+    assert list(table(study)["run"]) == [first.name]
+    assert tool(*COMMAND).returncode == 1, "the study is not whole"
+    shutil.rmtree(second)
+    again = tool(*COMMAND)
+    assert again.returncode == 0, again.stderr
+    assert "1 to do" in again.stdout
 
 
 def test_the_simulator_is_known_behind_a_url_too(tool: Tool) -> None:

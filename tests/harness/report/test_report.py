@@ -109,6 +109,19 @@ def test_the_table_is_that_of_table_md(tmp_path: Path) -> None:
     assert {code for row in rows for code in row[-1].split()} == set(table.words("span"))
 
 
+def test_a_damaged_run_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = finished(tmp_path)
+    first, *rest = [saved.folder for saved in kept.runs()]
+    (first / "requests.parquet").write_bytes(b"PAR1 cut off")
+    assert run(["report", str(kept.folder)]) == 0
+    told = f"run {first.name} is damaged ("
+    assert f"note: {told}" in capsys.readouterr().out
+    assert told in (kept.folder / "report.md").read_text()
+    assert list(read(kept).runs["run"]) == [folder.name for folder in rest]
+
+
 def test_every_table_scrolls_inside_its_own_container(stored: Study) -> None:
     html = write_report(stored).read_text()
     tables = re.findall(r"<table\b", html)
