@@ -1,7 +1,10 @@
-"""Where the YAML of conf/ is, and which choices it offers."""
+"""Where the YAML of conf/ is, which choices it offers, and what a file of it holds."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
 
 
 def conf_dir() -> Path:
@@ -21,6 +24,16 @@ def options(group: str, folders: Sequence[Path]) -> dict[str, Path]:
     for folder in folders:
         found |= {path.stem: path for path in sorted((folder / group).glob("*.yaml"))}
     return found
+
+
+def read(path: Path) -> Any:
+    """The contents of a YAML file. Raises UserError if it cannot be read."""
+    import yaml  # not needed for help
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 
 def describe(path: Path) -> str:

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from harness.conf_files import conf_dirs, options
+from harness.conf_files import conf_dirs, options, read
 from harness.engines.choice import Choice, choose
 from harness.engines.config import Engine
 from harness.errors import UserError
@@ -29,7 +29,7 @@ from harness.grid import SWEPT, expand, joined_axes, merge, put
 from harness.model import Model
 from harness.overrides import GROUPS, Words, did_you_mean, not_there
 from harness.rules import check
-from harness.sentences import Origin, sentence
+from harness.sentences import Origin, sentence, shown
 from harness.settings import AXIS, ENGINES, Options, check_names, known_names, names_of
 from harness.tune.config import Tune
 from loadgen.config import Load
@@ -37,6 +37,7 @@ from monitors.config import Monitor
 from profiles.config import Profile
 
 GLOBAL = "# @package _global_"
+TREES = tuple(group for group in GROUPS if group != "sweep")  # what a sweep's file may change
 PLACES = ("on_gpu", "on_cpu", "on_sim")  # a sweep's overlays for kinds of machines
 TUNED = "tuned"  # the engine that a tuning writes (harness/tune/answer.py)
 T = TypeVar("T")
@@ -104,10 +105,8 @@ def _checked(
 ) -> Config:
     study = "tune" if "tune" in choices else "sweep"
     origin = Origin(words=words, study=f"{study}/{choices[study]}", kind=choice.kind)
-    groups = {group: tree.pop(group, None) or {} for group in GROUPS if group != "sweep"}
+    groups = {group: tree.pop(group, None) or {} for group in TREES}
     cases = tree.pop("cases", None) or {}
-    if not isinstance(cases, dict):
-        raise UserError(f"cases is not of the form {{NAME: {{engine: ..., load: ...}}}}: {cases}.")
     if study == "tune" and cases:
         raise UserError(
             f"{origin.study}.yaml: a tuning has no cases; it tries what tune.space holds."
@@ -148,6 +147,7 @@ def _compose_tree(choices: dict[str, str], place: str, conf_dirs: list[Path]) ->
     overlay = tree.get(f"on_{place}") or {}
     choosing = {g: v for g, v in overlay.items() if g in GROUPS and isinstance(v, str)}
     if chosen := {group: name for group, name in choosing.items() if group not in choices}:
+        _check_choices(chosen, conf_dirs)
         tree = _hydra_tree(choices | chosen, conf_dirs)
     for key in [key for key in tree if key.startswith("on_")]:
         if key not in PLACES:
@@ -174,12 +174,30 @@ def _hydra_tree(choices: dict[str, str], conf_dirs: list[Path]) -> dict[str, Any
             tree: Any = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise UserError(f"the configuration cannot be composed: {_one_line(error)}") from None
+    _check_form(tree, "the configuration")
     if not is_file:  # real weights: a folder or a hub id
         tree["model"] = {"name": model.rstrip("/").rpartition("/")[2], "path": model}
-    elif tree["engine"]["kind"] == "external" and not model:
+    elif not model and (tree.get("engine") or {}).get("kind") == "external":
         # The server decides what it serves.
         tree["model"] = {"name": "external", "path": "external"}
     return dict(tree)
+
+
+def _check_form(tree: Any, where: Path | str) -> None:
+    """Raises UserError if there is something else where settings or branches of them belong."""
+    if not isinstance(tree, dict | None):
+        raise UserError(f"{where}: it must be names with values: {{NAME: VALUE}}.")
+    for name, value in (tree or {}).items():
+        if not isinstance(name, str):  # YAML reads on and off as booleans, and 8 as a number
+            raise UserError(f"{where}: the name {name} is no text: quote it.")
+        if name in (*TREES, "cases", *PLACES) and not isinstance(value, dict | None):
+            raise UserError(
+                f"{where}: {name}={shown(value)}: must be names with values: {{NAME: VALUE}}"
+            )
+        if name in PLACES and value:  # there a group may also be chosen by its name
+            choosing = [key for key in value if key in GROUPS and isinstance(value[key], str)]
+            inner = {key: value[key] for key in value if key not in choosing}
+            _check_form(inner, f"{where}: {name}")
 
 
 def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> None:
@@ -190,9 +208,9 @@ def _check_choices(choices: Mapping[str, str], conf_dirs: Sequence[Path]) -> Non
             raise UserError(
                 f"{group} '{name}' comes with the harness: rename the one in {homes[-1]}."
             )
-        if name in known and group in ("sweep", "tune"):
-            path = options(group, conf_dirs)[name]
-            if not path.read_text(errors="replace").startswith(GLOBAL):
+        if (path := options(group, conf_dirs).get(name)) is not None:
+            _check_form(read(path), path)
+            if group in ("sweep", "tune") and not path.read_text().startswith(GLOBAL):
                 what = "tuning" if group == "tune" else group
                 raise UserError(f"{path}: a {what}'s first line must be '{GLOBAL}'.")
         is_folder = name.startswith(("/", ".", "~"))
@@ -215,12 +233,8 @@ def _kind_of(engine: str, conf_dirs: Sequence[Path]) -> str:
     if engine in ("auto", *ENGINES):
         return engine
     path = options("engine", conf_dirs)[engine]
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {_one_line(error)}") from None
-    kind = tree.get("kind") if isinstance(tree, dict) else None
-    if kind not in ENGINES:
+    kind = (read(path) or {}).get("kind")
+    if kind not in tuple(ENGINES):  # it may be anything
         raise UserError(f"{path}: an engine says its kind: {', '.join(ENGINES)}.")
     return str(kind)
 

@@ -160,7 +160,7 @@ def _axes(tree: Tree, prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
     """The lists in a group, by dotted name, in the order of appearance."""
     for name, value in tree.items():
         if isinstance(value, list):
-            yield prefix + name, value
+            yield f"{prefix}{name}", value
         elif isinstance(value, dict) and not prefix.startswith("extra."):  # below, it is flag JSON
             yield from _axes(value, f"{prefix}{name}.")
 

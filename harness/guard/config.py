@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from harness.conf_files import conf_dirs, options
+from harness.conf_files import conf_dirs, options, read
 from harness.direction import better
 from harness.errors import UserError
 from harness.grid import put
@@ -70,10 +69,7 @@ def read_yaml(group: str, name: str, extra_conf_dir: Path | None) -> tuple[Path,
         raise UserError(
             f"{group}={name}: there is no such file.{hint} By name there are: {', '.join(known)}."
         )
-    try:
-        return path, yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    return path, read(path)
 
 
 def checked(schema: Any, tree: Any, where: Path | str) -> Any:

@@ -7,7 +7,7 @@ from harness import config as config_module
 from harness.conf_files import conf_dir, describe, options
 from harness.config import Config, compose
 from harness.engines.choice import Choice
-from harness.engines.config import ExternalEngine, VllmEngine
+from harness.engines.config import ExternalEngine, SimEngine, VllmEngine
 from harness.errors import UserError
 from harness.overrides import parse
 from harness.plan import make_plan
@@ -173,7 +173,20 @@ def test_the_command_line_pins_a_setting_in_every_case() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("cases: [a, b]", "cases is not of the form"),
+        ("cases: [a, b]", "mine.yaml: cases=[a, b]: must be names with values"),
+        ("cases: {a: 5}", "case 'a' is not of the form"),
+        ("load: 5", "mine.yaml: load=5: must be names with values"),
+        ("engine: sim", "mine.yaml: engine=sim: must be names with values"),
+        ("model: []", "mine.yaml: model=[]: must be names with values"),
+        ("on_sim: 3", "mine.yaml: on_sim=3: must be names with values"),
+        ("on_sim: {cases: [1]}", "mine.yaml: on_sim: cases=[1]: must be names with values"),
+        ("on_sim: {engine: 7}", "mine.yaml: on_sim: engine=7: must be names with values"),
+        ("on_sim: {load: poison}", "there is no load 'poison'. Did you mean 'poisson'?"),
+        ("1: 5", "mine.yaml: the name 1 is no text: quote it"),
+        ("load: {shape: {1: [2]}}", "there is no setting 'load.shape'"),
+        ("slo: 3", "slo=3: must be names with values, of: ttft_s"),
+        ("columns: 5", "columns=5: must be a name, or a list of names"),
+        ("load: {", "mine.yaml cannot be read: while parsing"),
         ("cases: {a: {checks: {}}}", "case 'a' holds 'checks'"),
         ("cases: {on: {}}", "cases: the name True is no text: quote it."),
         ("cases: {a: {load: {concurency: 3}}}", "Did you mean 'load.concurrency'?"),
@@ -198,6 +211,23 @@ def test_a_mistake_in_a_sweep_file_is_one_sentence(tmp_path: Path, text: str, sa
     told = refused("sweep=mine", "load.concurrency=2", conf=sweep_file(tmp_path, text))
     assert says in told
     assert "\n" not in told
+
+
+@pytest.mark.parametrize("content", [b"5\n", b"[1]\n", b"# Gr\xfc\xdfe\n", b"\xff\xfe"])
+@pytest.mark.parametrize("group", ["sweep", "tune", "engine", "load", "model"])
+def test_a_file_without_settings_is_named(tmp_path: Path, group: str, content: bytes) -> None:
+    (tmp_path / group).mkdir()
+    head = b"# @package _global_\n" if group in ("sweep", "tune") else b""
+    (tmp_path / group / "mine.yaml").write_bytes(head + content)
+    with pytest.raises(UserError, match=f"^{tmp_path}/{group}/mine.yaml[: ]") as caught:
+        compose(parse([f"{group}=mine"]), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_said_of_a_group_leaves_its_defaults(tmp_path: Path) -> None:
+    conf = sweep_file(tmp_path, "engine: null\nmonitor: null\non_sim: null\ncases: null")
+    (engine,) = composed("sweep=mine", "load.concurrency=2", conf=conf).engines
+    assert engine == SimEngine()
 
 
 def test_a_case_cannot_change_the_interpreter(
@@ -492,7 +522,7 @@ def test_an_engine_of_ones_own_is_taken_by_its_name(tmp_path: Path) -> None:
     assert (engine.kind, engine.gpu, engine.max_num_seqs) == ("sim", "l4", 7)
 
 
-@pytest.mark.parametrize("text", ["max_num_seqs: 7\n", "kind: other\n", "7\n"])
+@pytest.mark.parametrize("text", ["max_num_seqs: 7\n", "kind: other\n", "kind: []\n"])
 def test_an_engine_of_ones_own_says_its_kind(tmp_path: Path, text: str) -> None:
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "tuned.yaml").write_text(text)
