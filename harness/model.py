@@ -120,15 +120,23 @@ def materialise(model: Model, root: Path) -> str:
 
 
 def config_of(model: Model) -> dict[str, Any] | None:
-    """The text decoder's part of a model's config.json; None if it is not on this machine."""
+    """The text decoder's part of a model's config.json; None if it is not on this machine.
+
+    Raises OSError or ValueError if it cannot be read.
+    """
     assert model.path is not None
     files = [Path(model.path) / "config.json", *_cached(model.path, model.revision or "main")]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         return None
-    config: dict[str, Any] = json.loads(file.read_text())
-    text_config: dict[str, Any] = config.get("text_config", config)  # multimodal models nest it
-    return text_config
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        told = (config.get("text_config") or config) if isinstance(config, dict) else None
+        if not isinstance(told, dict):  # multimodal models nest it
+            raise ValueError("it holds no names with values")
+    except ValueError as error:
+        raise ValueError(f"{file} is no model's configuration: {error}") from None
+    return told
 
 
 def _cached(hub_id: str, revision: str) -> list[Path]:

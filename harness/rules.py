@@ -18,7 +18,9 @@ from harness.checks.task_accuracy import missing
 from harness.columns import COLUMNS
 from harness.engines.config import ExternalEngine, VllmEngine
 from harness.errors import UserError
+from harness.model import config_of
 from harness.overrides import did_you_mean
+from harness.sim.decoder import read_decoder
 from loadgen.config import Load, Slo
 from loadgen.lengths import longest_tokens
 from loadgen.prompts import check_files
@@ -32,6 +34,7 @@ def check(config: "Config", settings: Sequence[str], cases: Sequence[str]) -> No
 
     `settings` are the names of all settings, `cases` those of all cases of the sweep.
     """
+    _check_model(config)
     _check_files(config)
     _check_lengths(config)
     _check_connections(config)
@@ -63,6 +66,24 @@ def _check_lengths(config: "Config") -> None:
                 f"{times}load.input_tokens + load.output_tokens can reach {longest}, over the"
                 f" {limit} tokens of engine.max_model_len: lower them or raise it."
             )
+
+
+def _check_model(config: "Config") -> None:
+    """A model's config.json, if it is on this machine, can be read; the simulator needs it."""
+    path, is_simulated = config.model.path, config.choice.kind == "sim"
+    if path is None:
+        return
+    if is_simulated and not Path(path).is_dir():
+        raise UserError(
+            f"model={path}: the simulator downloads nothing; name a folder with the model's"
+            " config.json, or a shape, e.g. model=qwen2.5-7b."
+        )
+    try:
+        config_of(config.model)
+        if is_simulated:
+            read_decoder(Path(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model={path}: {error}") from None
 
 
 def _check_files(config: "Config") -> None:

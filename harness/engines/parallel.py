@@ -42,7 +42,7 @@ def tensor_parallel_size(model: Model, num_gpus: int) -> int:
         config = config_of(model) or {}
         heads = config.get("num_attention_heads") or 0
         kv_heads = config.get("num_key_value_heads") or heads
-    if not heads:
+    if not (isinstance(heads, int) and isinstance(kv_heads, int) and heads):
         return max(1, num_gpus)
     fits = (
         size

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,18 +28,22 @@ class Decoder:
     def of(cls, config: Mapping[str, Any]) -> Self:
         """The decoder in a config.json. Raises KeyError, TypeError or ValueError if it has none."""
         heads = int(config["num_attention_heads"])
-        return cls(
+        found = cls(
             hidden_size=int(config["hidden_size"]),
             intermediate_size=int(config["intermediate_size"]),
             num_hidden_layers=int(config["num_hidden_layers"]),
             num_attention_heads=heads,
             num_key_value_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+            head_dim=int(config.get("head_dim") or config["hidden_size"] // max(1, heads)),
             vocab_size=int(config["vocab_size"]),
             max_position_embeddings=int(config["max_position_embeddings"]),
             tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
             dtype=str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"),
         )
+        for name, size in asdict(found).items():
+            if type(size) is int and size < 1:
+                raise ValueError(f"{name} is {size}")
+        return found
 
     @property
     def layer_parameters(self) -> int:

@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.overrides import parse
 from harness.plan import make_plan
 from harness.settings import documented_settings
+from tests.harness.sim.process import write_model
 
 
 def composed(*words: str, conf: Path | None = None) -> Config:
@@ -470,14 +471,50 @@ def test_own_configuration_folders_add_sweeps_and_models(tmp_path: Path) -> None
     assert len(composed("sweep=mine", conf=tmp_path).loads) == 2
 
 
-def test_a_model_can_be_a_folder_or_a_hub_id(tmp_path: Path) -> None:
+def test_a_model_can_be_a_folder_or_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "config.json" in refused("sweep=single", f"model={tmp_path}")
     assert "no such folder" in refused("sweep=single", f"model={tmp_path}/nowhere")
-    (tmp_path / "config.json").write_text('{"vocab_size": 512}')
+    write_model(tmp_path)
     config = composed("sweep=single", f"model={tmp_path}", "load.concurrency=1")
     assert config.model.path == str(tmp_path)
-    config = composed("sweep=single", "model=Qwen/Qwen3-8B", "load.concurrency=1")
+    words = ["sweep=single", "model=Qwen/Qwen3-8B", "load.concurrency=1"]
+    assert "model=Qwen/Qwen3-8B: the simulator downloads nothing" in refused(*words)
+    monkeypatch.setattr(config_module, "choose", lambda *_args, **_named: CHOICES["gpu"])
+    config = composed(*words, "engine=vllm")
     assert (config.model.name, config.model.path) == ("Qwen3-8B", "Qwen/Qwen3-8B")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"5", b'{"text_config": 5}', b"\xff\xfe"])
+@pytest.mark.parametrize("engine", ["sim", "vllm"])
+def test_a_model_s_config_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, content: bytes
+) -> None:
+    place = {"sim": "sim", "vllm": "cpu"}[engine]
+    monkeypatch.setattr(config_module, "choose", lambda *_args, **_named: CHOICES[place])
+    (tmp_path / "config.json").write_bytes(content)
+    told = refused("sweep=single", f"engine={engine}", f"model={tmp_path}", "load.concurrency=1")
+    assert f"{tmp_path}/config.json is no model's configuration: " in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"num_attention_heads": None}, "is not a dense decoder's configuration"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"hidden_size": "wide"}, "is not a dense decoder's configuration"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers is -1"),
+    ],
+)
+def test_the_simulator_needs_a_dense_decoder(
+    tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    write_model(tmp_path, **changes)
+    told = refused("sweep=single", f"model={tmp_path}", "load.concurrency=1")
+    assert told.startswith(f"model={tmp_path}: ")
+    assert says in told
 
 
 def test_every_file_of_conf_describes_itself() -> None:

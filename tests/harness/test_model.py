@@ -134,7 +134,7 @@ def test_a_hub_id_s_config_is_found_in_the_cache(tmp_path, monkeypatch):
     assert config_of(replace(model, revision="other")) is None
 
 
-@pytest.mark.parametrize("told", [None, "{}", '{"vocab_size": null}', "{"])
+@pytest.mark.parametrize("told", [None, "{}", '{"vocab_size": null}', "{", "[]"])
 def test_of_a_vocabulary_that_is_not_known_few_tokens_are_taken(tmp_path, told):
     if told is not None:
         (tmp_path / "config.json").write_text(told)

@@ -52,6 +52,12 @@ def test_heads_of_a_folder_with_weights_are_read(tmp_path):
     assert tensor_parallel_size(Model(name="m", path=str(tmp_path)), 4) == 3
 
 
+@pytest.mark.parametrize("heads", [None, 0, "8", [8], 0.5])
+def test_a_config_without_a_number_of_heads_gets_all_gpus(tmp_path, heads):
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": heads}))
+    assert tensor_parallel_size(Model(name="m", path=str(tmp_path)), 4) == 4
+
+
 def test_a_model_that_is_not_on_this_machine_gets_all_gpus(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert tensor_parallel_size(Model(name="m", path="somebody/something"), 4) == 4
