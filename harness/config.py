@@ -19,7 +19,7 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from harness.conf_files import conf_dirs, options, read
 from harness.engines.choice import Choice, choose
@@ -29,6 +29,7 @@ from harness.grid import SWEPT, expand, joined_axes, merge, put
 from harness.model import Model
 from harness.overrides import GROUPS, Words, did_you_mean, not_there
 from harness.rules import check
+from harness.schemas import validated
 from harness.sentences import Origin, sentence, shown
 from harness.settings import AXIS, ENGINES, Options, check_names, known_names, names_of
 from harness.tune.config import Tune
@@ -268,11 +269,12 @@ def _check_tune(words: Words) -> None:
 
 def _build(cls: type[T], values: dict[str, Any], group: str, origin: Origin) -> T:
     try:
-        return TypeAdapter(cls).validate_python(values)
+        made: T = validated(cls, values)
     except ValidationError as error:
         known = [*names_of(cls, f"{group}." if group else "")]
         lines = [sentence(each, group, known, origin) for each in error.errors()]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
+    return made
 
 
 def _one_line(error: Exception) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from harness.conf_files import conf_dirs, options, read
@@ -12,6 +12,7 @@ from harness.direction import better
 from harness.errors import UserError
 from harness.grid import put
 from harness.overrides import did_you_mean
+from harness.schemas import validated
 from harness.sentences import shown
 from loadgen.config import STRICT
 from loadgen.wording import rule_of
@@ -75,7 +76,7 @@ def read_yaml(group: str, name: str, extra_conf_dir: Path | None) -> tuple[Path,
 def checked(schema: Any, tree: Any, where: Path | str) -> Any:
     """The tree as an object of the schema. Raises UserError with every rule it breaks."""
     try:
-        return TypeAdapter(schema).validate_python(tree)
+        return validated(schema, tree)
     except ValidationError as error:
         told = [f"{where}: {rule}" for rule in broken(error)]
         raise UserError("\n".join(told)) from None

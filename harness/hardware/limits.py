@@ -15,12 +15,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from harness.conf_files import conf_dirs
+from harness.conf_files import conf_dirs, read
 from harness.errors import UserError
+from harness.schemas import validated
 from harness.units import quantity
 from loadgen.config import STRICT
 from loadgen.wording import rule_of
@@ -97,13 +97,11 @@ def read_products(extra_conf_dir: Path | None = None) -> dict[str, Product]:
         for p in sorted((folder / "hardware").glob("*.yaml"))
     ]:
         try:
-            product = TypeAdapter(Product).validate_python(yaml.safe_load(path.read_text()))
+            product = validated(Product, read(path))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise UserError(f"{path}: {where}: {rule_of(first)}") from None
-        except yaml.YAMLError as error:
-            raise UserError(f"{path}: {' '.join(str(error).split())}") from None
         found[product.product] = product
     return found
 

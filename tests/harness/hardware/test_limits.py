@@ -7,7 +7,7 @@ from harness.hardware.limits import Limit, read_products
 
 def conf(tmp_path, text):
     (tmp_path / "hardware").mkdir()
-    (tmp_path / "hardware/mine.yaml").write_text(text)
+    (tmp_path / "hardware/mine.yaml").write_text(text, errors="surrogateescape")
     return tmp_path
 
 
@@ -52,6 +52,8 @@ def test_the_first_entry_that_fits_counts(tmp_path):
         ("limits: {}\n", "product"),
         ("product: [\n", "mine.yaml"),
         ("just text\n", "mine.yaml"),
+        ("product: M\udcfcller\n", "cannot be read"),
+        ("product: Mine\nlimits:\n  a: {fail_below: true, source: s}\n", "must be a number"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_in_a_sentence(tmp_path, text, said):
