@@ -17,8 +17,10 @@ from harness.engines.config import (
 )
 from harness.engines.flags import flag_of, knows
 from harness.engines.parallel import ranks, tensor_parallel_size
+from harness.engines.vllm import flags as arguments
 from harness.engines.vllm import serving
 from harness.model import Model
+from harness.sim.options import refusal
 from monitors.nvml import Gpu
 
 # Minimum compute capabilities as (major, minor), from the source of vLLM 0.25.1.
@@ -50,7 +52,11 @@ def obstacle(
             ]
         case SimEngine():
             imitated = f"the simulator imitates a machine with {SIM_NUM_GPUS}"
-            told = [*_heads(engine, model), *_count(engine, SIM_NUM_GPUS, imitated)]
+            told = [
+                *_heads(engine, model),
+                *_count(engine, SIM_NUM_GPUS, imitated),
+                *_refused(engine),
+            ]
         case ExternalEngine():
             told = []
     return "; ".join(told) or None
@@ -98,6 +104,11 @@ def _wanted(engine: ServeSettings) -> Iterator[tuple[str, tuple[int, int]]]:
         yield f"engine.kv_cache_dtype={engine.kv_cache_dtype}", FP8_KV_CACHE
     if engine.dtype == "bfloat16":
         yield "engine.dtype=bfloat16", BFLOAT16
+
+
+def _refused(engine: SimEngine) -> Iterator[str]:
+    if (why := refusal(arguments(serving(engine)))) is not None:
+        yield f"the simulator refuses {why}; what it takes: python -m harness.sim --help"
 
 
 def _unknown(engine: ServeSettings, flags: frozenset[str] | None) -> Iterator[str]:

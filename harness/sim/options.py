@@ -6,10 +6,12 @@ GiB); otherwise 256 sequences and 2,048 tokens.
 """
 
 import argparse
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.sim.fault import Fault, parse_fault
 from harness.sim.gpus import GIB, GPUS, Gpu
@@ -100,6 +102,15 @@ def parse_options(argv: Sequence[str]) -> Options:
     return Options(**values, no_effect=no_effect, non_default=non_default)
 
 
+def refusal(flags: Sequence[str]) -> str | None:
+    """Why the simulator would refuse these flags, in argparse's words; None if it takes them."""
+    try:
+        _parser(_Raising).parse_args(["MODEL_DIR", *flags])
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def flags_with_effect() -> frozenset[str]:
     """Every flag that affects the simulator."""
     told = {flag for action in _parser()._actions for flag in action.option_strings}
@@ -110,26 +121,38 @@ def _name(flag: str) -> str:
     return flag.removeprefix("--").replace("-", "_")
 
 
-def _positive(text: str) -> int:
+# argparse names these functions where it refuses a value
+def count(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
     return number
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
     if not 0 < (number := float(text)) <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {number}")
     return number
 
 
-def _factor(text: str) -> float:
+def factor(text: str) -> float:
     if not 0 < (number := float(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {number}")
     return number
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Raising(ArgumentParser):
+    """A parser that raises ValueError where others print and exit."""
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named | {"add_help": False})
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+@cache
+def _parser(kind: type[ArgumentParser] = ArgumentParser) -> ArgumentParser:
+    parser = kind(
         prog="python -m harness.sim",
         description="Stand-in for `vllm serve`: its scheduling and endpoints, roofline step times.",
         allow_abbrev=False,
@@ -143,17 +166,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--fault", type=parse_fault, default=Fault(), help="misbehave: see harness/sim/fault.py")
     add(
         "--cpu-slowdown",
-        type=_factor,
+        type=factor,
         default=1.0,
         help="how much slower the host's CPU is than the quiet host that was measured",
     )
-    add("--tensor-parallel-size", "-tp", type=_positive, default=1)
-    add("--api-server-count", type=_positive, default=1)
-    add("--max-num-seqs", type=_positive)
-    add("--max-num-batched-tokens", type=_positive)
-    add("--max-model-len", type=_positive)
-    add("--gpu-memory-utilization", type=_share, default=0.92)
-    add("--num-gpu-blocks-override", type=_positive)
+    add("--tensor-parallel-size", "-tp", type=count, default=1)
+    add("--api-server-count", type=count, default=1)
+    add("--max-num-seqs", type=count)
+    add("--max-num-batched-tokens", type=count)
+    add("--max-model-len", type=count)
+    add("--gpu-memory-utilization", type=share, default=0.92)
+    add("--num-gpu-blocks-override", type=count)
     add(
         "--dtype",
         default="auto",
@@ -164,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         choices=["auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"],
     )
-    add("--block-size", type=_positive, default=16)
+    add("--block-size", type=count, default=16)
     for flag, default in (
         ("--enable-prefix-caching", True),
         ("--enable-chunked-prefill", True),
@@ -172,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--enforce-eager", False),
     ):
         add(flag, action=argparse.BooleanOptionalAction, default=default)
-    add("--stream-interval", type=_positive, default=1)
+    add("--stream-interval", type=count, default=1)
     add("--seed", type=int, default=0)
     for flag in NO_EFFECT:
         add(flag, nargs="?", const=True, help="has no effect on the simulator")

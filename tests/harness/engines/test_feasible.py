@@ -87,6 +87,29 @@ def test_a_cpu_is_not_counted():
     assert told(number=0, tensor_parallel_size=2) is None
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"dtype": "int4"}, "refuses argument --dtype: invalid choice: 'int4' (choose from"),
+        ({"kv_cache_dtype": "int4"}, "refuses argument --kv-cache-dtype: invalid choice: 'int4'"),
+        ({"extra": {"cpu_slowdown": 0}}, "refuses argument --cpu-slowdown: must be a number above"),
+        ({"extra": {"cpu_slowdown": "x"}}, "refuses argument --cpu-slowdown: invalid factor value"),
+        ({"extra": {"no_such_flag": 1}}, "refuses unrecognized arguments: --no-such-flag 1"),
+        ({"extra": {"help": True}}, "refuses unrecognized arguments: --help"),
+    ],
+)
+def test_what_the_simulator_refuses_is_an_obstacle(settings, sentence):
+    told = obstacle(SimEngine(**settings), SHAPE, [], None)
+    assert f"the simulator {sentence}" in told
+    assert "vllm serve" not in told
+
+
+def test_what_the_simulator_takes_is_no_obstacle():
+    taken = {"dtype": "half", "kv_cache_dtype": "fp8", "max_num_seqs": 8, "enforce_eager": True}
+    extra = {"cpu_slowdown": 1.35, "fault": "die_at_start", "hf_overrides": {"a": 1}}
+    assert obstacle(SimEngine(**taken, extra=extra), SHAPE, [], None) is None
+
+
 @pytest.mark.parametrize("kind", [VllmEngine, SimEngine])
 def test_heads_that_cannot_be_spread_are_an_obstacle(kind):
     engine = kind(tensor_parallel_size=3)
