@@ -152,9 +152,14 @@ def variables(environ: Mapping[str, str], home: Path) -> dict[str, str]:
     }
 
 
+def is_secret(name: str) -> bool:
+    """Whether the name of an environment variable suggests a secret."""
+    return SECRET.search(name) is not None
+
+
 def masked(name: str, value: str) -> str:
     """The value of an environment variable, masked if its name suggests a secret."""
-    return MASK if SECRET.search(name) else value
+    return MASK if is_secret(name) else value
 
 
 def _without_home(text: str, home: Path) -> str:

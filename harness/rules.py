@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,9 @@ from harness.checks.interview import prompts_of
 from harness.checks.task_accuracy import missing
 from harness.columns import COLUMNS
 from harness.engines.config import ExternalEngine, VllmEngine
+from harness.environment import is_secret
 from harness.errors import UserError
+from harness.grid import leaves
 from harness.model import config_of
 from harness.overrides import did_you_mean
 from harness.sim.decoder import read_decoder
@@ -34,6 +36,7 @@ def check(config: "Config", settings: Sequence[str], cases: Sequence[str]) -> No
 
     `settings` are the names of all settings, `cases` those of all cases of the sweep.
     """
+    _check_secrets(config)
     _check_model(config)
     _check_files(config)
     _check_lengths(config)
@@ -66,6 +69,21 @@ def _check_lengths(config: "Config") -> None:
                 f"{times}load.input_tokens + load.output_tokens can reach {longest}, over the"
                 f" {limit} tokens of engine.max_model_len: lower them or raise it."
             )
+
+
+def _check_secrets(config: "Config") -> None:
+    """No axis has secrets as its values, because they label runs and are written to the study."""
+    space = config.tune.space if config.tune else {}
+    axes = config.axes | {
+        f"engine.{name}": axis.values or [] for name, axis in space.items() if axis
+    }
+    for name, values in axes.items():
+        for setting, _ in chain.from_iterable(leaves({name: value}) for value in values):
+            if setting.startswith("engine.env.") and is_secret(setting.removeprefix("engine.env.")):
+                raise UserError(
+                    f"{setting} may be a secret, and the values of an axis are written to the"
+                    " study: give it one value."
+                )
 
 
 def _check_model(config: "Config") -> None:

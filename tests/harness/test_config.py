@@ -231,6 +231,23 @@ def test_nothing_said_of_a_group_leaves_its_defaults(tmp_path: Path) -> None:
     assert engine == SimEngine()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["engine.env.HF_TOKEN=hunter2,hunter3"],
+        ["engine.env={HF_TOKEN:hunter2},{HF_TOKEN:hunter3}"],
+        ["tune=throughput", "tune.space.env.HF_TOKEN=[hunter2,hunter3]"],
+    ],
+)
+def test_an_axis_has_no_secrets(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.setattr(config_module, "choose", lambda *_args, **_named: CHOICES["cpu"])
+    with pytest.raises(UserError, match=r"^engine\.env\.HF_TOKEN may be a secret") as caught:
+        compose(parse([*words, "load.concurrency=2"]))
+    assert "hunter" not in str(caught.value)
+    assert compose(parse(["engine.env.HF_TOKEN=hunter2", "load.concurrency=2"])).engines
+    assert compose(parse(["engine.env.OMP_NUM_THREADS=1,2", "load.concurrency=2"])).engines
+
+
 def test_a_case_cannot_change_the_interpreter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
