@@ -19,7 +19,7 @@ from pathlib import Path
 
 from profiles import nsys_export, torch_trace
 from profiles.capture import export_sqlite, import_report
-from profiles.errors import BadTrace
+from profiles.errors import BadTrace, ProfileError
 from profiles.trace import Trace
 
 PACKED = (".xz", ".gz")
@@ -44,11 +44,22 @@ def read(path: Path) -> Trace:
     if suffix == ".json" and path.suffix != ".xz":
         return torch_trace.read([path], path.name)
     with _unpacked(path) as file:
-        if suffix == ".json":
-            trace = torch_trace.read([file], path.name)
-        else:
-            trace = nsys_export.read(_exported(file))
+        try:
+            if suffix == ".json":
+                trace = torch_trace.read([file], path.name)
+            else:
+                trace = nsys_export.read(_exported(file))
+        except ProfileError as error:
+            error.args = (_naming(path, file, str(error)),)
+            raise
     return replace(trace, source=path.name)
+
+
+def _naming(path: Path, file: Path, message: str) -> str:
+    """A message that names the trace in place of its temporary copy, or what was made of that."""
+    for copy in (file, *map(file.with_suffix, SUFFIXES)):
+        message = message.replace(str(copy), str(path))
+    return message
 
 
 def _suffix(path: Path) -> str:

@@ -1,4 +1,6 @@
+import gzip
 import json
+import lzma
 import subprocess
 import sys
 
@@ -65,6 +67,15 @@ def test_bad_input_is_one_sentence_and_code_2(tmp_path, capsys, name):
     assert (code, out) == (2, "")
     assert err.startswith(f"profiles: {tmp_path / name}: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["a.sqlite", "a.sqlite.xz", "a.sqlite.gz", "a.json.xz", "a.json"])
+def test_a_broken_file_is_named_as_it_was_given(tmp_path, capsys, name):
+    pack = {".xz": lzma.compress, ".gz": gzip.compress}.get(name[-3:], bytes)
+    (tmp_path / name).write_bytes(pack(b"{" * 200))
+    code, _, err = run(tmp_path / name, capsys=capsys)
+    assert code == 2
+    assert err.startswith(f"profiles: {tmp_path / name}: no ")
 
 
 def test_it_stands_on_its_own_feet():
