@@ -31,16 +31,13 @@ def _facts(contents: Contents) -> Iterator[tuple[str, Cell]]:
     about = contents.about
     environment = about.get("environment") or {}
     options = about.get("options") or {}
-    repeats = options.get("repeats") or {}
     told: dict[str, Any] = {
         "begun": f"{about['begun_utc']} UTC" if about.get("begun_utc") else None,
         "engine": about.get("engine"),
         "model": _model(about.get("model") or {}),
         "load": about.get("load"),
         "grid": _grid(about.get("axes") or {}),
-        "repeats": f"{repeats['launches']} × {repeats['runs']} (launches × runs in each)"
-        if repeats
-        else None,
+        "repeats": _repeats(contents, options.get("repeats") or {}),
         "order": options.get("order"),
         "seed": options.get("seed"),
         "load generator": _instrument(about.get("instrument")),
@@ -66,6 +63,17 @@ def _model(model: Mapping[str, Any]) -> str | None:
 def _grid(axes: Mapping[str, list[Any]]) -> str | None:
     parts = [f"{name} = {', '.join(map(value_text, values))}" for name, values in axes.items()]
     return "; ".join(parts) or None
+
+
+def _repeats(contents: Contents, asked: Mapping[str, int]) -> str | None:
+    """How often each point was measured; with against=, launches are added until it is settled."""
+    if not asked:
+        return None
+    launches, most = asked["launches"], ""
+    if "looks" in contents.about:
+        most = f", of at most {launches} launches"
+        launches = int(contents.runs["launch_repeat"].max())
+    return f"{launches} × {asked['runs']} (launches × runs in each){most}"
 
 
 def _instrument(told: Mapping[str, Any] | None) -> str | None:

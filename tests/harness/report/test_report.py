@@ -122,6 +122,14 @@ def test_a_damaged_run_is_left_out_and_named(
     assert list(read(kept).runs["run"]) == [folder.name for folder in rest]
 
 
+def test_repeats_are_those_that_were_made_where_a_verdict_ended_them(stored: Study) -> None:
+    repeats = {"launches": 12, "runs": 1}
+    stored.add(options={"repeats": repeats})
+    assert "12 × 1 (launches × runs in each)" in report(stored).words("dd")
+    stored.add(looks=2)
+    assert "1 × 1 (launches × runs in each), of at most 12 launches" in report(stored).words("dd")
+
+
 def test_every_table_scrolls_inside_its_own_container(stored: Study) -> None:
     html = write_report(stored).read_text()
     tables = re.findall(r"<table\b", html)
