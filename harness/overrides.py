@@ -54,14 +54,19 @@ def parse(words: Sequence[str]) -> Words:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` most likely stands for, also compared by its last part alone."""
-    known = list(known)
+    """The known name that `name` most likely stands for, also compared by its last part alone.
+
+    Within a group the names are compared without it: all of them have it in common.
+    """
+    known, group, leaf = list(known), name[: name.find(".") + 1], name.rpartition(".")[2]
+    of_group = {key.removeprefix(group): key for key in known if key.startswith(group)}
+    rest = name.removeprefix(group) if of_group else name
+    if match := get_close_matches(rest, of_group or known, n=1, cutoff=0.6):
+        return of_group.get(match[0], match[0])
     by_leaf = {key.rpartition(".")[2]: key for key in reversed(known)}
-    if match := get_close_matches(name, known, n=1, cutoff=0.6):
-        return match[0]
-    if match := get_close_matches(name.rpartition(".")[2], by_leaf, n=1, cutoff=0.7):
+    if match := get_close_matches(leaf, by_leaf, n=1, cutoff=0.7):
         return by_leaf[match[0]]
-    return None
+    return next((key for key in known if len(leaf) > 2 and key.startswith(f"{rest}_")), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

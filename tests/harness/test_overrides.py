@@ -88,8 +88,13 @@ def test_the_last_of_two_values_counts() -> None:
         ("load.concurency", "load.concurrency"),
         ("concurrency", "load.concurrency"),
         ("zzz", None),
+        ("load.max_num_seqs", "engine.max_num_seqs"),
+        ("ttft", "ttft_p50_s"),
+        ("tune.goal", None),  # "tune." alone makes no two names alike
+        ("tune.proof.alow", "tune.proof.allow"),
     ],
 )
 def test_the_nearest_name_is_found(typo: str, meant: str | None) -> None:
     known = ["engine.max_num_seqs", "engine.max_num_batched_tokens", "load.concurrency", "seed"]
+    known += ["tune.proof.allow", "ttft_p50_s", "ttft_p99_s"]
     assert nearest(typo, known) == meant
